@@ -1,0 +1,406 @@
+"""Tasks: what a benchmark is, as facts read from one TOML file.
+
+A task never says how to compute anything: its `kind` picks one of the three scorings of evaluate.py.
+tasks/README.md explains every key; the reader here refuses what that page does not explain.
+"""
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from fsc_bench.errors import UsageError, near_miss
+
+KINDS = {
+    "matching": ("text", "image", "group", "accuracy"),
+    "classification": (
+        "accuracy",
+        "top5",
+        "mean_per_class",
+        "roc_auc",
+        "map11",
+        "map11_devkit",
+    ),
+    "retrieval": ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"),
+}
+GROUPS = ("compositionality", "classification", "retrieval")
+ACCESS = ("open", "gated", "manual")
+# A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
+SubsetTree = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where a task's raw files come from and which reader turns them into records."""
+
+    reader: str
+    access: str = "open"
+    sources: tuple[Mapping[str, Any], ...] = ()
+    instructions: str = ""  # what a person must do, for `gated` and `manual`
+    options: Mapping[str, Any] = field(default_factory=dict)  # the reader's own settings
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One set of prompt templates, with the class names it spells differently."""
+
+    templates: tuple[str, ...]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark. Values are the task file's; see tasks/README.md."""
+
+    name: str
+    title: str
+    suite: str
+    group: str
+    kind: str
+    version: int
+    headline: tuple[str, ...]
+    chance: Mapping[str, float]  # percent, by headline metric
+    subsets: SubsetTree
+    data: Data
+    within: str = "subsets"
+    paper: str = ""
+    license: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    class_ids: tuple[str, ...] = ()  # the raw data's own ids (folders, synsets), in class order
+    prompts: Mapping[str, Prompts] = field(default_factory=dict)
+    official_ties: Mapping[str, Any] = field(default_factory=dict)
+    reference: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def leaves(self) -> dict[str, int]:
+        """Promised number of records by subset, in file order."""
+        return {name: node for name, node in walk(self.subsets) if not isinstance(node, Mapping)}
+
+    @property
+    def n(self) -> int:
+        """Promised number of records."""
+        return sum(self.leaves.values())
+
+    def class_names(self, prompts: str) -> tuple[str, ...]:
+        """Class names as the prompt set spells them, in label order."""
+        rename = self.prompts[prompts].rename
+        return tuple(rename.get(name, name) for name in self.classes)
+
+    def digest(self) -> str:
+        """Hash of the facts that decide which records the task has (not how they are scored)."""
+        facts = [self.name, self.version, self.leaves, self.counts, self.classes, self.class_ids]
+        facts += [self.data.reader, self.data.options]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def walk(tree: SubsetTree) -> Iterator[tuple[str, Any]]:
+    """Every node below `tree` with its name, parents before children."""
+    for name, node in tree.items():
+        yield name, node
+        if isinstance(node, Mapping):
+            yield from walk(node)
+
+
+def tasks_folder() -> Path:
+    """The folder of shipped task files: inside the wheel, or beside the package in a checkout."""
+    shipped = Path(__file__).parent / "tasks"
+    return shipped if shipped.is_dir() else Path(__file__).parent.parent / "tasks"
+
+
+@cache
+def catalogue() -> dict[str, Task]:
+    """Every shipped task and every one that an entry point `fsc_bench.tasks` adds, by name.
+
+    An entry point names a module whose folder holds further TOML files.
+    """
+    folders = [tasks_folder()]
+    for point in entry_points(group="fsc_bench.tasks"):
+        folders.append(Path(point.load().__file__).parent)
+    files = [file for folder in folders for file in sorted(folder.rglob("*.toml"))]
+    tasks: dict[str, Task] = {}
+    for group in (*GROUPS, "demo"):
+        for file in files:
+            if file.parent.name == group:
+                tasks.setdefault(file.stem, read_task(file))
+    for file in files[len(list(tasks_folder().rglob("*.toml"))) :]:
+        tasks.setdefault(file.stem, read_task(file))
+    return tasks
+
+
+def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
+    """Tasks by name, group, suite, glob or path of a TOML file, in catalogue order.
+
+    Raises UsageError for a word that selects nothing.
+    """
+    known = catalogue()
+    chosen: dict[str, Task] = {}
+    for word in wanted:
+        found = _matching(word, known)
+        chosen.update(found)
+    for word in excluded:
+        for name in _matching(word, known):
+            chosen.pop(name, None)
+    order = {name: place for place, name in enumerate(known)}
+    return sorted(chosen.values(), key=lambda task: order.get(task.name, len(order)))
+
+
+def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
+    if word.endswith(".toml"):
+        task = read_task(Path(word))
+        return {task.name: task}
+    if word in known:
+        return {word: known[word]}
+    found = {
+        name: task
+        for name, task in known.items()
+        if word == "all"
+        or word == task.suite
+        or (word == task.group and task.suite != "demo")
+        or fnmatchcase(name, word)
+    }
+    if not found:
+        choices = [*known, *GROUPS, *sorted({task.suite for task in known.values()})]
+        raise UsageError(
+            f"no task called {word!r}.{near_miss(word, choices)} `fsc-bench tasks` lists them."
+        )
+    return found
+
+
+# ---------------------------------------------------------------- reading a task file
+
+_TOP = {
+    "title": str,
+    "suite": str,
+    "group": str,
+    "kind": str,
+    "version": int,
+    "headline": list,
+    "chance": (int, float, dict),
+    "within": str,
+    "paper": str,
+    "license": str,
+    "subsets": dict,
+    "counts": dict,
+    "classes": dict,
+    "prompts": dict,
+    "data": dict,
+    "official_ties": dict,
+    "reference": dict,
+}
+_REQUIRED = ("title", "suite", "group", "kind", "version", "headline", "chance", "subsets", "data")
+_TABLES = {
+    "data": {
+        "reader": str,
+        "access": str,
+        "sources": list,
+        "instructions": str,
+        "options": dict,
+    },
+    "classes": {"names": list, "ids": list},
+    "counts": {"images": int, "texts": int},
+    "official_ties": {"source": str, "subsets": list},
+}
+_SOURCE = {
+    "url": str,
+    "sha256": str,
+    "hf": str,
+    "revision": str,
+    "files": list,
+    "images": str,
+    "to": str,
+    "bytes": int,
+    "differs": str,
+    "demo": str,
+}
+
+
+def read_task(path: Path) -> Task:
+    """Reads and checks one task file; the file's name is the task's name.
+
+    Raises UsageError, one line: unknown key, wrong type, missing key or value that cannot be.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from None
+    _check_keys(path, raw, _TOP, "")
+    for key in _REQUIRED:
+        if key not in raw:
+            raise UsageError(f"{path}: the key {key!r} is missing. tasks/README.md explains it.")
+    for table, keys in _TABLES.items():
+        _check_keys(path, raw.get(table, {}), keys, f"[{table}] ")
+    _check_choice(path, "kind", raw["kind"], KINDS)
+    _check_choice(path, "group", raw["group"], GROUPS)
+    _check_choice(path, "within", raw.get("within", "subsets"), ("subsets", "samples"))
+    _check_choice(path, "[data] access", raw["data"].get("access", "open"), ACCESS)
+    if "reader" not in raw["data"]:
+        raise UsageError(f"{path}: [data] has no 'reader'. tasks/README.md explains it.")
+    if not raw["headline"]:
+        raise UsageError(f"{path}: 'headline' is empty; name at least one metric.")
+    for metric in raw["headline"]:
+        _check_choice(path, "headline", metric, KINDS[raw["kind"]])
+    for place, source in enumerate(raw["data"].get("sources", [])):
+        if not isinstance(source, dict):
+            raise UsageError(f"{path}: [data] sources[{place}] is not a table.")
+        _check_keys(path, source, _SOURCE, f"[data] sources[{place}] ")
+    _check_tree(path, raw["subsets"])
+    return Task(
+        name=path.stem,
+        title=raw["title"],
+        suite=raw["suite"],
+        group=raw["group"],
+        kind=raw["kind"],
+        version=raw["version"],
+        headline=tuple(raw["headline"]),
+        chance=_chance(path, raw["chance"], raw["headline"]),
+        subsets=raw["subsets"],
+        data=_data(raw["data"]),
+        within=raw.get("within", "subsets"),
+        paper=raw.get("paper", ""),
+        license=raw.get("license", ""),
+        counts=raw.get("counts", {}),
+        prompts=_prompts(path, raw),
+        official_ties=raw.get("official_ties", {}),
+        reference=_reference(path, raw),
+        path=path,
+        **_classes(path, raw),
+    )
+
+
+def _check_keys(path: Path, table: Mapping, allowed: Mapping, where: str) -> None:
+    for key, value in table.items():
+        if key not in allowed:
+            raise UsageError(f"{path}: {where}unknown key {key!r}.{near_miss(key, allowed)}")
+        types = allowed[key] if isinstance(allowed[key], tuple) else (allowed[key],)
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            names = " or ".join(_toml_name(kind) for kind in types)
+            raise UsageError(f"{path}: {where}{key!r} must be {names}, not {value!r}.")
+
+
+def _toml_name(kind: type) -> str:
+    names = {str: "a string", int: "a whole number", float: "a number", list: "a list"}
+    return names.get(kind, "a table")
+
+
+def _check_choice(path: Path, key: str, value: Any, choices: Any) -> None:
+    if value not in choices:
+        hint = near_miss(str(value), choices) or f" Choose one of: {', '.join(choices)}."
+        raise UsageError(f"{path}: {key} = {value!r} is not known.{hint}")
+
+
+def _check_tree(path: Path, tree: Mapping) -> None:
+    if not tree:
+        raise UsageError(f"{path}: [subsets] is empty; every subset promises its count.")
+    seen: set[str] = set()
+    for name, node in walk(tree):
+        if name in seen:
+            raise UsageError(f"{path}: [subsets] names {name!r} twice; names must be unique.")
+        seen.add(name)
+        if isinstance(node, Mapping):
+            if not node:
+                raise UsageError(f"{path}: [subsets] {name} is an empty table.")
+        elif not isinstance(node, int) or isinstance(node, bool) or node < 1:
+            raise UsageError(f"{path}: [subsets] {name} = {node!r} must be a count of records.")
+
+
+def _chance(path: Path, value: Any, headline: list[str]) -> dict[str, float]:
+    table = value if isinstance(value, dict) else dict.fromkeys(headline, value)
+    for metric, percent in table.items():
+        _check_choice(path, "chance", metric, headline)
+        if not isinstance(percent, (int, float)) or not 0 <= percent <= 100:
+            raise UsageError(f"{path}: chance {metric} = {percent!r} must lie in 0..100.")
+    for metric in headline:
+        if metric not in table:
+            raise UsageError(f"{path}: chance lacks {metric!r}, which 'headline' names.")
+    return {metric: float(percent) for metric, percent in table.items()}
+
+
+def _data(raw: Mapping) -> Data:
+    return Data(
+        reader=raw["reader"],
+        access=raw.get("access", "open"),
+        sources=tuple(raw.get("sources", ())),
+        instructions=raw.get("instructions", ""),
+        options=raw.get("options", {}),
+    )
+
+
+def _classes(path: Path, raw: Mapping) -> dict[str, tuple[str, ...]]:
+    table = raw.get("classes", {})
+    if raw["kind"] != "classification":
+        if table or raw.get("prompts"):
+            raise UsageError(f"{path}: [classes] and [prompts] belong to kind = 'classification'.")
+        return {}
+    names, ids = table.get("names", []), table.get("ids", [])
+    if len(names) < 2:
+        raise UsageError(f"{path}: [classes] names must list at least two classes.")
+    if not all(isinstance(name, str) for name in [*names, *ids]):
+        raise UsageError(f"{path}: [classes] names and ids must be strings.")
+    if ids and len(ids) != len(names):
+        raise UsageError(f"{path}: [classes] has {len(names)} names but {len(ids)} ids.")
+    if len(set(ids)) != len(ids):
+        raise UsageError(f"{path}: [classes] ids repeat; each class needs its own.")
+    return {"classes": tuple(names), "class_ids": tuple(ids)}
+
+
+def _prompts(path: Path, raw: Mapping) -> dict[str, Prompts]:
+    if raw["kind"] != "classification":
+        return {}
+    sets = raw.get("prompts", {})
+    if not sets:
+        raise UsageError(f"{path}: [prompts] needs at least one set, such as [prompts.elevater].")
+    names = raw.get("classes", {}).get("names", [])
+    prompts = {}
+    for key, table in sets.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: [prompts.{key}] must be a table.")
+        _check_keys(path, table, {"templates": list, "rename": dict}, f"[prompts.{key}] ")
+        templates = table.get("templates", [])
+        if not templates:
+            raise UsageError(f"{path}: [prompts.{key}] has no templates.")
+        for template in templates:
+            if not isinstance(template, str) or template.count("{}") != 1:
+                raise UsageError(f"{path}: [prompts.{key}] {template!r} needs exactly one {{}}.")
+        for old in table.get("rename", {}):
+            _check_choice(path, f"[prompts.{key}] rename", old, names)
+        prompts[key] = Prompts(tuple(templates), table.get("rename", {}))
+    return prompts
+
+
+def _reference(path: Path, raw: Mapping) -> dict[str, Mapping[str, Any]]:
+    """`{model: {metric: percent, where: source, subsets: {subset: percent or {metric: percent}}}}`."""
+    nodes = dict(walk(raw["subsets"]))
+    metrics = KINDS[raw["kind"]]
+    for model, row in raw.get("reference", {}).items():
+        if not isinstance(row, dict) or not isinstance(row.get("where"), str):
+            raise UsageError(f"{path}: [reference] {model!r} must be a table that says 'where'.")
+        for key, value in row.items():
+            if key == "subsets":
+                for subset in value:
+                    _check_choice(path, f"[reference] {model} subsets", subset, nodes)
+            elif key != "where":
+                _check_choice(path, f"[reference] {model}", key, metrics)
+                if not isinstance(value, (int, float)):
+                    raise UsageError(f"{path}: [reference] {model} {key} must be a number.")
+    return raw.get("reference", {})
+
+
+def data_folder(given: Path | None = None) -> Path:
+    """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder."""
+    if given:
+        return Path(given).expanduser()
+    if os.environ.get("FSC_BENCH_DATA"):
+        return Path(os.environ["FSC_BENCH_DATA"]).expanduser()
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache_home) / "fsc_bench"
