@@ -1,0 +1,1 @@
+"""Data: from a benchmark's raw files to records, and from an image reference to pixels."""

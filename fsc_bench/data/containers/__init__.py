@@ -1,0 +1,33 @@
+"""Containers: files that hold many images. One file a format; nothing is ever unpacked to disk.
+
+A container module has `SUFFIXES` and a class `Container(path)` with
+
+    names() -> Collection[str]                  members, in the file's order
+    read(member) -> bytes | numpy.ndarray       encoded bytes, or decoded pixels [height, width(, 3)]
+
+`read` may be called from many threads at once. It raises KeyError for a member that is not there, and
+OSError or ValueError for a damaged file.
+"""
+
+import importlib
+import pkgutil
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+
+@cache
+def _modules() -> dict[str, ModuleType]:
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        loaded = importlib.import_module(f"{__name__}.{module.name}")
+        found.update(dict.fromkeys(loaded.SUFFIXES, loaded))
+    return found
+
+
+def container_module(path: Path) -> ModuleType | None:
+    """The module that reads files named like `path` (`x.zip`, `x.parquet`, `x-ubyte.gz`), if any."""
+    for suffix, module in _modules().items():
+        if path.name.endswith(suffix):
+            return module
+    return None

@@ -1,0 +1,32 @@
+"""IDX image files (MNIST): member = the image's number. Pixels come out as [rows, columns] uint8."""
+
+import gzip
+import struct
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+
+SUFFIXES = ("-ubyte", "-ubyte.gz", ".idx3-ubyte")
+
+
+class Container:
+    def __init__(self, path: Path):
+        try:
+            data = path.read_bytes()
+            data = gzip.decompress(data) if path.suffix == ".gz" else data
+            magic, count, rows, columns = struct.unpack(">4I", data[:16])
+            if magic != 0x803:
+                raise ValueError("not an IDX image file")
+            pixels = np.frombuffer(data, np.uint8, offset=16)
+            self.images = pixels.reshape(count, rows, columns)
+        except (EOFError, struct.error, gzip.BadGzipFile) as error:
+            raise ValueError(str(error)) from None
+
+    def names(self) -> Collection[str]:
+        return [str(number) for number in range(len(self.images))]
+
+    def read(self, member: str) -> np.ndarray:
+        if not member.isdigit() or int(member) >= len(self.images):
+            raise KeyError(member)
+        return self.images[int(member)]

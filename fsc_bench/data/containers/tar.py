@@ -1,0 +1,37 @@
+"""Tar archives, indexed once and then read in place. Links, devices and folders are not members."""
+
+import os
+import tarfile
+from collections.abc import Collection
+from pathlib import Path
+
+SUFFIXES = (".tar",)
+
+
+class Container:
+    """An uncompressed tar. A name that occurs twice means the last one, as when unpacking."""
+
+    def __init__(self, path: Path):
+        self.offsets: dict[str, tuple[int, int]] = {}
+        try:
+            with tarfile.open(path, "r:") as archive:
+                for info in archive:
+                    if info.isreg():
+                        self.offsets[info.name.removeprefix("./")] = (info.offset_data, info.size)
+        except tarfile.TarError as error:
+            raise ValueError(str(error)) from None
+        self.file = os.open(path, os.O_RDONLY)
+
+    def names(self) -> Collection[str]:
+        return self.offsets.keys()
+
+    def read(self, member: str) -> bytes:
+        offset, size = self.offsets[member]
+        data = os.pread(self.file, size, offset)  # pread: no shared position between threads
+        if len(data) != size:
+            raise ValueError("the archive is cut short")
+        return data
+
+    def __del__(self):
+        if hasattr(self, "file"):
+            os.close(self.file)

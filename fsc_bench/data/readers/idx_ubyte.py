@@ -1,0 +1,50 @@
+"""IDX files of MNIST and its kin: images and labels in two binary files (yann.lecun.com/exdb/mnist).
+
+Big-endian: magic 0x00000803, count, rows, columns, then bytes; labels 0x00000801, count, then bytes.
+Options: `images` and `labels`, the two file names (also as .gz).
+"""
+
+import struct
+from collections.abc import Iterator
+
+from fsc_bench.data.raw import Raw
+from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.task import Task
+
+OPTIONS = {"images": "t10k-images-idx3-ubyte", "labels": "t10k-labels-idx1-ubyte"}
+
+
+FOLDERS = ("", "raw/", "MNIST/raw/")  # torchvision keeps them in the last
+
+
+def detect(raw: Raw) -> bool:
+    name = {**OPTIONS, **raw.task.data.options}["images"]
+    return any(raw.has(f"{folder}{name}") for folder in FOLDERS)
+
+
+def read(task: Task, raw: Raw) -> Iterator[Record]:
+    options = {**OPTIONS, **task.data.options}
+    (subset,) = task.leaves
+    image_files = [f"{folder}{options['images']}" for folder in FOLDERS]
+    label_files = [f"{folder}{options['labels']}" for folder in FOLDERS]
+    images, labels = raw.find(*image_files), raw.find(*label_files)
+    pixels, answers = raw.bytes(*image_files), raw.bytes(*label_files)
+    if len(pixels) < 16 or pixels[:4] != b"\0\0\x08\x03":
+        raw.fail(images, None, "is not an IDX image file.")
+    if len(answers) < 8 or answers[:4] != b"\0\0\x08\x01":
+        raw.fail(labels, None, "is not an IDX label file.")
+    count, rows, columns = struct.unpack(">3I", pixels[4:16])
+    if len(pixels) != 16 + count * rows * columns:
+        raw.fail(images, None, f"promises {count} images of {rows}x{columns} and is cut short.")
+    if struct.unpack(">I", answers[4:8])[0] != count or len(answers) != 8 + count:
+        raw.fail(labels, None, f"does not hold one label for each of {count} images.")
+    inside = images.relative_to(raw.folder).as_posix()
+    for place in range(count):
+        name = f"{place:0{len(str(count))}d}"
+        yield Record(
+            id=name,
+            subset=subset,
+            images=(ImageRef(OWN, f"{inside}::{place}"),),
+            labels=(answers[8 + place],),
+            cluster=name,
+        )
