@@ -1,0 +1,1 @@
+"""Metrics: pure numpy, from similarities to outcomes per sample. They import nothing of ours."""

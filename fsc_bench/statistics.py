@@ -1,0 +1,171 @@
+"""Statistics: the averaging tree, and the cluster bootstrap carried through it. Imports no torch.
+
+The headline of a benchmark is the plain mean over the entries of its `[subsets]`; an entry that is
+itself a table is averaged first, by `within`: "subsets" averages its entries equally, "samples" pools
+their samples. This reproduces every published headline from published subset scores.
+
+Intervals resample source images (clusters), not samples: SugarCrepe asks 7,511 questions about 1,560
+images, and the questions about one image rise and fall together.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+REPLICATES = 1000
+SEED = 20241007  # any constant: the same results give the same interval
+ROOT = "headline"
+
+
+def tree_mean(
+    tree: Mapping[str, Any], values: Mapping[str, Any], counts: Mapping[str, Any], within: str
+) -> dict[str, Any]:
+    """The value of every node of a tree of subsets, and of the whole under the key "headline".
+
+    values, counts: by leaf, numbers or arrays of one shape (then everything is elementwise). A node
+    below which a leaf has no value is left out: an average with a hole in it is no average.
+    """
+    found: dict[str, Any] = {}
+
+    def descend(name: str, node: Any) -> tuple[Any, Any] | None:
+        if not isinstance(node, Mapping):
+            if name not in values:
+                return None
+            found[name] = values[name]
+            return values[name], counts.get(name, node)
+        parts = [descend(child, below) for child, below in node.items()]
+        if any(part is None for part in parts):
+            return None
+        total = sum(count for _, count in parts)
+        if within == "samples":
+            value = sum(value * count for value, count in parts) / total
+        else:
+            value = sum(value for value, _ in parts) / len(parts)
+        found[name] = value
+        return value, total
+
+    entries = [descend(name, node) for name, node in tree.items()]
+    if all(entry is not None for entry in entries):
+        found[ROOT] = sum(value for value, _ in entries) / len(entries)
+    return found
+
+
+def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.ndarray]:
+    """How often each cluster is drawn in each bootstrap replicate: float64 [part, clusters], in parts."""
+    rng = np.random.default_rng(SEED)
+    part = max(1, min(replicates, 8_000_000 // max(clusters, 1)))
+    for begin in range(0, replicates, part):
+        rows = min(part, replicates - begin)
+        weights = np.empty((rows, clusters))
+        for row in range(rows):
+            drawn = rng.integers(0, clusters, clusters)
+            weights[row] = np.bincount(drawn, minlength=clusters)
+        yield weights
+
+
+class Means:
+    """Means of one outcome over cells (subset, stratum), ready to be resampled.
+
+    hits: [n] numbers; subsets, strata, clusters: [n] strings. A subset with strata is the plain mean
+    over them.
+    """
+
+    def __init__(
+        self,
+        hits: np.ndarray,
+        subsets: Sequence[str],
+        strata: Sequence[str],
+        clusters: np.ndarray,
+        cluster_count: int,
+    ):
+        pairs = list(zip(subsets, strata, strict=True))
+        self.cells = list(dict.fromkeys(pairs))
+        place = {cell: number for number, cell in enumerate(self.cells)}
+        cell = np.fromiter((place[pair] for pair in pairs), np.int64, len(pairs))
+        shape = (len(self.cells), cluster_count)
+        self.sums = sparse.csr_matrix((np.asarray(hits, float), (cell, clusters)), shape)
+        self.counts = sparse.csr_matrix((np.ones(len(cell)), (cell, clusters)), shape)
+
+    def leaves(self, weights: np.ndarray | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(percent by subset, samples by subset): numbers, or [replicates] for given weights."""
+        if weights is None:
+            weights = np.ones((1, self.sums.shape[1]))
+        sums = (self.sums @ weights.T).T
+        counts = (self.counts @ weights.T).T
+        with np.errstate(invalid="ignore"):
+            means = 100 * sums / counts  # NaN where a cell was not drawn at all
+        values: dict[str, Any] = {}
+        totals: dict[str, Any] = {}
+        for subset in dict.fromkeys(subset for subset, _ in self.cells):
+            columns = [place for place, cell in enumerate(self.cells) if cell[0] == subset]
+            drawn = ~np.isnan(means[:, columns])
+            with np.errstate(invalid="ignore"):
+                kept = np.where(drawn, means[:, columns], 0).sum(axis=1) / drawn.sum(axis=1)
+            values[subset] = kept
+            totals[subset] = counts[:, columns].sum(axis=1)
+        return values, totals
+
+
+def bootstrap(
+    measures: Mapping[str, Any],
+    tree: Mapping[str, Any],
+    within: str,
+    cluster_count: int,
+    replicates: int = REPLICATES,
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """{node: {metric: (value, low, high)}} for every node of the tree and "headline".
+
+    measures: metric -> object with `leaves(weights)` as `Means` has. All metrics see the same draws.
+    """
+    point = {
+        name: tree_mean(tree, *scalar_leaves(measure.leaves()), within)
+        for name, measure in measures.items()
+    }
+    draws: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in measures}
+    if cluster_count > 1:
+        for weights in cluster_weights(cluster_count, replicates):
+            for name, measure in measures.items():
+                values, totals = measure.leaves(weights)
+                for node, sample in tree_mean(tree, values, totals, within).items():
+                    draws[name].setdefault(node, []).append(np.asarray(sample))
+    result: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for name, nodes in point.items():
+        for node, value in nodes.items():
+            sample = np.concatenate(draws[name].get(node, [np.empty(0)]))
+            low, high = interval(value, sample, cluster_count)
+            result.setdefault(node, {})[name] = (value, low, high)
+    return result
+
+
+def scalar_leaves(
+    leaves: tuple[dict[str, Any], dict[str, Any]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    return tuple(
+        {name: float(np.ravel(value)[0]) for name, value in part.items()} for part in leaves
+    )
+
+
+def interval(value: float, sample: np.ndarray, clusters: int) -> tuple[float, float]:
+    """95% percentile interval of bootstrap replicates, in percent.
+
+    Where every replicate is alike (all right, all wrong, one cluster) resampling says "certain", which
+    a finite test cannot be: then it is Wilson's interval for that many clusters.
+    """
+    sample = sample[~np.isnan(sample)]
+    if np.isnan(value):
+        return (float("nan"), float("nan"))
+    if len(sample) and sample.max() > sample.min():
+        low, high = np.percentile(sample, [2.5, 97.5])
+        return float(low), float(high)
+    return wilson(value, clusters)
+
+
+def wilson(percent: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a share, in percent."""
+    share, z = percent / 100, 1.959963984540054
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)

@@ -1,0 +1,78 @@
+"""Recall at K, by eye and against clip_benchmark's own."""
+
+import numpy as np
+import pytest
+import torch
+
+from fsc_bench.metrics.retrieval import chance, ranks
+
+
+def test_by_eye():
+    images = np.eye(3, dtype=np.float32)
+    # captions 0 and 1 belong to image 0, caption 2 to image 1, caption 3 to image 2
+    texts = np.array([[0.6, 0.8, 0], [0, 0, 1], [0, 1, 0], [0, 0.6, 0.8]], np.float32)
+
+    found = ranks(images, texts, np.array([0, 0, 1, 2]))
+
+    assert found.i2t_strict.tolist() == [0, 0, 1]  # image 2: caption 1 (1.0) beats its own (0.8)
+    assert found.t2i_strict.tolist() == [1, 2, 0, 0]
+
+
+def test_a_tie_is_a_miss_and_lenient_takes_it():
+    images = np.array([[1, 0], [1, 0]], np.float32)
+    texts = np.array([[1, 0], [1, 0]], np.float32)
+
+    found = ranks(images, texts, np.array([0, 1]))
+
+    assert found.i2t_strict.tolist() == [1, 1]
+    assert found.i2t_lenient.tolist() == [0, 0]
+    assert found.t2i_strict.tolist() == [1, 1]
+
+
+def clip_benchmark_recall(scores: np.ndarray, owner: np.ndarray, k: int) -> tuple[float, float]:
+    """(t2i, i2t) recall as clip_benchmark.metrics.zeroshot_retrieval computes it."""
+    from clip_benchmark.metrics.zeroshot_retrieval import recall_at_k
+
+    similarity = torch.from_numpy(scores)  # [texts, images]
+    positive = torch.zeros_like(similarity, dtype=torch.bool)
+    positive[torch.arange(len(owner)), torch.from_numpy(owner)] = True
+    t2i = (recall_at_k(similarity, positive, k) > 0).float().mean().item()
+    i2t = (recall_at_k(similarity.T, positive.T, k) > 0).float().mean().item()
+    return t2i, i2t
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_clip_benchmark_where_nothing_ties(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(12, 40))
+    owner = np.sort(np.concatenate([np.arange(n), rng.integers(0, n, 60)]))
+    images = rng.normal(size=(n, 16)).astype(np.float32)
+    texts = (images[owner] + rng.normal(size=(len(owner), 16))).astype(np.float32)
+    found = ranks(images, texts, owner)
+
+    for k in (1, 5, 10):
+        t2i, i2t = clip_benchmark_recall(texts @ images.T, owner, k)
+        assert (found.t2i_strict < k).mean() == pytest.approx(t2i, abs=1e-6)
+        assert (found.i2t_strict < k).mean() == pytest.approx(i2t, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_ties_clip_benchmark_lies_between_strict_and_lenient(seed):
+    rng = np.random.default_rng(seed)
+    owner = np.sort(np.concatenate([np.arange(20), rng.integers(0, 20, 40)]))
+    images = rng.integers(-1, 2, (20, 4)).astype(np.float32)  # few values: many exact ties
+    texts = rng.integers(-1, 2, (60, 4)).astype(np.float32)
+    found = ranks(images, texts, owner)
+
+    for k in (1, 5, 10):
+        t2i, i2t = clip_benchmark_recall(texts @ images.T, owner, k)
+        assert (found.t2i_strict < k).mean() <= t2i + 1e-6
+        assert t2i <= (found.t2i_lenient < k).mean() + 1e-6
+        assert (found.i2t_strict < k).mean() <= i2t + 1e-6
+        assert i2t <= (found.i2t_lenient < k).mean() + 1e-6
+
+
+def test_chance_is_hypergeometric():
+    # 5 right answers among 25,010: the chance that the first of a random order is right
+    assert chance(np.array([5]), 25_010, 1) == pytest.approx(100 * 5 / 25_010)
+    assert chance(np.array([1, 3]), 10, 2) == pytest.approx(100 * (0.2 + (1 - 21 / 45)) / 2)
