@@ -1,0 +1,115 @@
+"""Models: one file a family, and the file's name is the family's. `family:checkpoint` names a model.
+
+A family is a module with `load(checkpoint, device, precision) -> DualEncoder`; other packages add
+families with the entry-point group `fsc_bench.models`. A model is known by its `Identity`, not by its
+name: what its weights, activation, preprocessing, tokenizer and precision are.
+"""
+
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+from fsc_bench.errors import UsageError, near_miss
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides a model's embeddings. Two models with one fingerprint give the same vectors."""
+
+    weights: str  # sha256 of the tensors, wherever they came from
+    architecture: str
+    activation: str
+    preprocess: str  # with the versions of the libraries that move pixels
+    tokenizer: str
+    context_length: int
+    precision: str
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+@runtime_checkable
+class DualEncoder(Protocol):
+    """Images and texts to unit vectors of one space.
+
+    preprocess: PIL RGB image -> tensor or array, all of one shape, stacked by the caller.
+    encode_images: [n, ...] as preprocess made them -> [n, d]; encode_texts: n strings -> [n, d]; both
+    unit length, float32, tensors or arrays.
+    `tokenize(texts) -> (ids [n, context] , truncated [n] bool)` is optional: with it, truncated
+    captions and captions that become equal are counted. `notes` (optional): lines to show and record.
+    """
+
+    identity: Identity
+    preprocess: Callable[[Any], Any]
+
+    def encode_images(self, images: Any) -> Any: ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Any: ...
+
+
+def families() -> dict[str, Callable[[], Any]]:
+    """Every family by name, with a function that imports it."""
+    found: dict[str, Callable[[], Any]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):  # those are shared by families, and are none
+            path = f"{__name__}.{module.name}"
+            found[module.name] = lambda path=path: importlib.import_module(path)
+    for point in entry_points(group="fsc_bench.models"):
+        found.setdefault(point.name, point.load)
+    return found
+
+
+def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> DualEncoder:
+    """The model that `family:checkpoint` names. Raises UsageError, one line, with the near miss."""
+    family, colon, checkpoint = spec.partition(":")
+    known = families()
+    if not colon or not checkpoint:
+        raise UsageError(
+            f"model {spec!r}: write FAMILY:CHECKPOINT, such as open_clip:ViT-B-32-quickgelu/openai. "
+            f"Families: {', '.join(sorted(known))}."
+        )
+    if family not in known:
+        hint = near_miss(family, known) or f" There are: {', '.join(sorted(known))}."
+        raise UsageError(f"model {spec!r}: no family called {family!r}.{hint}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    return known[family]().load(checkpoint, device, precision)
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` as the best device here; anything else as it is, if torch knows it."""
+    import torch
+
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {wanted!r} cannot be used: {reason}") from None
+    return wanted
+
+
+def split_options(checkpoint: str, allowed: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """`name?key=value&key=value` as (name, options). Raises UsageError for an unknown key."""
+    name, _, query = checkpoint.partition("?")
+    options = {}
+    for part in filter(None, query.split("&")):
+        key, equals, value = part.partition("=")
+        if key not in allowed or not equals:
+            raise UsageError(
+                f"model option {part!r}: write key=value with {', '.join(allowed)}."
+                f"{near_miss(key, allowed)}"
+            )
+        options[key] = value
+    return name, options
