@@ -1,0 +1,261 @@
+"""Images: from a reference in a record to pixels, and to the content hash that makes it unique.
+
+Where an image lies is decided here and nowhere else: a source is a folder, a zip or a tar that the
+user linked (links.json in the data folder), or what `fsc-bench data get` fetched below `images/`.
+Nothing is copied or unpacked.
+"""
+
+import hashlib
+import io
+import json
+import os
+import sqlite3
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fsc_bench.data.containers import container_module
+from fsc_bench.errors import DataError, UsageError
+from fsc_bench.records import OWN, ImageRef, unusable_path
+
+# Visual Genome's pictures lie in two folders. CREPE and ARO name them by number alone, so that
+# their readers cannot know which: a picture that is not in one is looked for in the other.
+VG_FOLDERS = {"VG_100K": "VG_100K_2", "VG_100K_2": "VG_100K"}
+OPEN_CONTAINERS = 64  # a .npy file is a container of one image: only so many are kept
+
+
+def read_links(data: Path) -> dict[str, str]:
+    """What the user linked: an image source or a task's raw folder -> path."""
+    try:
+        return json.loads((data / "links.json").read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{data / 'links.json'}: cannot be read: {error}") from None
+
+
+def write_link(data: Path, name: str, path: Path) -> None:
+    """Remembers that `name` lies at `path`. Raises UsageError where nothing is there."""
+    path = path.expanduser().resolve()
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such folder or archive to link {name!r} to.")
+    links = {**read_links(data), name: str(path)}
+    data.mkdir(parents=True, exist_ok=True)
+    partial = data / f".links.json.{os.getpid()}"
+    partial.write_text(json.dumps(links, indent=2, sort_keys=True) + "\n")
+    os.replace(partial, data / "links.json")
+
+
+def raw_folder(data: Path, task_name: str, links: Mapping[str, str]) -> Path:
+    """Where a task's own raw files are, or would be."""
+    return Path(links.get(task_name) or data / "raw" / task_name)
+
+
+class Images:
+    """All the images that records may name, below one data folder and its links."""
+
+    def __init__(self, data: Path):
+        self.data = data
+        self.links = read_links(data)
+        self.containers: OrderedDict[Path, Any] = OrderedDict()
+        self.prefixes: dict[Path, str] = {}
+        self.folders: dict[Path, set[str]] = {}
+        self.lock = threading.Lock()
+
+    def root(self, task_name: str, source: str) -> Path:
+        """The folder or archive of a source; it may not exist."""
+        if source == OWN:
+            return raw_folder(self.data, task_name, self.links)
+        if source in self.links:
+            return Path(self.links[source])
+        folder = self.data / "images" / source
+        for suffix in (".zip", ".tar"):
+            archive = folder.with_name(folder.name + suffix)
+            if archive.exists() and not folder.exists():
+                return archive
+        return folder
+
+    def locate(self, task_name: str, ref: ImageRef) -> tuple[Path, str | None]:
+        """(file, member) of a reference: the member is None for an image file of its own."""
+        outer, _, member = ref.path.partition("::")
+        if why := unusable_path(ref.path):
+            raise DataError(f"{task_name}: the image path {ref.path!r:.120} {why}.")
+        pure = PurePosixPath(outer)
+        root = self.root(task_name, ref.source)
+        other = VG_FOLDERS.get(pure.parts[0]) if ref.source == "vg" and pure.parts else None
+        if root.is_file():
+            name = self._inside(root, outer, ref.source)
+            if other and name not in self._container(root).names():
+                name = self._inside(root, str(PurePosixPath(other, *pure.parts[1:])), ref.source)
+            return root, name
+        inside = [pure] if other is None else [pure, PurePosixPath(other, *pure.parts[1:])]
+        places = [root / part for part in inside]
+        if ref.source != OWN:
+            # A user's COCO folder holds val2017/: both it and its parent may be linked.
+            places += [root / PurePosixPath(ref.source).name / part for part in inside]
+        path = next((place for place in places if place.exists()), places[0])
+        return path, member or None
+
+    def _inside(self, archive: Path, name: str, source: str) -> str:
+        """A member's full name: archives of a source often wrap it in one folder of its name."""
+        names = self._container(archive).names()
+        if name in names:
+            return name
+        wrapped = f"{PurePosixPath(source).name}/{name}"
+        return wrapped if wrapped in names else name
+
+    def exists(self, task_name: str, ref: ImageRef) -> bool:
+        """Whether the image is there (its bytes may still be damaged)."""
+        path, member = self.locate(task_name, ref)
+        if member is None:
+            return self._file_exists(path)
+        if not self._file_exists(path):
+            return False
+        if path.suffix == ".npy":
+            return True
+        return self._container(path).names().__contains__(member) if self._cheap(path) else True
+
+    def _cheap(self, path: Path) -> bool:
+        # Names of numbered members are generated, not looked up: their count is checked on reading.
+        return path.suffix in (".zip", ".tar")
+
+    def _file_exists(self, path: Path) -> bool:
+        if path.parent not in self.folders:
+            try:
+                self.folders[path.parent] = set(os.listdir(path.parent))
+            except OSError:
+                self.folders[path.parent] = set()
+        return path.name in self.folders[path.parent]
+
+    def _container(self, path: Path) -> Any:
+        with self.lock:
+            if path not in self.containers:
+                module = container_module(path)
+                if module is None:
+                    raise DataError(f"{path}: not a kind of archive that can be read in place.")
+                try:
+                    self.containers[path] = module.Container(path)
+                except FileNotFoundError:
+                    raise DataError(f"{path}: there is no such file.") from None
+                except (OSError, ValueError) as error:
+                    raise DataError(f"{path}: damaged: {error}") from None
+                while len(self.containers) > OPEN_CONTAINERS:
+                    self.containers.popitem(last=False)
+            self.containers.move_to_end(path)
+            return self.containers[path]
+
+    def content(self, task_name: str, ref: ImageRef) -> bytes | np.ndarray:
+        """Encoded bytes, or pixels where the raw format stores those. Raises DataError."""
+        path, member = self.locate(task_name, ref)
+        try:
+            if member is not None:
+                return self._container(path).read(member)
+            if container_module(path) is not None:
+                raise DataError(f"{path}: an archive, not an image.")
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise DataError(self._absent(task_name, ref, path)) from None
+        except KeyError:
+            raise DataError(f"{task_name}: {path} has no {member!r}.") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{task_name}: {path}: cannot be read: {error}") from None
+
+    def _absent(self, task_name: str, ref: ImageRef, path: Path) -> str:
+        name = task_name if ref.source == OWN else ref.source
+        return (
+            f"{task_name}: the image {path} is missing. `fsc-bench data link {name} PATH` says "
+            "where it is."
+        )
+
+    def open(self, task_name: str, ref: ImageRef) -> Image.Image:
+        """The image in RGB, cropped to its box. Raises DataError that names the file."""
+        image = decode(self.content(task_name, ref), f"{task_name}: {self._name(task_name, ref)}")
+        return image.crop(ref.box) if ref.box else image
+
+    def _name(self, task_name: str, ref: ImageRef) -> str:
+        path, member = self.locate(task_name, ref)
+        return str(path) if member is None else f"{path}::{member}"
+
+    def digest(self, task_name: str, ref: ImageRef) -> bytes:
+        """32 bytes that are equal exactly where content and crop are."""
+        return image_digest(self.content(task_name, ref), ref.box)
+
+
+def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
+    """RGB pixels as CLIP's own transforms see them: `PIL.Image.convert("RGB")`, first frame.
+
+    EXIF orientation is not applied: open_clip and clip_benchmark do not, and they agree with the
+    published columns to single images (ELEVATER's own toolkit did turn images). Transparency is
+    dropped, not blended, for the same reason. Only 16-bit gray differs: Pillow clips it to white, which
+    no benchmark means, so it is scaled to 8 bits; 32-bit pixels have no agreed range and are refused.
+
+    Raises DataError for what is no image or is cut short.
+    """
+    if isinstance(content, np.ndarray):
+        return Image.fromarray(content).convert("RGB")
+    if not content:
+        raise DataError(f"{where}: the image file is empty.")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of odd EXIF data and of palettes with transparency; neither moves a pixel.
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(io.BytesIO(content)) as image:
+                if image.mode.startswith("I;16"):
+                    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+                if image.mode in ("I", "F"):
+                    raise DataError(
+                        f"{where}: 32-bit pixels have no agreed range; save the image with 8 bits."
+                    )
+                return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: not a readable image: {str(error)[:120]}") from None
+
+
+def image_digest(content: bytes | np.ndarray, box: tuple[int, ...] | None) -> bytes:
+    """sha256 of the content (encoded bytes, or shape and pixels) and the crop."""
+    digest = hashlib.sha256()
+    if isinstance(content, np.ndarray):
+        digest.update(f"pixels {content.shape} {content.dtype}".encode())
+        digest.update(np.ascontiguousarray(content).data)
+    else:
+        digest.update(content)
+    digest.update(f"box {box}".encode() if box else b"")
+    return digest.digest()
+
+
+class DigestCache:
+    """Content hashes remembered by file, size and time, so that planning again reads no image."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.database = sqlite3.connect(path, timeout=60, check_same_thread=False)
+        self.database.execute(
+            "create table if not exists digests (key text primary key, digest blob) without rowid"
+        )
+        self.fresh: dict[str, bytes] = {}
+
+    def get(self, keys: list[str]) -> dict[str, bytes]:
+        """The remembered among `keys`."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            query = f"select key, digest from digests where key in ({marks})"
+            found.update(self.database.execute(query, part).fetchall())
+        return found
+
+    def put(self, digests: Mapping[str, bytes]) -> None:
+        """Remembers, in one transaction."""
+        with self.database:
+            self.database.executemany(
+                "insert or replace into digests values (?, ?)", digests.items()
+            )
+
+    def close(self) -> None:
+        self.database.close()

@@ -1,0 +1,143 @@
+"""Prepare: from a task's raw files to `prepared/<task>.parquet`, once, checked against its promises.
+
+Prepared records know the files that they came from (size and time) and the task facts that shaped
+them; when either changes they are made anew.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fsc_bench.data.images import Images, raw_folder, read_links
+from fsc_bench.data.raw import Raw
+from fsc_bench.data.readers import load_reader
+from fsc_bench.errors import DataError
+from fsc_bench.records import (
+    ImageRef,
+    Record,
+    check_records,
+    read_facts,
+    read_records,
+    write_records,
+)
+from fsc_bench.task import Task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task's records, ready to be planned."""
+
+    task: Task
+    records: list[Record]
+    fingerprint: str
+    path: Path
+    partial: str = ""  # what is missing, where the user allowed it
+    missing_images: tuple[str, ...] = field(default=())
+
+
+def prepared_path(task: Task, data: Path) -> Path:
+    return data / "prepared" / f"{task.name}.parquet"
+
+
+def is_fresh(task: Task, data: Path) -> bool:
+    """Whether the prepared records still agree with the task file and the raw files."""
+    facts = read_facts(prepared_path(task, data))
+    if facts.get("task") != task.digest():
+        return False
+    folder = raw_folder(data, task.name, read_links(data))
+    if facts.get("raw") != str(folder):
+        return not folder.exists()
+    for file, stamp in facts.get("inputs", {}).items():
+        try:
+            stat = Path(file).stat()
+        except OSError:
+            continue  # a raw file that went away says nothing against records made from it
+        if [stat.st_size, stat.st_mtime_ns] != stamp:
+            return False
+    # Images that were missing then may have come since.
+    return not facts.get("skipped") or not folder.exists()
+
+
+def prepare(task: Task, data: Path, *, partial: bool = False) -> Prepared:
+    """Reads, checks and stores a task's records, or takes the stored ones while they are fresh.
+
+    With `partial`, counts that differ from the promise and images that are missing are accepted and
+    said in the result. Raises DataError otherwise.
+    """
+    path = prepared_path(task, data)
+    if is_fresh(task, data):
+        records = read_records(path)
+        digest = read_facts(path)["fingerprint"]
+    else:
+        images = Images(data)
+        folder = raw_folder(data, task.name, read_links(data))
+        raw = Raw(task, folder, lambda ref: _on_disk(images, task.name, ref))
+        reader = load_reader(task.data.reader, str(task.path))
+        unknown = set(task.data.options) - set(getattr(reader, "OPTIONS", {}))
+        if unknown:
+            raise DataError(
+                f"{task.path}: the reader {task.data.reader!r} has no option {sorted(unknown)[0]!r}."
+            )
+        records = list(reader.read(task, raw))
+        check_records(task, records, raw.where(), partial)
+        facts = {"task": task.digest(), "raw": str(raw.folder), "inputs": raw.inputs}
+        facts |= {"notes": raw.notes, "skipped": sorted(str(ref) for ref in raw.skipped)}
+        digest = write_records(path, records, facts)
+    shortfalls = []
+    try:
+        check_records(task, records, str(path))
+    except DataError as error:
+        if not partial:
+            raise
+        shortfalls.append(str(error).split(": ", 1)[1].split(" `--allow-partial`")[0])
+    return _with_coverage(task, records, digest, path, data, partial, shortfalls)
+
+
+def _on_disk(images: Images, task_name: str, ref: ImageRef) -> bool:
+    """Whether a reader may count on an image. Of a source that is absent altogether it counts on
+    every image: the check of coverage then says in one line which source to get.
+    """
+    return not images.root(task_name, ref.source).exists() or images.exists(task_name, ref)
+
+
+def _with_coverage(
+    task: Task,
+    records: list[Record],
+    digest: str,
+    path: Path,
+    data: Path,
+    partial: bool,
+    shortfalls: list[str],
+) -> Prepared:
+    """Leaves out records whose image is missing, when allowed, and says so."""
+    images = Images(data)
+    skipped = read_facts(path).get("skipped", [])  # by the reader, as the official code does
+    if skipped and not partial:
+        raise DataError(
+            f"{task.name}: {len(skipped):,} images are missing, such as {skipped[0]!r}. "
+            "`--allow-partial` goes on without them and flags the result."
+        )
+    if skipped:
+        shortfalls.append(f"{len(skipped):,} images missing, passed over")
+    gone = {
+        ref
+        for ref in {ref for row in records if row.scored for ref in row.images}
+        if not images.exists(task.name, ref)
+    }
+    if gone:
+        sources = Counter(ref.source for ref in gone)
+        source, count = sources.most_common(1)[0]
+        name = task.name if source == "." else source
+        example = min(str(ref) for ref in gone if ref.source == source)
+        total = len({ref for row in records if row.scored for ref in row.images})
+        if not partial or len(gone) == total:
+            raise DataError(
+                f"{task.name}: {count:,} of {total:,} images are missing, such as {example!r} in "
+                f"{images.root(task.name, source)}. `fsc-bench data link {name} PATH` says where "
+                "they are; `--allow-partial` goes on without them."
+            )
+        kept = [row for row in records if not gone & set(row.images)]
+        shortfalls.append(f"{len(gone):,} images missing, {len(records) - len(kept):,} records out")
+        records = kept
+    names = tuple(sorted({*skipped, *(str(ref) for ref in gone)}))
+    return Prepared(task, records, digest, path, "; ".join(shortfalls), names)

@@ -1,0 +1,275 @@
+"""Leaderboard: results to CSV and Markdown. It computes plain means and nothing else, and imports no torch.
+
+An average with a hole in it is "-", never a mean of what happens to be there. Published numbers stand
+in a table of their own: they were computed by other software.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+from fsc_bench.errors import GateError, UsageError, near_miss
+from fsc_bench.results import Result, Run
+from fsc_bench.task import Task
+
+AVERAGES = {
+    # column: (group, headline metric's place)
+    "Comp": ("compositionality", 0),
+    "ZS": ("classification", 0),
+    "I2T": ("retrieval", 0),
+    "T2I": ("retrieval", 1),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in percent with its 95% interval; `note` marks one that is not complete."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f}{'*' if self.note else ''}"
+
+    @property
+    def interval(self) -> str:
+        return "" if self.low is None else f"[{self.low:.1f}, {self.high:.1f}]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: a model and its cells by column; a column without a cell is a hole."""
+
+    model: str
+    source: str
+    cells: Mapping[str, Cell]
+
+
+def columns(tasks: Sequence[Task]) -> dict[str, tuple[Task, str]]:
+    """Column name -> (task, headline metric): one a task, two a retrieval task."""
+    found = {}
+    for task in tasks:
+        for metric in task.headline:
+            name = task.name if len(task.headline) == 1 else f"{task.name} {metric}"
+            found[name] = (task, metric)
+    return found
+
+
+def averages(cells: Mapping[str, Cell], tasks: Sequence[Task]) -> dict[str, Cell]:
+    """Comp, ZS, I2T and T2I: plain means over all the suite's tasks of a group, or nothing.
+
+    The interval takes the tasks as independent: half-widths add in squares.
+    """
+    found = {}
+    for name, (group, place) in AVERAGES.items():
+        members = [task for task in tasks if task.group == group]
+        wanted = [
+            task.name if len(task.headline) == 1 else f"{task.name} {task.headline[place]}"
+            for task in members
+            if place < len(task.headline) or len(task.headline) == 1
+        ]
+        parts = [cells.get(column) for column in wanted]
+        if not parts or any(part is None or part.note for part in parts):
+            continue
+        mean = sum(part.value for part in parts) / len(parts)
+        if any(part.low is None for part in parts):
+            found[name] = Cell(mean)
+        else:
+            below = sqrt(sum((part.value - part.low) ** 2 for part in parts)) / len(parts)
+            above = sqrt(sum((part.high - part.value) ** 2 for part in parts)) / len(parts)
+            found[name] = Cell(mean, mean - below, mean + above)
+    return found
+
+
+def measured_row(run: Run, tasks: Sequence[Task]) -> Row:
+    """A run's row. Results of another task version are holes, partial ones are marked."""
+    cells = {}
+    for name, (task, metric) in columns(tasks).items():
+        result = run.results.get(task.name)
+        cell = headline_cell(result, metric) if result and result.version == task.version else None
+        if cell:
+            cells[name] = cell
+    return Row(run.name, "measured", {**averages(cells, tasks), **cells})
+
+
+def headline_cell(result: Result, metric: str) -> Cell | None:
+    """The headline number of a result, or None where it has none."""
+    found = result.metrics.get("headline", {}).get(metric)
+    if not found or found["value"] is None:
+        return None
+    low, high = found["ci"]
+    return Cell(found["value"], low, high, "; ".join(result.flags))
+
+
+def chance_row(tasks: Sequence[Task]) -> Row:
+    """What knowing nothing scores: the task files' declared chance."""
+    cells = {name: Cell(task.chance[metric]) for name, (task, metric) in columns(tasks).items()}
+    return Row("chance", "declared", {**averages(cells, tasks), **cells})
+
+
+def published_folder() -> Path:
+    """Quoted numbers: inside the wheel, or in the checkout's leaderboards/published."""
+    shipped = Path(__file__).parent / "published"
+    if shipped.is_dir():
+        return shipped
+    return Path(__file__).parent.parent / "leaderboards" / "published"
+
+
+def published_rows(tasks: Sequence[Task], folder: Path | None = None) -> list[Row]:
+    """Rows of every CSV in the folder: `model`, `source`, then columns named as here.
+
+    Averages are taken as printed by the source, never recomputed from its rounded cells.
+    """
+    folder = folder or published_folder()
+    known = {*columns(tasks), *AVERAGES}
+    rows = []
+    for file in sorted(folder.glob("*.csv")):
+        with file.open(newline="", encoding="utf-8") as handle:
+            for number, line in enumerate(csv.DictReader(handle), 2):
+                try:
+                    cells = {
+                        name: Cell(float(value))
+                        for name, value in line.items()
+                        if name in known and value not in ("", "-", None)
+                    }
+                    rows.append(Row(line["model"], line["source"], cells))
+                except (KeyError, ValueError, TypeError) as error:
+                    raise UsageError(f"{file}: line {number}: {error}.") from None
+    return rows
+
+
+def relative(rows: Sequence[Row], base: str) -> list[Row]:
+    """Differences to the row of `base`. Raises UsageError with the near miss."""
+    names = [row.model for row in rows]
+    if base not in names:
+        raise UsageError(f"--relative-to {base!r}: no such row.{near_miss(base, names)}")
+    reference = rows[names.index(base)].cells
+    return [
+        Row(
+            row.model,
+            f"minus {base}",
+            {
+                name: Cell(cell.value - reference[name].value, note=cell.note)
+                for name, cell in row.cells.items()
+                if name in reference
+            },
+        )
+        for row in rows
+    ]
+
+
+def order(rows: Sequence[Row]) -> list[Row]:
+    """Best first by the mean of the four averages; rows with holes after the whole ones, by name."""
+
+    def key(row: Row) -> tuple:
+        found = [row.cells[name].value for name in AVERAGES if name in row.cells]
+        whole = len(found) == len(AVERAGES)
+        return (not whole, -sum(found) if whole else 0.0, row.model)
+
+    return sorted(rows, key=key)
+
+
+def to_csv(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
+    """One line a row; every column with its interval; holes are empty."""
+    names = [*AVERAGES, *columns(tasks)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    header = ["model", "source"]
+    for name in names:
+        header += [name, f"{name} low", f"{name} high"]
+    writer.writerow([*header, "notes"])
+    for row in rows:
+        line = [row.model, row.source]
+        notes = []
+        for name in names:
+            cell = row.cells.get(name)
+            numbers = (cell.value, cell.low, cell.high) if cell else (None, None, None)
+            line += ["" if number is None else f"{number:.4f}" for number in numbers]
+            if cell and cell.note:
+                notes.append(f"{name}: {cell.note}")
+        writer.writerow([*line, "; ".join(notes)])
+    return out.getvalue()
+
+
+def to_markdown(
+    title: str, measured: Sequence[Row], published: Sequence[Row], tasks: Sequence[Task]
+) -> str:
+    """The page: averages with intervals, one table a group, then the published numbers."""
+    present = [
+        name for name, (group, _) in AVERAGES.items() if any(t.group == group for t in tasks)
+    ]
+    lines = [f"# {title}", ""]
+    lines += [
+        "Percent, with 95% intervals (bootstrap over source images). "
+        "`-`: an average that lacks a task, or a task not run. `*`: not every promised sample.",
+        "",
+        *_table(["Model", *present], measured, present, intervals=True),
+    ]
+    for group in dict.fromkeys(task.group for task in tasks):
+        part = [task for task in tasks if task.group == group]
+        lines += ["", f"## {group.capitalize()}", ""]
+        lines += _table(["Model", *columns(part)], measured, list(columns(part)))
+    if published:
+        lines += [
+            "",
+            "## Published numbers",
+            "",
+            "Quoted, not measured here; sources in the CSV.",
+            "",
+        ]
+        names = [*present, *(n for n in columns(tasks) if any(n in r.cells for r in published))]
+        lines += _table(["Model", *names], published, names)
+    notes = [
+        f"- {row.model}, {name}: {cell.note}"
+        for row in measured
+        for name, cell in row.cells.items()
+        if cell.note
+    ]
+    if notes:
+        lines += ["", "## Not complete (`*`)", "", *notes]
+    return "\n".join(lines) + "\n"
+
+
+def _table(
+    header: list[str], rows: Sequence[Row], names: list[str], intervals: bool = False
+) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * len(names)]
+    for row in rows:
+        cells = []
+        for name in names:
+            cell = row.cells.get(name)
+            text = "-" if cell is None else str(cell)
+            cells.append(f"{text} {cell.interval}".strip() if cell and intervals else text)
+        lines.append("| " + " | ".join([row.model.replace("|", "\\|"), *cells]) + " |")
+    return lines
+
+
+def write(
+    out: Path, suite: str, runs: Sequence[Run], tasks: Sequence[Task], check: bool = False
+) -> list[Path]:
+    """Writes `<suite>.csv` and `<suite>.md`; with `check` only compares. Raises GateError when stale."""
+    measured = [*order([measured_row(run, tasks) for run in runs]), chance_row(tasks)]
+    published = published_rows(tasks) if suite != "demo" else []
+    title = f"fsc_bench: {suite}"
+    if suite == "demo":
+        title += " (a miniature world; not comparable with any real benchmark)"
+    texts = {
+        out / f"{suite}.csv": to_csv([*measured, *published], tasks),
+        out / f"{suite}.md": to_markdown(title, measured, published, tasks),
+    }
+    for path, text in texts.items():
+        if check:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                raise GateError(f"{path}: stale. `fsc-bench leaderboard -o {out}` writes it anew.")
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+    return list(texts)

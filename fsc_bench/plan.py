@@ -1,0 +1,133 @@
+"""Plan: which images and texts a task needs, each once, however many samples name it.
+
+Two images are one when their bytes and crops are equal, whatever they are called; two texts are one
+when they are the same string. What the plan does not hold is never encoded.
+"""
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from fsc_bench.data.images import DigestCache, Images, image_digest
+from fsc_bench.data.prepare import Prepared
+from fsc_bench.errors import DataError, UsageError, near_miss
+from fsc_bench.records import ImageRef
+from fsc_bench.task import Task
+
+Place = tuple[str, ImageRef]  # (task name, reference): references to "." are relative to the task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to encode for one task, and how to find it again."""
+
+    image_key: dict[Place, bytes]
+    image_place: dict[bytes, Place]  # one place for each unique image
+    text_key: dict[str, bytes]
+    image_uses: int  # images to encode if every sample encoded its own
+    text_uses: int
+    unreadable: dict[Place, str] = field(default_factory=dict)  # the line to show
+
+
+def text_digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def choose_prompts(task: Task, wanted: str | None) -> str:
+    """The prompt set of a classification task: the wanted one, else the first in its file."""
+    if wanted is None:
+        return next(iter(task.prompts))
+    if wanted not in task.prompts:
+        known = ("elevater", "openai", "clip_benchmark", *task.prompts)
+        if wanted in known:
+            return next(iter(task.prompts))  # listed only where the sets differ
+        raise UsageError(f"no prompt set {wanted!r}.{near_miss(wanted, known)}")
+    return wanted
+
+
+def class_prompts(task: Task, prompts: str) -> list[list[str]]:
+    """The prompts of each class, in label order."""
+    templates = task.prompts[prompts].templates
+    return [
+        [template.replace("{}", name) for template in templates]
+        for name in task.class_names(prompts)
+    ]
+
+
+def make_plan(
+    prepared: Prepared,
+    images: Images,
+    cache: DigestCache,
+    prompts: str | None = None,
+    progress: Callable[[int, int], Any] = lambda done, total: None,
+) -> Plan:
+    """Gathers and hashes. Images that cannot be read land in `unreadable`: they stop no other task."""
+    task = prepared.task
+    places: dict[Place, None] = {}
+    texts: dict[str, None] = {}
+    image_uses = text_uses = 0
+    for row in prepared.records:
+        if row.scored:
+            places.update(((task.name, ref), None) for ref in row.images)
+            texts.update(dict.fromkeys(row.texts))
+            image_uses += len(row.images)
+            text_uses += len(row.texts)
+    if task.kind == "classification":
+        for names in class_prompts(task, choose_prompts(task, prompts)):
+            texts.update(dict.fromkeys(names))
+            text_uses += len(names)
+    image_key, unreadable = _hash_images(list(places), images, cache, progress)
+    image_place: dict[bytes, Place] = {}
+    for place, key in image_key.items():
+        image_place.setdefault(key, place)
+    text_key = {text: text_digest(text) for text in texts}
+    return Plan(image_key, image_place, text_key, image_uses, text_uses, unreadable)
+
+
+def _hash_images(
+    places: list[Place], images: Images, cache: DigestCache, progress: Callable
+) -> tuple[dict[Place, bytes], dict[Place, str]]:
+    """The content key of every place. A file that was hashed before and has not changed is not read."""
+    keys: dict[Place, bytes] = {}
+    unreadable: dict[Place, str] = {}
+    stamps: dict[Place, str] = {}
+    sizes: dict[Any, str] = {}
+    for place in places:
+        try:
+            path, member = images.locate(*place)
+            if path not in sizes:
+                stat = path.stat()
+                sizes[path] = f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
+            stamps[place] = f"{sizes[path]}|{member}|{place[1].box}"
+        except DataError as error:
+            unreadable[place] = str(error)
+        except OSError:
+            unreadable[place] = f"{place[0]}: the image {path} is missing."
+    known = cache.get(list(stamps.values()))
+    todo = []
+    for place, stamp in stamps.items():
+        if stamp in known:
+            keys[place] = known[stamp]
+        else:
+            todo.append(place)
+
+    def digest(place: Place) -> tuple[Place, bytes | None, str]:
+        try:
+            return place, image_digest(images.content(*place), place[1].box), ""
+        except DataError as error:
+            return place, None, str(error)
+
+    fresh: dict[str, bytes] = {}
+    with ThreadPoolExecutor(4) as pool:
+        for done, (place, key, error) in enumerate(pool.map(digest, todo), 1):
+            if key is None:
+                unreadable[place] = error
+            else:
+                keys[place] = key
+                fresh[stamps[place]] = key
+            if done % 500 == 0 or done == len(todo):
+                progress(done, len(todo))
+    cache.put(fresh)
+    return keys, unreadable

@@ -1,0 +1,191 @@
+"""Results: what a run leaves on disk, written so that nothing finished is ever half there or lost.
+
+    runs/<model>-<identity>/run.json              who: model identity, packages, machine, command, times
+                           /tasks/<task>.json     what: task version, data fingerprint, counts, metrics
+                           /samples/<task>.parquet  every sample: scores, right or wrong, tie
+
+Percentages are 0-100 and unrounded. JSON and Parquet: other software reads it without ours. No torch.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from fsc_bench.errors import UsageError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """One task, one model.
+
+    metrics: node of the subset tree or "headline" -> metric -> {value, ci: [low, high], n, chance}.
+    n: samples; expected: what the task promises; flags: everything a reader of the number must know.
+    """
+
+    task: str
+    version: int
+    kind: str
+    fingerprint: str
+    n: int
+    expected: int
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    headline: tuple[str, ...]
+    ties: int
+    nan: int
+    audits: Mapping[str, Any] = field(default_factory=dict)
+    official: Mapping[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the number may stand in an average: every promised sample was scored."""
+        return not self.flags
+
+
+def slug(spec: str) -> str:
+    """A model's name as a folder's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", spec).strip("-.")[:80]
+
+
+class RunDirectory:
+    """`<out>/<model>-<identity8>`: one model's results."""
+
+    def __init__(self, out: Path, spec: str, fingerprint: str):
+        self.path = out / f"{slug(spec)}-{fingerprint[:8]}"
+
+    def task_file(self, task: str, variant: str = "") -> Path:
+        return self.path / "tasks" / f"{task}{variant}.json"
+
+    def samples_file(self, task: str, variant: str = "") -> Path:
+        return self.path / "samples" / f"{task}{variant}.parquet"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the run's lock. Raises UsageError when another run has it or nothing can be written."""
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UsageError(
+                f"{self.path}: another run is writing here. Wait for it, or use another -o folder."
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be written: {error.strerror}.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def write_run(self, facts: Mapping[str, Any]) -> None:
+        write_json(self.path / "run.json", {"schema": SCHEMA_VERSION, **facts})
+
+    def write_result(self, result: Result, samples: Mapping[str, Any], variant: str = "") -> None:
+        """Samples first, then the result: a task is finished when its JSON exists."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.samples_file(result.task, variant)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.table(dict(samples))
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            pq.write_table(table, partial, compression="zstd")
+            _sync(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        write_json(self.task_file(result.task, variant), {"schema": SCHEMA_VERSION, **vars(result)})
+
+    def finished(self, task: str, variant: str = "") -> Result | None:
+        """A task's result, if it is there."""
+        path = self.task_file(task, variant)
+        return read_result(path) if path.exists() else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes atomically: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+        _sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; NaN and infinity become null, which strict JSON can say."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(part) for part in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value
+
+
+def read_result(path: Path) -> Result:
+    """Reads a `tasks/<task>.json`. Raises UsageError, one line, when it is not one."""
+    try:
+        content = json.loads(path.read_text())
+        schema = content.pop("schema")
+        if schema != SCHEMA_VERSION:
+            raise UsageError(f"{path}: schema {schema}; this version reads {SCHEMA_VERSION}.")
+        content["flags"] = tuple(content["flags"])
+        content["headline"] = tuple(content["headline"])
+        return Result(**content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: not a result of fsc-bench ({error}). Delete it.") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as the leaderboard reads it."""
+
+    path: Path
+    facts: Mapping[str, Any]
+    results: Mapping[str, Result]
+
+    @property
+    def name(self) -> str:
+        return self.facts.get("model", self.path.name)
+
+
+def read_runs(folders: list[Path]) -> list[Run]:
+    """Every run in or below the folders, by path. Raises UsageError where a folder holds none."""
+    runs = []
+    for folder in folders:
+        found = sorted({path.parent for path in folder.rglob("run.json")})
+        if not found:
+            raise UsageError(f"{folder}: no runs there. `fsc-bench run -o {folder}` makes some.")
+        for path in found:
+            try:
+                facts = json.loads((path / "run.json").read_text())
+            except (OSError, ValueError) as error:
+                raise UsageError(f"{path / 'run.json'}: cannot be read: {error}") from None
+            files = sorted((path / "tasks").glob("*.json"))
+            results = [read_result(file) for file in files if file.stem.count(".") == 0]
+            runs.append(Run(path, facts, {result.task: result for result in results}))
+    return runs

@@ -1,0 +1,65 @@
+"""What tests share: a small benchmark in SugarCrepe's own raw format, and the real annotation files."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from draw_images import draw
+
+from fsc_bench.data.images import write_link
+
+TASK = """
+title = "Tiny"
+suite = "mine"
+group = "compositionality"
+kind = "matching"
+version = 1
+headline = ["text"]
+chance = 50.0
+within = "samples"
+[subsets]
+replace = {{ replace_obj = {first}, replace_att = {second} }}
+swap_obj = {third}
+[data]
+reader = "sugarcrepe"
+sources = [{{ images = "coco/val2017" }}]
+"""
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The real annotation files that $FSC_BENCH_REAL_DATA points at."""
+    folder = os.environ.get("FSC_BENCH_REAL_DATA")
+    if not folder:
+        pytest.skip("FSC_BENCH_REAL_DATA is not set: no real annotation files here")
+    return Path(folder)
+
+
+@pytest.fixture
+def tiny(tmp_path) -> dict[str, Path]:
+    """A task file, its raw data, its images and a data folder that links them.
+
+    Keys: task (TOML), data, raw, images, out.
+    """
+    raw, images, data = tmp_path / "raw", tmp_path / "val2017", tmp_path / "data"
+    raw.mkdir()
+    counts = {"replace_obj": 12, "replace_att": 8, "swap_obj": 6}
+    for subset, count in counts.items():
+        rows = {
+            str(number): {
+                "filename": f"{number % 5:012d}.jpg",
+                "caption": f"a {subset} of number {number}",
+                "negative_caption": f"no {subset} of number {number}",
+            }
+            for number in range(count)
+        }
+        (raw / f"{subset}.json").write_text(json.dumps(rows))
+    for number in range(5):
+        draw(images / f"{number:012d}.jpg")
+    task = tmp_path / "tiny.toml"
+    first, second, third = counts.values()
+    task.write_text(TASK.format(first=first, second=second, third=third))
+    write_link(data, "tiny", raw)
+    write_link(data, "coco/val2017", images)
+    return {"task": task, "data": data, "raw": raw, "images": images, "out": tmp_path / "runs"}
