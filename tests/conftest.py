@@ -9,6 +9,32 @@ from draw_images import draw
 
 from fsc_bench.data.images import write_link
 
+# A CLIP of open_clip's own architecture that builds in milliseconds, with its QuickGELU twin.
+TINY_CLIP = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 64,
+        "heads": 2,
+        "layers": 2,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory) -> str:
+    """The name of a tiny architecture, known to open_clip for this session."""
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / "Tiny.json").write_text(json.dumps(TINY_CLIP))
+    (folder / "Tiny-quickgelu.json").write_text(json.dumps({**TINY_CLIP, "quick_gelu": True}))
+    import open_clip
+
+    open_clip.add_model_config(folder)
+    return "Tiny"
+
+
 TASK = """
 title = "Tiny"
 suite = "mine"

@@ -158,14 +158,17 @@ def read_state(file: Path) -> dict[str, torch.Tensor]:
     import _codecs
     import pickle
 
-    scalar = (np._core.multiarray.scalar, "numpy.core.multiarray.scalar")
-    # Optimizer states hold numpy floats (learning rates); these names build numbers and nothing else.
-    safe = [scalar, np.dtype, type(np.dtype("float64")), _codecs.encode]
+    scalar = np._core.multiarray.scalar
+    # Optimizer states hold numpy floats (learning rates), under numpy 1's name and numpy 2's; these
+    # functions build numbers and nothing else.
+    old = (scalar, "numpy.core.multiarray.scalar")
+    safe = [scalar, old, np.dtype, type(np.dtype("float64")), _codecs.encode]
     try:
         with torch.serialization.safe_globals(safe):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
+        unsafe = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ?(\S+)", str(error))
+        reason = f"it asks for {unsafe[1]}" if unsafe else str(error).splitlines()[0][:160]
         raise UsageError(
             f"{file}: not a checkpoint that loads without executing it: {reason}"
         ) from None
