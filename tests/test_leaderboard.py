@@ -1,0 +1,169 @@
+"""Leaderboard: holes, averages, chance, published rows, staleness. Results are written by hand here."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from fsc_bench.errors import GateError, UsageError
+from fsc_bench.leaderboard import (
+    AVERAGES,
+    Cell,
+    averages,
+    chance_row,
+    measured_row,
+    order,
+    published_rows,
+    relative,
+    to_csv,
+    to_markdown,
+    write,
+)
+from fsc_bench.results import Result, Run, RunDirectory, read_runs
+from fsc_bench.task import catalogue, select
+
+
+def result(task, value=50.0, flags=(), version=None) -> Result:
+    cell = {"value": value, "ci": [value - 2, value + 2], "n": 100, "chance": 10.0}
+    return Result(
+        task=task.name,
+        version=version or task.version,
+        kind=task.kind,
+        fingerprint="f",
+        n=100,
+        expected=task.n,
+        metrics={"headline": dict.fromkeys(task.headline, cell)},
+        headline=task.headline,
+        ties=0,
+        nan=0,
+        flags=flags,
+    )
+
+
+def run_of(results, model="mine") -> Run:
+    return Run(Path("runs/mine"), {"model": model}, {one.task: one for one in results})
+
+
+FSC = select(["fsc"])
+
+
+def test_averages_are_plain_means_of_11_of_21_and_of_3():
+    row = measured_row(run_of([result(task, 40.0 + n) for n, task in enumerate(FSC)]), FSC)
+    groups = {
+        group: [40.0 + n for n, task in enumerate(FSC) if task.group == group]
+        for group in ("compositionality", "classification", "retrieval")
+    }
+
+    assert [len(values) for values in groups.values()] == [11, 21, 3]
+    assert row.cells["Comp"].value == pytest.approx(sum(groups["compositionality"]) / 11)
+    assert row.cells["ZS"].value == pytest.approx(sum(groups["classification"]) / 21)
+    assert row.cells["I2T"].value == row.cells["T2I"].value
+    # Eleven half-widths of 2, added in squares: 2 * sqrt(11) / 11.
+    assert row.cells["Comp"].high - row.cells["Comp"].value == pytest.approx(2 / 11**0.5)
+
+
+def test_20_of_21_is_a_hole_not_a_mean_of_what_is_there():
+    results = [result(task) for task in FSC if task.name != "voc2007"]
+    row = measured_row(run_of(results), FSC)
+
+    assert "ZS" not in row.cells
+    assert "Comp" in row.cells
+    page = to_markdown("fsc", [row], [], FSC)
+    line = next(line for line in page.splitlines() if line.startswith("| mine"))
+    assert line.split("|")[3].strip() == "-"
+
+
+def test_a_partial_result_is_shown_marked_and_enters_no_average():
+    results = [result(task, flags=("limited to 5 records a subset",) if task.name == "aro" else ()) for task in FSC]
+    row = measured_row(run_of(results), FSC)
+
+    assert "Comp" not in row.cells
+    assert str(row.cells["aro"]) == "50.0*"
+    assert "limited to 5 records" in to_markdown("fsc", [row], [], FSC)
+
+
+def test_a_result_of_another_task_version_is_a_hole():
+    row = measured_row(run_of([result(task, version=99) for task in FSC]), FSC)
+
+    assert row.cells == {}
+
+
+def test_chance_row_is_what_the_task_files_declare():
+    row = chance_row(FSC)
+
+    assert row.cells["sugarcrepe"].value == 50.0
+    assert row.cells["ZS"].value == pytest.approx(
+        sum(task.chance[task.headline[0]] for task in FSC if task.group == "classification") / 21
+    )
+
+
+def test_published_rows_stand_apart_and_are_not_recomputed():
+    rows = published_rows(FSC)
+    clip = next(row for row in rows if row.model == "CLIP (ViT-B-32)")
+
+    assert clip.cells["Comp"].value == 46.1  # FSC-CLIP, Table 1
+    assert clip.cells["winoground"].value == 8.8
+    page = to_markdown("fsc", [measured_row(run_of([]), FSC)], rows, FSC)
+    measured, published = page.split("## Published numbers")
+    assert "NegCLIP" in published
+    assert "NegCLIP" not in measured
+
+
+def test_csv_has_one_line_a_row_and_empty_holes():
+    text = to_csv([measured_row(run_of([result(FSC[0])]), FSC), chance_row(FSC)], FSC)
+    rows = list(csv.DictReader(io.StringIO(text)))
+
+    assert [row["model"] for row in rows] == ["mine", "chance"]
+    assert rows[0]["Comp"] == ""
+    assert rows[0]["aro"] == "50.0000"
+    assert rows[0]["aro low"] == "48.0000"
+
+
+def test_whole_rows_come_first_and_the_best_of_them():
+    low = run_of([result(task, 30.0) for task in FSC], "low")
+    high = run_of([result(task, 60.0) for task in FSC], "high")
+    part = run_of([result(FSC[0], 99.0)], "part")
+
+    rows = order([measured_row(run, FSC) for run in (part, low, high)])
+
+    assert [row.model for row in rows] == ["high", "low", "part"]
+
+
+def test_relative_to_a_model():
+    rows = [
+        measured_row(run_of([result(task, value) for task in FSC], name), FSC)
+        for name, value in (("base", 50.0), ("tuned", 53.0))
+    ]
+
+    found = relative(rows, "base")
+
+    assert found[1].cells["Comp"].value == pytest.approx(3.0)
+    with pytest.raises(UsageError, match="Did you mean 'base'"):
+        relative(rows, "bas")
+
+
+def test_averages_of_an_empty_group_are_nothing():
+    assert averages({"x": Cell(1.0)}, []) == {}
+    assert list(AVERAGES) == ["Comp", "ZS", "I2T", "T2I"]
+
+
+def test_written_tables_are_checked_for_staleness(tmp_path):
+    task = catalogue()["sugarcrepe"]
+    directory = RunDirectory(tmp_path / "runs", "mine", "0123456789")
+    directory.write_result(result(task, 61.5), {"id": ["1"], "correct": [True]})
+    directory.write_run({"model": "mine"})
+    runs = read_runs([tmp_path / "runs"])
+
+    files = write(tmp_path / "boards", "fsc", runs, FSC)
+    write(tmp_path / "boards", "fsc", runs, FSC, check=True)
+
+    assert "61.5" in files[1].read_text()
+    files[0].write_text("edited")
+    with pytest.raises(GateError, match="stale"):
+        write(tmp_path / "boards", "fsc", runs, FSC, check=True)
+
+
+def test_a_folder_without_runs_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="no runs there"):
+        read_runs([tmp_path])
