@@ -122,18 +122,17 @@ def catalogue() -> dict[str, Task]:
 
     An entry point names a module whose folder holds further TOML files.
     """
-    folders = [tasks_folder()]
+    shelves = [*GROUPS, "demo"]  # tasks/images holds image sources, which are no tasks
+    files = [file for shelf in shelves for file in sorted((tasks_folder() / shelf).glob("*.toml"))]
     for point in entry_points(group="fsc_bench.tasks"):
-        folders.append(Path(point.load().__file__).parent)
-    files = [file for folder in folders for file in sorted(folder.rglob("*.toml"))]
+        files += sorted(Path(point.load().__file__).parent.rglob("*.toml"))
     tasks: dict[str, Task] = {}
-    for group in (*GROUPS, "demo"):
-        for file in files:
-            if file.parent.name == group:
-                tasks.setdefault(file.stem, read_task(file))
-    for file in files[len(list(tasks_folder().rglob("*.toml"))) :]:
+    for file in files:
         tasks.setdefault(file.stem, read_task(file))
-    return tasks
+    # Demo and foreign tasks stand by group too; the shelves of the suite already do.
+    suites = list(dict.fromkeys(task.suite for task in tasks.values()))
+    order = sorted(tasks.values(), key=lambda task: (suites.index(task.suite), GROUPS.index(task.group)))
+    return {task.name: task for task in order}
 
 
 def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:

@@ -1,0 +1,41 @@
+"""The family `demo:`, registered as any other package would: by the entry point `fsc_bench.models`.
+
+`demo:pretrained` and its like are tiny models of the demo world; they know nothing else.
+"""
+
+from fsc_bench.demo.model import WEIGHTS, load as load_weights
+from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.models import Identity, pick_device
+from fsc_bench.models.open_clip import (
+    DTYPES,
+    OpenClip,
+    activation_of,
+    describe_preprocess,
+    state_digest,
+)
+
+
+def names() -> list[str]:
+    """The shipped models, the pretrained one first."""
+    found = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+    return sorted(found, key=lambda name: name != "pretrained")
+
+
+def load(checkpoint: str, device: str, precision: str) -> OpenClip:
+    if checkpoint not in names():
+        hint = near_miss(checkpoint, names()) or f" There are: {', '.join(names())}."
+        raise UsageError(f"model 'demo:{checkpoint}': no such model is shipped.{hint}")
+    model, preprocess, tokenizer = load_weights(WEIGHTS / f"{checkpoint}.safetensors")
+    model.visual.output_tokens = False  # patch tokens are for training; here the pooled vector is all
+    identity = Identity(
+        weights=state_digest(model),
+        architecture="open_clip CLIP of the demo world",
+        activation=activation_of(model),
+        preprocess=describe_preprocess(preprocess),
+        tokenizer=f"{type(tokenizer).__name__} {tokenizer.vocab_size}",
+        context_length=tokenizer.context_length,
+        precision=precision,
+    )
+    device = pick_device(device)
+    model = model.to(device, DTYPES[precision])
+    return OpenClip(model, preprocess, tokenizer, identity, device)

@@ -1,0 +1,58 @@
+"""Build: the demo suite's raw files, drawn once into the data folder, in the official raw formats.
+
+A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the writer of raw.py that makes it. From
+there on the demo is an ordinary benchmark: the same readers, checks, metrics and tables.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fsc_bench import __version__
+from fsc_bench.data.images import raw_folder, read_links
+from fsc_bench.errors import DataError
+from fsc_bench.task import Task, catalogue
+
+SEED = 0  # of the drawn samples; the world keeps training, development and test scenes apart
+
+
+def demo_models() -> list[str]:
+    """The models that `run --demo` scores when none is named."""
+    from fsc_bench.demo.adapter import names
+
+    return [f"demo:{name}" for name in names()]
+
+
+def build(data: Path, say: Callable[[str], Any] = lambda line: None) -> None:
+    """Draws what is not there yet for every demo task. A marker file is written last."""
+    from fsc_bench.demo import raw
+
+    todo = [task for task in catalogue().values() if task.suite == "demo" and not _done(task, data)]
+    if not todo:
+        return
+    say(f"Drawing the miniature world for {len(todo)} tasks into {data}")
+    for task in todo:
+        folder = raw_folder(data, task.name, read_links(data))
+        raw.write(_recipe(task), folder, data / "images", SEED)
+        marker = folder / ".drawn.json"
+        partial = marker.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"recipe": _recipe(task), "version": __version__}))
+        os.replace(partial, marker)
+
+
+def _recipe(task: Task) -> str:
+    recipes = [source["demo"] for source in task.data.sources if "demo" in source]
+    if len(recipes) != 1:
+        raise DataError(f"{task.path}: a demo task has one source {{ demo = \"...\" }}.")
+    return recipes[0]
+
+
+def _done(task: Task, data: Path) -> bool:
+    marker = raw_folder(data, task.name, read_links(data)) / ".drawn.json"
+    try:
+        done = json.loads(marker.read_text())
+    except (OSError, ValueError):
+        return False
+    return done == {"recipe": _recipe(task), "version": __version__}
