@@ -1,5 +1,4 @@
-"""SugarCrepe's JSON files: one image, a caption and one hard negative (RAIVNLab/sugar-crepe,
-data/).
+"""SugarCrepe's JSON files: one image, a caption and one hard negative (RAIVNLab/sugar-crepe).
 
 `{"0": {"filename": "000000085329.jpg", "caption": ..., "negative_caption": ...}, ...}`; keys are
 not contiguous, captions are kept raw (some end in a space), images are COCO val2017's.
