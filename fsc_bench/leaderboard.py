@@ -27,12 +27,17 @@ AVERAGES = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in percent with its 95% interval; `note` marks one that is not complete."""
+    """A number in percent with its 95% interval.
+
+    note marks one that is not of every promised sample; `counts` says whether it may still enter an
+    average, which is then marked too (SVO-Probes, whose pictures die one by one).
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
     note: str = ""
+    counts: bool = True
 
     def __str__(self) -> str:
         return f"{self.value:.1f}{'*' if self.note else ''}"
@@ -75,15 +80,17 @@ def averages(cells: Mapping[str, Cell], tasks: Sequence[Task]) -> dict[str, Cell
             if place < len(task.headline) or len(task.headline) == 1
         ]
         parts = [cells.get(column) for column in wanted]
-        if not parts or any(part is None or part.note for part in parts):
+        if not parts or any(part is None or not part.counts for part in parts):
             continue
+        marked = [name for name, part in zip(wanted, parts, strict=True) if part.note]
+        note = f"holds {', '.join(marked)}, not complete" if marked else ""
         mean = sum(part.value for part in parts) / len(parts)
         if any(part.low is None for part in parts):
-            found[name] = Cell(mean)
+            found[name] = Cell(mean, note=note)
         else:
             below = sqrt(sum((part.value - part.low) ** 2 for part in parts)) / len(parts)
             above = sqrt(sum((part.high - part.value) ** 2 for part in parts)) / len(parts)
-            found[name] = Cell(mean, mean - below, mean + above)
+            found[name] = Cell(mean, mean - below, mean + above, note)
     return found
 
 
@@ -92,19 +99,21 @@ def measured_row(run: Run, tasks: Sequence[Task]) -> Row:
     cells = {}
     for name, (task, metric) in columns(tasks).items():
         result = run.results.get(task.name)
-        cell = headline_cell(result, metric) if result and result.version == task.version else None
+        same = result is not None and result.version == task.version
+        cell = headline_cell(task, result, metric) if same else None
         if cell:
             cells[name] = cell
     return Row(run.name, "measured", {**averages(cells, tasks), **cells})
 
 
-def headline_cell(result: Result, metric: str) -> Cell | None:
+def headline_cell(task: Task, result: Result, metric: str) -> Cell | None:
     """The headline number of a result, or None where it has none."""
     found = result.metrics.get("headline", {}).get(metric)
     if not found or found["value"] is None:
         return None
     low, high = found["ci"]
-    return Cell(found["value"], low, high, "; ".join(result.flags))
+    counts = result.complete or (task.data.decays and not result.settings.get("limit"))
+    return Cell(found["value"], low, high, "; ".join(result.flags), counts)
 
 
 def chance_row(tasks: Sequence[Task]) -> Row:

@@ -126,7 +126,8 @@ def _prepare(
     found = []
     for task in tasks:
         try:
-            item = prepare(task, options.data, partial=options.allow_partial)
+            partial = options.allow_partial or task.data.decays
+            item = prepare(task, options.data, partial=partial)
         except FscBenchError as error:
             summary.failures.append(("", task.name, error))
             reporter.say(f"fsc-bench: {error}")
@@ -228,7 +229,7 @@ def _score(
     if broken:
         line = min(broken.values())
         more = f" ({len(broken) - 1:,} more like it)" if len(broken) > 1 else ""
-        if not options.allow_partial:
+        if not (options.allow_partial or item.task.data.decays):
             raise DataError(f"{line}{more} `--allow-partial` goes on without them.")
         item = _without(item, broken)
         if not item.records:

@@ -194,7 +194,7 @@ def _whole_suites(tasks: Sequence[Task]) -> list[Task]:
 def _cells(results: Mapping[str, Result], tasks: Sequence[Task]) -> dict[str, Cell]:
     found = {}
     for name, (task, metric) in columns(tasks).items():
-        cell = headline_cell(results[task.name], metric) if task.name in results else None
+        cell = headline_cell(task, results[task.name], metric) if task.name in results else None
         if cell:
             found[name] = cell
     return found

@@ -45,6 +45,7 @@ class Data:
     sources: tuple[Mapping[str, Any], ...] = ()
     instructions: str = ""  # what a person must do, for `gated` and `manual`
     options: Mapping[str, Any] = field(default_factory=dict)  # the reader's own settings
+    decays: bool = False  # pictures on the web that die one by one: what is left is scored, marked
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ _TABLES = {
         "sources": list,
         "instructions": str,
         "options": dict,
+        "decays": bool,
     },
     "classes": {"names": list, "ids": list},
     "counts": {"images": int, "texts": int},
@@ -289,6 +291,7 @@ def _check_keys(path: Path, table: Mapping, allowed: Mapping, where: str) -> Non
 
 def _toml_name(kind: type) -> str:
     names = {str: "a string", int: "a whole number", float: "a number", list: "a list"}
+    names[bool] = "true or false"
     return names.get(kind, "a table")
 
 
@@ -332,6 +335,7 @@ def _data(raw: Mapping) -> Data:
         sources=tuple(raw.get("sources", ())),
         instructions=raw.get("instructions", ""),
         options=raw.get("options", {}),
+        decays=raw.get("decays", False),
     )
 
 

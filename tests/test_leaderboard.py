@@ -83,6 +83,16 @@ def test_a_partial_result_is_shown_marked_and_enters_no_average():
     assert "limited to 5 records" in to_markdown("fsc", [row], [], FSC)
 
 
+def test_what_decays_by_nature_enters_averages_and_marks_them():
+    flags = ("2,000 of 22,162 records missing",)
+    results = [result(task, flags=flags if task.name == "svo_probes" else ()) for task in FSC]
+    row = measured_row(run_of(results), FSC)
+
+    assert str(row.cells["Comp"]) == "50.0*"
+    assert "svo_probes" in row.cells["Comp"].note
+    assert "2,000 of 22,162 records missing" in to_markdown("fsc", [row], [], FSC)
+
+
 def test_a_result_of_another_task_version_is_a_hole():
     row = measured_row(run_of([result(task, version=99) for task in FSC]), FSC)
 

@@ -642,8 +642,9 @@ def write_coco_karpathy(raw: Path, images: ImageFolder, seed: int = 0, n: int = 
     rng = _stream(seed, 11)
     store = _Folder(images("coco/val2014"))
     rows = []
+    said: set[tuple[str, ...]] = set()
     for i in range(n):
-        scene, captions = _captioned(rng, 6 if i % 100 == 99 else 5)
+        scene, captions = _captioned(rng, 6 if i % 100 == 99 else 5, said)
         name = store.add(scene, f"COCO_val2014_{_number(seed, 11, i):012d}.jpg")
         rows.append({"image": f"val2014/{name}", "caption": captions})
     _write_json(raw / "coco_karpathy_test.json", rows)
@@ -654,8 +655,9 @@ def write_flickr30k(raw: Path, images: ImageFolder, seed: int = 0, n: int = 200)
     rng = _stream(seed, 12)
     store = _Folder(images("flickr30k"))
     rows = []
+    said: set[tuple[str, ...]] = set()
     for i in range(n):
-        scene, captions = _captioned(rng, 5)
+        scene, captions = _captioned(rng, 5, said)
         name = store.add(scene, f"{_number(seed, 12, i)}.jpg")
         rows.append({"image": f"flickr30k-images/{name}", "caption": captions})
     _write_json(raw / "flickr30k_test.json", rows)
@@ -686,9 +688,22 @@ def write_coco_counterfactuals(raw: Path, images: ImageFolder, seed: int = 0, n:
     _write_csv(raw / "test-coco-cfs.csv", ["image_path", "caption"], [listed[i] for i in order])
 
 
-def _captioned(rng, number: int) -> tuple[Scene, list[str]]:
-    scene = world.sample_scene(rng, domain=world.OBJECTS, split="test")
-    return scene, [_sentence(world.caption(scene, rng)) for _ in range(number)]
+def _captioned(rng, number: int, said: set[tuple[str, ...]]) -> tuple[Scene, list[str]]:
+    """A scene and true captions of it, in words that no other scene's captions have (`said`).
+
+    No two captions are reorderings of each other: ARO shuffles words, and a shuffle that is true by
+    chance would be a wrong answer that is right.
+    """
+    while True:
+        scene = world.sample_scene(rng, domain=world.OBJECTS, split="test")
+        mine: dict[tuple[str, ...], str] = {}
+        captions = []
+        for _ in range(number):
+            text = _sentence(world.caption(scene, rng))
+            captions.append(mine.setdefault(tuple(sorted(world.words_of(text))), text))
+        if not said & mine.keys():
+            said.update(mine)
+            return scene, captions
 
 
 def _sentence(text: str) -> str:
