@@ -179,7 +179,7 @@ def check_records(task: Task, records: list[Record], where: str, partial: bool =
     leaves = task.leaves
     seen: set[str] = set()
     for row in records:
-        place = f"{where}: record {row.id!r}"
+        place = f"{where}: record {row.id!r:.100}"
         if not row.id or row.id in seen:
             raise DataError(f"{place}: the id is {'used twice' if row.id else 'empty'}.")
         seen.add(row.id)
@@ -214,8 +214,10 @@ def _check_shape(task: Task, row: Record, place: str) -> None:
         multilabel = {"map11", "map11_devkit"} & set(task.headline)
         if len(row.labels) != 1 and not multilabel:
             raise DataError(f"{place}: {len(row.labels)} labels; needs exactly one.")
+        # With several labels an image, ~c marks a class that counts neither as shown nor as absent.
+        lowest = -len(task.classes) if multilabel else 0
         for label in row.labels:
-            if not 0 <= label < len(task.classes):
+            if not lowest <= label < len(task.classes):
                 raise DataError(
                     f"{place}: label {label} is out of range; the task has "
                     f"{len(task.classes)} classes (0..{len(task.classes) - 1})."

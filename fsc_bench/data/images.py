@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from fsc_bench.data.containers import container_module
+from fsc_bench.data.sources import sources, wrappers
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import OWN, ImageRef, unusable_path
 
@@ -54,7 +55,11 @@ def write_link(data: Path, name: str, path: Path) -> None:
 
 def raw_folder(data: Path, task_name: str, links: Mapping[str, str]) -> Path:
     """Where a task's own raw files are, or would be."""
-    return Path(links.get(task_name) or data / "raw" / task_name)
+    fetched = data / "raw" / task_name
+    # `flickr30k` is a task and an image source: a link may be meant for the images alone.
+    if task_name in sources() and fetched.is_dir():
+        return fetched
+    return Path(links.get(task_name) or fetched)
 
 
 class Images:
@@ -64,7 +69,7 @@ class Images:
         self.data = data
         self.links = read_links(data)
         self.containers: OrderedDict[Path, Any] = OrderedDict()
-        self.prefixes: dict[Path, str] = {}
+        self.archives: dict[Path, list[Path]] = {}
         self.folders: dict[Path, set[str]] = {}
         self.lock = threading.Lock()
 
@@ -89,26 +94,31 @@ class Images:
         pure = PurePosixPath(outer)
         root = self.root(task_name, ref.source)
         other = VG_FOLDERS.get(pure.parts[0]) if ref.source == "vg" and pure.parts else None
-        if root.is_file():
-            name = self._inside(root, outer, ref.source)
-            if other and name not in self._container(root).names():
-                name = self._inside(root, str(PurePosixPath(other, *pure.parts[1:])), ref.source)
-            return root, name
         inside = [pure] if other is None else [pure, PurePosixPath(other, *pure.parts[1:])]
-        places = [root / part for part in inside]
-        if ref.source != OWN:
-            # A user's COCO folder holds val2017/: both it and its parent may be linked.
-            places += [root / PurePosixPath(ref.source).name / part for part in inside]
-        path = next((place for place in places if place.exists()), places[0])
-        return path, member or None
+        wraps = ("",) if ref.source == OWN else wrappers(ref.source)
+        names = [f"{wrap}{part}" for wrap in wraps for part in inside]
+        if root.is_file():
+            return root, self._member(root, names) or outer
+        path = next((root / name for name in names if (root / name).exists()), None)
+        if path is None and not member:
+            for archive in self._archives(root):
+                if found := self._member(archive, names):
+                    return archive, found
+        return path or root / names[0], member or None
 
-    def _inside(self, archive: Path, name: str, source: str) -> str:
-        """A member's full name: archives of a source often wrap it in one folder of its name."""
-        names = self._container(archive).names()
-        if name in names:
-            return name
-        wrapped = f"{PurePosixPath(source).name}/{name}"
-        return wrapped if wrapped in names else name
+    def _member(self, archive: Path, names: list[str]) -> str | None:
+        """The first of `names` that an archive holds."""
+        if not self._cheap(archive):
+            return None
+        members = self._container(archive).names()
+        return next((name for name in names if name in members), None)
+
+    def _archives(self, folder: Path) -> list[Path]:
+        """Zips and tars directly in a folder: a source may come in several, kept as they are."""
+        if folder not in self.archives:
+            found = sorted(folder.iterdir()) if folder.is_dir() else []
+            self.archives[folder] = [path for path in found if self._cheap(path)]
+        return self.archives[folder]
 
     def exists(self, task_name: str, ref: ImageRef) -> bool:
         """Whether the image is there (its bytes may still be damaged)."""
@@ -169,8 +179,8 @@ class Images:
     def _absent(self, task_name: str, ref: ImageRef, path: Path) -> str:
         name = task_name if ref.source == OWN else ref.source
         return (
-            f"{task_name}: the image {path} is missing. `fsc-bench data link {name} PATH` says "
-            "where it is."
+            f"{task_name}: the image {path} is missing. `fsc-bench data get {name}` fetches what can "
+            f"be had, `fsc-bench data link {name} PATH` says where you have it."
         )
 
     def open(self, task_name: str, ref: ImageRef) -> Image.Image:
@@ -192,8 +202,9 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
 
     EXIF orientation is not applied: open_clip and clip_benchmark do not, and they agree with the
     published columns to single images (ELEVATER's own toolkit did turn images). Transparency is
-    dropped, not blended, for the same reason. Only 16-bit gray differs: Pillow clips it to white, which
-    no benchmark means, so it is scaled to 8 bits; 32-bit pixels have no agreed range and are refused.
+    dropped, not blended, for the same reason. Only 16-bit gray differs: Pillow clips it to white,
+    which no benchmark means, so it is scaled to 8 bits; 32-bit pixels have no agreed range and are
+    refused.
 
     Raises DataError for what is no image or is cut short.
     """
@@ -203,7 +214,7 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
         raise DataError(f"{where}: the image file is empty.")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of odd EXIF data and of palettes with transparency; neither moves a pixel.
+            # Pillow warns of odd EXIF data and of transparent palettes; neither moves a pixel.
             warnings.simplefilter("ignore", UserWarning)
             with Image.open(io.BytesIO(content)) as image:
                 if image.mode.startswith("I;16"):

@@ -149,6 +149,8 @@ class Raw:
             self.fail(path, record, f"{key!r} is {value!r:.60}, not {names}.")
         if isinstance(value, str) and not value.strip():
             self.fail(path, record, f"{key!r} is empty.")
+        if isinstance(value, str) and "\0" in value:
+            self.fail(path, record, f"{key!r} holds a zero byte.")
         return value
 
     def items(self, path: Path | str, value: Any) -> list[tuple[str, Any]]:

@@ -1,7 +1,8 @@
-"""Classification: accuracy, top-5, mean per class, ROC-AUC and 11-point mAP from scores [n, classes].
+"""Classification: accuracy, top-5, mean per class, ROC-AUC, 11-point mAP; scores are [n, classes].
 
-Shares come out in 0..1, not in percent. `weights` [replicates, n] says how often each sample was drawn
-in each bootstrap replicate; then the answer has one value a replicate, NaN where it is undefined there.
+Shares come out in 0..1, not in percent. `weights` [replicates, n] says how often each sample was
+drawn in each bootstrap replicate; then the answer has one value a replicate, NaN where it is
+undefined there.
 """
 
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ class Outcomes:
     """What came out of n single-label samples.
 
     correct:   bool [n], the right class beats every other class.
-    official:  bool [n], argmax with the first index winning ties, as sklearn- and torch-based scorers do.
-    top5:      bool [n], fewer than five classes reach the right one's score; None up to five classes.
+    official:  bool [n], argmax, the first index winning ties, as in the published evaluators.
+    top5:      bool [n], at most four others reach the right class's score; None up to five classes.
     ties:      bool [n], the best of the other classes equals the right one exactly.
     predicted: int [n], argmax, the first index winning; -1 where a score is NaN.
     """
@@ -35,7 +36,8 @@ class Outcomes:
 def first_alike(texts: Sequence[object]) -> np.ndarray:
     """int [classes]: the first class whose name or prompts are the same as this one's.
 
-    ImageNet has "missile" and "sunglasses" twice, in ELEVATER, OpenAI's notebook and open_clip alike.
+    ImageNet has "missile" and "sunglasses" twice, in ELEVATER, OpenAI's notebook and open_clip
+    alike.
     """
     first: dict[object, int] = {}
     return np.array([first.setdefault(text, place) for place, text in enumerate(texts)])
@@ -46,10 +48,10 @@ def outcomes(
 ) -> Outcomes:
     """Outcomes of samples with one label each.
 
-    scores: float [n, classes]; labels: int [n]; alike: from `first_alike`.
-    A hit is strict: a tie or NaN is a miss. Classes with the same texts tie by construction, which
-    says nothing of the model: among those the first index wins, as in the reference evaluators, so
-    the second "missile" is never right and the first is right when it beats all that differ from it.
+    scores: float [n, classes]; labels: int [n]; alike: from `first_alike`. A hit is strict: a tie
+    or NaN is a miss. Classes with the same texts tie by construction, which says nothing of the
+    model: among those the first index wins, as in the reference evaluators, so the second "missile"
+    is never right and the first is right when it beats all that differ from it.
     """
     n, classes = scores.shape
     alike = np.arange(classes) if alike is None else np.asarray(alike)
@@ -108,7 +110,7 @@ def per_class_recall(hits: np.ndarray, labels: np.ndarray, classes: int) -> np.n
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """int [classes, classes]: how often each class (row) was taken for each (column); NaNs are left out."""
+    """int [classes, classes]: how often each class (row) was taken for each (column), if any."""
     known = predicted >= 0
     cells = labels[known] * classes + predicted[known]
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
@@ -128,7 +130,7 @@ def margin(scores: np.ndarray) -> np.ndarray:
 def roc_auc(
     scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None
 ) -> np.ndarray | float:
-    """Area under the ROC curve; a tie counts half. scores, positive: [n]. NaN ranks where it hurts."""
+    """Area under the ROC curve, ties counting half. scores, positive: [n]; NaN ranks as a miss."""
     positive = np.asarray(positive, bool)
     scores = _worst_for_nan(scores, positive)
     order = np.argsort(scores, kind="stable")
@@ -143,7 +145,7 @@ def roc_auc(
 
 
 def targets(labels: Sequence[Sequence[int]], classes: int) -> np.ndarray:
-    """int8 [n, classes] from each image's list of labels: 1 shown, 0 not, -1 neither right nor wrong.
+    """int8 [n, classes] from each image's labels: 1 shown, 0 not, -1 neither right nor wrong.
 
     A label ~c (that is -1 - c) says that class c is only there as VOC's "difficult".
     """
@@ -179,11 +181,11 @@ def map11(
 def ap11(
     scores: np.ndarray, truth: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray | float, np.ndarray | float]:
-    """(ELEVATER's, the VOC devkit's) 11-point average precision of one class; NaN without positives.
+    """(ELEVATER's, the VOC devkit's) 11-point average precision of a class; NaN without positives.
 
-    Mean over recalls 1.0, 0.9 ... 0 of the best precision at that recall or beyond; equal scores enter
-    together. ELEVATER inherits sklearn's end point (recall 0, precision 1), so its term at recall 0 is
-    always 1; the devkit has no such point. Samples with truth -1 are left out.
+    Mean over recalls 1.0, 0.9 ... 0 of the best precision at that recall or beyond; equal scores
+    enter together. ELEVATER inherits sklearn's end point (recall 0, precision 1), so its term at
+    recall 0 is always 1; the devkit has no such point. Samples with truth -1 are left out.
     """
     draws = np.ones((1, len(scores))) if weights is None else np.asarray(weights)
     kept = truth >= 0

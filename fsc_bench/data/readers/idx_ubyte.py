@@ -1,7 +1,7 @@
-"""IDX files of MNIST and its kin: images and labels in two binary files (yann.lecun.com/exdb/mnist).
+"""IDX files of MNIST and its kin: images and labels in two files (yann.lecun.com/exdb/mnist).
 
-Big-endian: magic 0x00000803, count, rows, columns, then bytes; labels 0x00000801, count, then bytes.
-Options: `images` and `labels`, the two file names (also as .gz).
+Big-endian: magic 0x00000803, count, rows, columns, then bytes; labels 0x00000801, count, then
+bytes. Options: `images` and `labels`, the two file names (also as .gz).
 """
 
 import struct

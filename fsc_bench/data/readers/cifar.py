@@ -1,0 +1,49 @@
+"""CIFAR-10 and CIFAR-100 as published: the test batch as a Python pickle or as binary records.
+
+Nothing is unpickled that could run (containers/cifar.py). The two keep their images in the order of
+the original file. Options: `files`, names that the batch may have.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fsc_bench.data.containers.cifar import read_batch
+from fsc_bench.data.labels import Labels, files_below, member
+from fsc_bench.data.raw import Raw
+from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.task import Task
+
+OPTIONS = {"files": ["test_batch", "test_batch.bin", "test", "test.bin"]}
+
+
+def detect(raw: Raw) -> bool:
+    return bool(_batches(raw))
+
+
+def read(task: Task, raw: Raw) -> Iterator[Record]:
+    (subset,) = task.leaves
+    labels = Labels(raw)
+    found = _batches(raw)
+    if not found:
+        raw.find(*{**OPTIONS, **task.data.options}["files"])
+    path = found[0]
+    raw.note(path)
+    try:
+        pixels, answers = read_batch(path)
+    except (OSError, ValueError) as error:
+        raw.fail(path, None, f"cannot be read: {error}")
+    for place in range(len(pixels)):
+        name = f"{place:05d}"
+        yield Record(
+            id=name,
+            subset=subset,
+            images=(ImageRef(OWN, member(raw, path, str(place))),),
+            labels=(labels.read(answers[place], path, place),),
+            cluster=name,
+        )
+
+
+def _batches(raw: Raw) -> list[Path]:
+    names = {**OPTIONS, **raw.task.data.options}["files"]
+    files = files_below(raw.folder, tuple(names))
+    return [path for name in names for path in files if path.name == name]

@@ -1,0 +1,361 @@
+"""Columns of what `datasets` writes or loads: Parquet, Arrow (`save_to_disk`), CSV, JSON lines.
+
+Images are `datasets.Image` cells or bytes, read in place, or paths. Labels are numbers or names;
+where the file brings class names (`ClassLabel`), names decide, since label orders differ between
+mirrors.
+
+Options (a name, or several):
+    files     globs below the raw folder; by default every file of the split, Parquet first
+    split     the word that the split's files have in their path; several are tried in turn
+    images    columns, each one image of the record; a column of lists is several images
+    texts     columns, the first being right; a column of lists is several texts
+    label     class of a classification task: a number, a name or a list of them
+    first     the number of the first class, where classes are numbers
+    id subset cluster stratum box   columns of that meaning; id defaults to the row's number
+    source    image source of paths, such as "coco/val2014"; "." is the raw folder
+    path      how a cell becomes a path, such as "images/{}.jpg"
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fsc_bench.data.containers.arrow import read_batches
+from fsc_bench.data.labels import Labels, files_below, member, of_split
+from fsc_bench.data.raw import Raw
+from fsc_bench.data.readers.records import files_of
+from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.task import Task
+
+OPTIONS = {
+    "files": [],
+    "split": "test",
+    "images": [],
+    "texts": [],
+    "label": "",
+    "first": 0,
+    "id": "",
+    "subset": "",
+    "cluster": "",
+    "stratum": "",
+    "box": "",
+    "source": OWN,
+    "path": "{}",
+}
+LONGEST = 1000  # of a path; file systems allow little more
+BINARY = (".parquet", ".arrow")
+SUFFIXES = (*BINARY, ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+# What the common mirrors call them, asked in this order when the task file does not say.
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "file_name")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "classes", "class", "variant")
+
+
+def detect(raw: Raw) -> bool:
+    return bool(files_below(raw.folder, BINARY))
+
+
+def read(task: Task, raw: Raw) -> Iterator[Record]:
+    options = {**OPTIONS, **task.data.options}
+    number = 0
+    for path in _files(raw, options):
+        raw.note(path)
+        table = _open(raw, path, options)
+        if task.kind == "classification":
+            labels = Labels(raw)
+            classes = table.class_names.get(options["label"] or table.label)
+            order = labels.order(classes, path) if classes else None
+        for row in table.rows():
+            place = number if not options["id"] else row["id"]
+            found: tuple[int, ...] = ()
+            if task.kind == "classification":
+                found = _labels(raw, labels, order, path, place, row["label"], options)
+            yield Record(
+                id=_text(raw, path, place, row.get("id", f"{number:06d}"), "id"),
+                subset=_text(
+                    raw, path, place, row.get("subset", next(iter(task.leaves))), "subset"
+                ),
+                images=_images(raw, path, place, row, options),
+                texts=_texts(raw, path, place, row["texts"]),
+                labels=found,
+                cluster=_text(raw, path, place, row.get("cluster", f"{number:06d}"), "cluster"),
+                stratum=_text(raw, path, place, row.get("stratum", ""), "stratum"),
+            )
+            number += 1
+
+
+def _files(raw: Raw, options: Mapping[str, Any]) -> list[Path]:
+    if options["files"] or raw.folder.is_file():
+        return files_of(raw, options["files"], SUFFIXES)
+    found = files_below(raw.folder, BINARY) or files_below(raw.folder, SUFFIXES)
+    return of_split(raw, found, options["split"]) or [raw.find("*.parquet")]
+
+
+# ---------------------------------------------------------------- four formats, one kind of row
+
+
+class _Table:
+    """Rows of one file as `{role: value}`; an image is an ImageRef or a path to be placed."""
+
+    label = ""
+
+    def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any], names: list[str]):
+        self.raw, self.path, self.options, self.names = raw, path, options, names
+        self.class_names: dict[str, list[str]] = {}
+        self.images = _several(options["images"]) or self._guess("an image", IMAGE_COLUMNS)
+        self.texts = _several(options["texts"])
+        if raw.task.kind == "classification":
+            self.label = options["label"] or self._guess("a label", LABEL_COLUMNS)[0]
+        roles = {role: options[role] for role in ("id", "subset", "cluster", "stratum", "box")}
+        self.roles = {role: column for role, column in roles.items() if column}
+        for column in [*self.images, *self.texts, self.label, *self.roles.values()]:
+            if column and column not in names:
+                hint = near_miss(column, names) or f" It has: {', '.join(names)}."
+                raw.fail(path, None, f"has no column {column!r}.{hint:.300}")
+
+    def _guess(self, what: str, candidates: tuple[str, ...]) -> list[str]:
+        found = [name for name in candidates if name in self.names][:1]
+        if not found:
+            self.raw.fail(
+                self.path,
+                None,
+                f"has no column for {what} ({', '.join(self.names):.300}); name it in the options.",
+            )
+        return found
+
+    def row(self, cells: Mapping[str, Any], images: list[Any]) -> dict[str, Any]:
+        return {
+            "images": images,
+            "texts": [cells[column] for column in self.texts],
+            "label": cells.get(self.label),
+            **{role: cells[column] for role, column in self.roles.items()},
+        }
+
+
+def _several(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) and names else list(names)
+
+
+def _open(raw: Raw, path: Path, options: Mapping[str, Any]) -> Any:
+    name = path.name.removesuffix(".gz")
+    if name.endswith(BINARY):
+        return _Binary(raw, path, options)
+    if name.endswith((".csv", ".jsonl")):
+        return _Lines(raw, path, options)
+    raw.fail(path, None, f"is none of {', '.join(SUFFIXES)}.")
+
+
+class _Lines(_Table):
+    """CSV and JSON lines: every cell is read, images are paths."""
+
+    def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any]):
+        if path == raw.folder:
+            raw = Raw(raw.task, path.parent)
+        name = str(path.relative_to(raw.folder)).removesuffix(".gz")
+        self.read = raw.csv if name.endswith(".csv") else raw.json_lines
+        self.file = name
+        first = next(iter(self.read(name)), (0, {}))[1]
+        super().__init__(raw, path, options, list(first))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        needed = [*self.images, *self.texts, *filter(None, [self.label]), *self.roles.values()]
+        for number, cells in self.read(self.file):
+            for column in needed:
+                if column not in cells:
+                    self.raw.fail(self.path, f"row {number}", f"has no {column!r}.")
+            images = []
+            for column in self.images:
+                cell = cells[column]
+                images += cell if isinstance(cell, list) else [cell]
+            yield self.row(cells, images)
+
+
+class _Binary(_Table):
+    """Parquet and Arrow: image bytes are never read here, only where they are."""
+
+    def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any]):
+        self.parquet = None
+        try:
+            if path.suffix == ".parquet":
+                self.parquet = pq.ParquetFile(path)
+                schema = self.parquet.schema_arrow
+            else:
+                schema, self.batches = read_batches(path)
+        except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
+            raw.fail(path, None, f"cannot be read: {str(error).splitlines()[0]:.200}")
+        super().__init__(raw, path, options, schema.names)
+        self.schema = schema
+        self.class_names = _class_names(raw, path, schema)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        kinds = {column: self._image_kind(column) for column in self.images}
+        plain = [*self.texts, *filter(None, [self.label]), *self.roles.values()]
+        plain += [column for column, kind in kinds.items() if kind == "path"]
+        number = 0
+        for batch in self._batches(plain, [c for c, kind in kinds.items() if kind == "list"]):
+            names = set(batch.schema.names)
+            for cells in batch.to_pylist():
+                images = []
+                for column, kind in kinds.items():
+                    if kind == "cell":
+                        images.append(self._ref(f"{column}/{number}"))
+                    elif kind == "path":
+                        cell = cells[column]
+                        cell = cell.get("path") if isinstance(cell, dict) else cell
+                        images += cell if isinstance(cell, list) else [cell]
+                    elif column in names:
+                        count = len(cells[column] or ())
+                        images += [self._ref(f"{column}/{number}/{k}") for k in range(count)]
+                yield self.row(cells, images)
+                number += 1
+
+    def _ref(self, name: str) -> ImageRef:
+        return ImageRef(OWN, member(self.raw, self.path, name))
+
+    def _image_kind(self, column: str) -> str:
+        """ "cell" holds bytes, "list" several such, "path" says where the image is."""
+        kind = self.schema.field(column).type
+        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            return "path" if _is_text(kind.value_type) else "list"
+        if _is_text(kind):
+            return "path"
+        if pa.types.is_struct(kind):
+            names = {kind.field(place).name for place in range(kind.num_fields)}
+            if "bytes" not in names and "path" not in names:
+                self.raw.fail(self.path, None, f"the column {column!r} holds no images.")
+            return "cell" if "bytes" in names and not self._no_bytes(column) else "path"
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            return "cell"
+        self.raw.fail(self.path, None, f"the column {column!r} holds {kind}, no images.")
+
+    def _no_bytes(self, column: str) -> bool:
+        """Whether `datasets` stored only the images' paths: their bytes are null in every row."""
+        if self.parquet is None:
+            cells = [batch.column(column).field("bytes") for batch in self.batches]
+            return all(cell.null_count == len(cell) for cell in cells)
+        meta = self.parquet.metadata
+        for group in range(meta.num_row_groups):
+            row_group = meta.row_group(group)
+            for place in range(row_group.num_columns):
+                chunk = row_group.column(place)
+                if chunk.path_in_schema == f"{column}.bytes":
+                    statistics = chunk.statistics
+                    if statistics is None or statistics.null_count != row_group.num_rows:
+                        return False
+        return True
+
+    def _batches(self, plain: list[str], lists: list[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            if self.parquet is None:
+                for batch in self.batches:
+                    yield batch.select([*dict.fromkeys([*plain, *lists])])
+                return
+            schema = self.parquet.schema
+            leaves = [schema.column(place).path for place in range(len(schema.names))]
+            wanted = []
+            for column in dict.fromkeys([*plain, *lists]):
+                own = [leaf for leaf in leaves if leaf == column or leaf.startswith(f"{column}.")]
+                light = [leaf for leaf in own if not leaf.endswith(".bytes")]
+                wanted += light if light and column in self.images else own
+            yield from self.parquet.iter_batches(batch_size=4096, columns=wanted)
+        except (OSError, ValueError, KeyError, NotImplementedError, pa.ArrowException) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.raw.fail(self.path, None, f"damaged: {reason:.200}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _class_names(raw: Raw, path: Path, schema: pa.Schema) -> dict[str, list[str]]:
+    """Class names by column, as `datasets` keeps them in the file's metadata."""
+    content = (schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(content).get("info", {}).get("features", {})
+        items = dict(features).items()
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raw.fail(path, None, "its `datasets` metadata cannot be read.")
+    found = {}
+    for column, feature in items:
+        while isinstance(feature, dict) and isinstance(feature.get("feature"), dict):
+            feature = feature["feature"]
+        if isinstance(feature, list) and len(feature) == 1:
+            feature = feature[0]
+        names = feature.get("names") if isinstance(feature, dict) else None
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+            found[column] = names
+    return found
+
+
+# ---------------------------------------------------------------- cells
+
+
+def _images(
+    raw: Raw, path: Path, record: Any, row: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[ImageRef, ...]:
+    box = row.get("box")
+    if box is not None:
+        if not isinstance(box, list) or not all(type(edge) in (int, float) for edge in box):
+            raw.fail(path, record, f"the box {box!r:.60} is no list of numbers.")
+        if not all(-1e6 < edge < 1e6 for edge in box):
+            raw.fail(path, record, f"the box {box!r:.60} lies beyond any image.")
+        box = tuple(int(edge) for edge in box)
+    found = []
+    for image in row["images"]:
+        if isinstance(image, Mapping):
+            image = image.get("path")
+        if isinstance(image, ImageRef):
+            found.append(ImageRef(image.source, image.path, box))
+            continue
+        if not isinstance(image, (str, int)) or isinstance(image, bool) or not str(image).strip():
+            raw.fail(path, record, f"the image {image!r:.60} is no path.")
+        if len(str(image)) > LONGEST or not str(image).isprintable():
+            raw.fail(path, record, f"the image {image!r:.60} is no path.")
+        try:
+            found.append(ImageRef(options["source"], options["path"].format(image), box))
+        except (ValueError, LookupError, AttributeError):
+            place = f"{raw.task.path}: path = {options['path']!r}"
+            raise UsageError(f"{place} cannot hold {image!r:.60}.") from None
+    return tuple(found)
+
+
+def _texts(raw: Raw, path: Path, record: Any, cells: list[Any]) -> tuple[str, ...]:
+    found = []
+    for cell in cells:
+        found += cell if isinstance(cell, list) else [cell]
+    for text in found:
+        if not isinstance(text, str) or not text.strip():
+            raw.fail(path, record, f"{text!r:.60} is no text.")
+    return tuple(found)
+
+
+def _labels(
+    raw: Raw,
+    labels: Labels,
+    order: list[int] | None,
+    path: Path,
+    record: Any,
+    cell: Any,
+    options: Mapping[str, Any],
+) -> tuple[int, ...]:
+    found = []
+    for value in cell if isinstance(cell, list) else [cell]:
+        if order is not None and isinstance(value, int):
+            if not 0 <= value < len(order):
+                raw.fail(path, record, f"label {value} is out of range (0..{len(order) - 1}).")
+            found.append(order[value])
+        else:
+            found.append(labels.read(value, path, record, options["first"]))
+    return tuple(dict.fromkeys(found))
+
+
+def _text(raw: Raw, path: Path, record: Any, value: Any, what: str) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or len(value) > LONGEST:
+        raw.fail(path, f"{record!s:.60}", f"its {what} {value!r:.60} is no short text.")
+    return value

@@ -1,0 +1,174 @@
+"""Lists of images with labels: CSV, JSON lines or plain text, as many ship their test split.
+
+Options:
+    file        the list's name (or several) below the raw folder, up to two folders down
+    separator   of columns: "," or ";" or " " (blanks; the last column keeps its own)
+    columns     their names, where the file has no header
+    image       the column that says the image; "row" is the row's number from 1
+    path        where that image lies, from the folder that `file` starts in; several are tried
+    pixels      the column that holds the image itself as numbers (FER2013), instead of `image`
+    label       the column with the class; "folder" is the folder of the image
+    first       the number of the first class, where classes are numbers
+    codes       class ids in the order of the file's own numbers
+    first_word  whether only the first word of the label's cell is the label
+    where       rows to keep: column = value
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fsc_bench.data.labels import Labels, entries
+from fsc_bench.data.raw import Raw
+from fsc_bench.errors import UsageError
+from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.task import Task
+
+OPTIONS = {
+    "file": [],
+    "separator": ",",
+    "columns": [],
+    "image": "image",
+    "path": "{}",
+    "pixels": "",
+    "label": "label",
+    "first": 0,
+    "codes": [],
+    "first_word": False,
+    "where": {},
+}
+
+
+LONGEST = 250  # what file systems allow for a name
+
+
+def detect(raw: Raw) -> bool:
+    """Whether a list of that name is there, with the columns it should have."""
+    options = {**OPTIONS, **raw.task.data.options}
+    found = _find(raw, options)
+    if found is None:
+        return False
+    path, _ = found
+    needed = {options["pixels"], *options["where"]} - {""}
+    if options["columns"] or path.suffix == ".jsonl" or not needed:
+        return True
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            header = file.readline(65536).rstrip("\r\n").split(options["separator"])
+    except OSError:
+        return True
+    return needed <= set(header)
+
+
+def read(task: Task, raw: Raw) -> Iterator[Record]:
+    options = {**OPTIONS, **task.data.options}
+    (subset,) = task.leaves
+    labels = Labels(raw)
+    found = _find(raw, options)
+    if found is None:
+        names = options["file"]
+        path = raw.find(*([names] if isinstance(names, str) else names))
+        raw.fail(path, None, "is not a file.")
+    path, root = found
+    pattern = None
+    width = 6
+    for number, row in _rows(raw, path, options):
+        if any(str(row.get(column, "")) != value for column, value in options["where"].items()):
+            continue
+        if options["pixels"]:
+            raw.field(path, number, row, options["pixels"])
+            inside = path.relative_to(raw.folder).as_posix()
+            image, name = f"{inside}::{options['pixels']}/{number - 1}", f"{number - 1:0{width}d}"
+        else:
+            name = _image_name(raw, path, number, row, options)
+            pattern = pattern or _pattern(raw, root, options, name)
+            image = _fill(raw, pattern, name)
+            name = str(name)
+        yield Record(
+            id=name,
+            subset=subset,
+            images=(ImageRef(OWN, image),),
+            labels=(_label(raw, labels, path, number, row, options, image),),
+            cluster=name,
+        )
+
+
+def _find(raw: Raw, options: Mapping[str, Any]) -> tuple[Path, Path] | None:
+    """(the list, the folder that its name starts in), at most two folders below the raw folder."""
+    names = options["file"]
+    places = [raw.folder]
+    for _ in range(3):
+        for place in places:
+            for name in [names] if isinstance(names, str) else names:
+                if (place / name).is_file():
+                    return place / name, place
+        places = [
+            Path(entry.path) for place in places for entry in entries(place) if entry.is_dir()
+        ]
+        if len(places) > 300:
+            return None
+    return None
+
+
+def _rows(raw: Raw, path: Path, options: Mapping[str, Any]) -> Iterator[tuple[int, Mapping]]:
+    name = str(path.relative_to(raw.folder))
+    raw.note(path)
+    columns, separator = options["columns"], options["separator"]
+    if path.suffix in (".jsonl", ".json"):
+        yield from raw.json_lines(name)
+    elif not columns:
+        needed = [options["pixels"] or options["image"], options["label"], *options["where"]]
+        required = tuple(word for word in needed if word not in ("row", "folder"))
+        yield from raw.csv(name, required=required, delimiter=separator)
+    else:
+        for number, line in enumerate(raw.text(name).splitlines(), 1):
+            if not line.strip():
+                continue
+            blank = separator == " "
+            cells = line.split(None, len(columns) - 1) if blank else line.split(separator)
+            if len(cells) != len(columns):
+                raw.fail(path, f"line {number}", f"has {len(cells)} columns, not {len(columns)}.")
+            yield number, dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+
+
+def _image_name(raw: Raw, path: Path, number: int, row: Any, options: Mapping) -> str | int:
+    if options["image"] == "row":
+        return number
+    name = raw.field(path, number, row, options["image"], (str, int))
+    if isinstance(name, str) and (len(name) > LONGEST or not name.isprintable()):
+        raw.fail(path, number, f"{name!r:.60} is no image name.")
+    return name
+
+
+def _pattern(raw: Raw, root: Path, options: Mapping[str, Any], name: str | int) -> str:
+    """The first way to spell an image's path under which the first image is there."""
+    patterns = [options["path"]] if isinstance(options["path"], str) else list(options["path"])
+    base = root.relative_to(raw.folder).as_posix()
+    full = [pattern if base == "." else f"{base}/{pattern}" for pattern in patterns]
+    for pattern in full:
+        if (raw.folder / _fill(raw, pattern, name).partition("::")[0]).exists():
+            return pattern
+    return full[0]
+
+
+def _fill(raw: Raw, pattern: str, name: str | int) -> str:
+    try:
+        return pattern.format(name)
+    except (ValueError, LookupError, AttributeError):
+        raise UsageError(f"{raw.task.path}: path = {pattern!r} cannot hold {name!r}.") from None
+
+
+def _label(
+    raw: Raw, labels: Labels, path: Path, number: int, row: Any, options: Mapping, image: str
+) -> int:
+    if options["label"] == "folder":
+        return labels.read(PurePosixPath(image).parent.name, path, number)
+    value = raw.field(path, number, row, options["label"], (str, int))
+    if options["first_word"] and isinstance(value, str):
+        value = value.split()[0]
+    if options["codes"]:
+        codes = options["codes"]
+        if not str(value).isdigit() or int(value) >= len(codes):
+            raw.fail(path, number, f"label {value!r:.20} is out of range (0..{len(codes) - 1}).")
+        value = codes[int(value)]
+    return labels.read(value, path, number, options["first"])
