@@ -27,7 +27,7 @@ from fsc_bench.metrics import classification, matching, retrieval
 from fsc_bench.models import DualEncoder
 from fsc_bench.plan import Plan, choose_prompts, class_prompts
 from fsc_bench.records import ImageRef, Record
-from fsc_bench.results import Result
+from fsc_bench.results import Result, Samples
 from fsc_bench.statistics import ROOT, Means, bootstrap, scalar_leaves, tree_mean
 from fsc_bench.store import Store
 from fsc_bench.task import Task, walk
@@ -61,6 +61,7 @@ class Scores:
     ties: np.ndarray
     nan: np.ndarray
     lenient: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(
@@ -69,8 +70,8 @@ def evaluate(
     model: DualEncoder,
     prompts: str | None = None,
     settings: Mapping[str, Any] | None = None,
-) -> tuple[Result, Mapping[str, Any]]:
-    """Scores one task. Returns the result and the columns of its samples file."""
+) -> tuple[Result, Samples]:
+    """Scores one task. Returns the result and what goes into its samples file."""
     task = prepared.task
     rows = [row for row in prepared.records if row.scored]
     names = sorted({row.cluster or row.id for row in rows})
@@ -96,7 +97,7 @@ def evaluate(
         flags=tuple(flags),
         settings={**(settings or {}), **_prompt_setting(task, prompts)},
     )
-    return result, scores.samples
+    return result, Samples(scores.samples, scores.summary)
 
 
 def _prompt_setting(task: Task, prompts: str | None) -> dict[str, str]:
@@ -250,7 +251,16 @@ def _classification(task, rows, clusters, cluster_count, embeddings, prompts) ->
     samples["correct"] = correct
     samples["tie"] = ties
     nan = predicted < 0
-    return Scores(measures, {subset: chance}, samples, ties, nan, lenient)
+    counts = classification.confusion(predicted, labels, classes)
+    taken = np.argwhere(counts)
+    summary = {
+        "classes": task.classes,
+        "n": np.bincount(labels, minlength=classes).tolist(),
+        "recall": (100 * classification.per_class_recall(correct, labels, classes)).tolist(),
+        # [class, taken for, how often], where it happened at all
+        "confusion": np.column_stack([taken, counts[counts > 0]]).tolist(),
+    }
+    return Scores(measures, {subset: chance}, samples, ties, nan, lenient, summary)
 
 
 def _multilabel(task, rows, clusters, embeddings, weights, samples) -> Scores:

@@ -20,7 +20,7 @@ from fsc_bench.leaderboard import (
     to_markdown,
     write,
 )
-from fsc_bench.results import Result, Run, RunDirectory, read_runs
+from fsc_bench.results import Result, Run, RunDirectory, Samples, read_runs
 from fsc_bench.task import catalogue, select
 
 
@@ -161,7 +161,7 @@ def test_averages_of_an_empty_group_are_nothing():
 def test_written_tables_are_checked_for_staleness(tmp_path):
     task = catalogue()["sugarcrepe"]
     directory = RunDirectory(tmp_path / "runs", "mine", "0123456789")
-    directory.write_result(result(task, 61.5), {"id": ["1"], "correct": [True]})
+    directory.write_result(result(task, 61.5), Samples({"id": ["1"], "correct": [True]}))
     directory.write_run({"model": "mine"})
     runs = read_runs([tmp_path / "runs"])
 

@@ -99,9 +99,24 @@ def test_where_the_answer_stands_changes_nothing(task, world, tmp_path):
     after, moved_samples = score(moved, model, images, tmp_path)
 
     assert after.metrics == before.metrics
-    for column in samples:
+    for column in samples.columns:
         if column.startswith("correct"):
-            assert list(samples[column]) == list(moved_samples[column])
+            assert list(samples.columns[column]) == list(moved_samples.columns[column])
+
+
+def test_per_class_recall_and_confusion_lie_beside_the_samples(world, tmp_path):
+    task = catalogue()["demo_shapes"]
+    prepared, images = prepare(task, world), Images(world)
+    result, samples = score(prepared, load_model("control:chance"), images, tmp_path)
+
+    summary = samples.summary
+    assert summary["n"] == [20] * 12
+    assert sum(summary["recall"]) / 12 == pytest.approx(
+        result.metrics["test"]["mean_per_class"]["value"]
+    )
+    hits = sum(count for label, taken_for, count in summary["confusion"] if label == taken_for)
+    assert 100 * hits / 240 == pytest.approx(result.metrics["test"]["accuracy"]["value"])
+    assert sum(count for *_, count in summary["confusion"]) == 240
 
 
 def test_the_demo_has_all_eleven_and_all_three_and_six_classifications():

@@ -5,13 +5,15 @@ them; when either changes they are made anew.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fsc_bench.data.images import Images, raw_folder, read_links
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
-from fsc_bench.errors import DataError
+from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import (
     ImageRef,
     Record,
@@ -73,11 +75,7 @@ def prepare(task: Task, data: Path, *, partial: bool = False) -> Prepared:
         folder = raw_folder(data, task.name, read_links(data))
         raw = Raw(task, folder, lambda ref: _on_disk(images, task.name, ref))
         reader = load_reader(task.data.reader, str(task.path))
-        unknown = set(task.data.options) - set(getattr(reader, "OPTIONS", {}))
-        if unknown:
-            raise DataError(
-                f"{task.path}: the reader {task.data.reader!r} has no option {sorted(unknown)[0]!r}."
-            )
+        _check_options(task, getattr(reader, "OPTIONS", {}))
         records = list(reader.read(task, raw))
         check_records(task, records, raw.where(), partial)
         facts = {"task": task.digest(), "raw": str(raw.folder), "inputs": raw.inputs}
@@ -91,6 +89,20 @@ def prepare(task: Task, data: Path, *, partial: bool = False) -> Prepared:
             raise
         shortfalls.append(str(error).split(": ", 1)[1].split(" `--allow-partial`")[0])
     return _with_coverage(task, records, digest, path, data, partial, shortfalls)
+
+
+def _check_options(task: Task, defaults: Mapping[str, Any]) -> None:
+    """A reader's options are those it names, and of its defaults' types."""
+    for key, value in task.data.options.items():
+        where = f"{task.path}: [data.options] {key!r}"
+        if key not in defaults:
+            hint = near_miss(key, defaults)
+            raise UsageError(f"{where}: the reader {task.data.reader!r} has no such option.{hint}")
+        wanted = type(defaults[key])
+        alike = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        alike = alike or (wanted is dict and isinstance(value, list))  # one table or several
+        if not alike or isinstance(value, bool) != (wanted is bool):
+            raise UsageError(f"{where}: must be a {wanted.__name__}, not {value!r:.60}.")
 
 
 def _on_disk(images: Images, task_name: str, ref: ImageRef) -> bool:
