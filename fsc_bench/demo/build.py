@@ -4,13 +4,14 @@ A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the writer of raw
 there on the demo is an ordinary benchmark: the same readers, checks, metrics and tables.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fsc_bench import __version__
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.errors import DataError
 from fsc_bench.task import Task, catalogue
@@ -38,7 +39,7 @@ def build(data: Path, say: Callable[[str], Any] = lambda line: None) -> None:
         raw.write(_recipe(task), folder, data / "images", SEED)
         marker = folder / ".drawn.json"
         partial = marker.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"recipe": _recipe(task), "version": __version__}))
+        partial.write_text(json.dumps(_wanted(task)))
         os.replace(partial, marker)
 
 
@@ -55,4 +56,15 @@ def _done(task: Task, data: Path) -> bool:
         done = json.loads(marker.read_text())
     except (OSError, ValueError):
         return False
-    return done == {"recipe": _recipe(task), "version": __version__}
+    return done == _wanted(task)
+
+
+def _wanted(task: Task) -> dict[str, str]:
+    """What the marker must say: the recipe, and the code that draws it."""
+    return {"recipe": _recipe(task), "code": _code()}
+
+
+@cache
+def _code() -> str:
+    files = [Path(__file__).with_name(name) for name in ("world.py", "raw.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
