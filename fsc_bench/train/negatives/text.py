@@ -1,0 +1,197 @@
+"""Captions as text: words, what lies between them, capitals, and the bigram shuffle.
+
+Shared by the generators that make text; nothing here knows parts of speech.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Protocol
+
+from fsc_bench.train.negatives.lexicon import article
+
+WORD = re.compile(r"[^\W_]+(?:['’&/-][^\W_]+|[.,]\d+)*")
+NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
+REDRAWS = 10
+TRIES = 10  # draws for each candidate wanted, before a kind counts as exhausted; the paper's number
+DELETED = dict.fromkeys(k for k in range(128) if not chr(k).isalnum())
+ARTICLES = frozenset(["a", "an", "A", "An", "AN"])
+SENTENCE_END = re.compile(r"[.!?]")
+
+
+class Random(Protocol):
+    """What a generator needs of `rng`: `random.Random` and `numpy.random.Generator` have it."""
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+
+
+def normalise(text: str) -> str:
+    """Lower case, letters and digits only: two texts that agree here say the same words."""
+    if text.isascii():
+        return text.lower().translate(DELETED)  # five times as fast, and nearly every caption
+    return NOT_ALPHANUMERIC.sub("", text.casefold())
+
+
+def distinct(caption: str, drawn: Iterable[str], count: int) -> list[str]:
+    """The first `count` texts that differ, normalised, from the caption and from each other."""
+    seen, kept = {normalise(caption)}, []
+    for text in islice(drawn, TRIES * count):
+        key = normalise(text)
+        if key not in seen:
+            seen.add(key)
+            kept.append(text)
+            if len(kept) == count:
+                break
+    return kept
+
+
+@dataclass(slots=True)
+class Words:
+    """Where the words of a text are, and whose their capitals are.
+
+    slot[k]: the place of word k opens a sentence and shows it, so what moves there gets a capital.
+    lowers[k]: the capital of word k is the sentence's, so it goes when the word moves.
+    """
+
+    text: str
+    starts: list[int]
+    ends: list[int]
+    slot: list[bool]
+    lowers: list[bool]
+
+    def moved(self, first: int, end: int, to: int | None = None) -> str:
+        """Words first to end (exclusive) as they read where word `to` is, or inside a sentence."""
+        fragment = self.text[self.starts[first] : self.ends[end - 1]]
+        if to is not None and self.slot[to]:
+            return fragment[:1].upper() + fragment[1:]
+        if self.lowers[first]:
+            return fragment[:1].lower() + fragment[1:]
+        return fragment
+
+
+def find_words(text: str, spans: list[tuple[int, int]], is_common: Callable[[int], bool]) -> Words:
+    """The `Words` at `spans`. is_common(k): word k is written small elsewhere, so it is no name.
+
+    In a caption in capitals or Title Case every capital is the word's own.
+    """
+    starts, ends = [start for start, _ in spans], [end for _, end in spans]
+    count = len(spans)
+    slot = [False] * count
+    if count and 2 * sum(text[start].isupper() for start in starts[1:]) <= count - 1:
+        slot[0] = text[starts[0]].isupper()
+        if SENTENCE_END.search(text, ends[0], starts[-1]):
+            for k in range(1, count):
+                gap = text[ends[k - 1] : starts[k]]
+                slot[k] = text[starts[k]].isupper() and bool(SENTENCE_END.search(gap))
+    lowers = [slot[k] and is_common(k) for k in range(count)]
+    return Words(text, starts, ends, slot, lowers)
+
+
+@lru_cache(maxsize=65536)
+def with_article(old: str, following: str) -> str:
+    """The article `old` ("a", "An", ...) as it must read before `following`."""
+    right = article(following)
+    if old.lower() == right:
+        return old
+    if right == "a":
+        return old[0]
+    return old + ("N" if old.isupper() and following.isupper() and len(following) > 1 else "n")
+
+
+def exchanged(words: Words, first: tuple[int, int], second: tuple[int, int]) -> str:
+    """The text with two ranges of words (start, end) in each other's places, the first first."""
+    edits = [
+        (*first, words.moved(*second, first[0])),
+        (*second, words.moved(*first, second[0])),
+    ]
+    return _edited(words, edits)
+
+
+def replaced(words: Words, k: int, new: str) -> str:
+    """The text with `new` for word k."""
+    return _edited(words, [(k, k + 1, new)])
+
+
+def _edited(words: Words, edits: list[tuple[int, int, str]]) -> str:
+    """The text with new ones for ranges of words, and a or an before them put right."""
+    text, starts, ends = words.text, words.starts, words.ends
+    parts, done = [], 0
+    for first, end, new in edits:
+        if first and starts[first - 1] >= done:
+            before = text[starts[first - 1] : ends[first - 1]]
+            if before in ARTICLES:
+                parts += (text[done : starts[first - 1]], with_article(before, new))
+                done = ends[first - 1]
+        parts += (text[done : starts[first]], new)
+        done = ends[end - 1]
+    return "".join(parts) + text[done:]
+
+
+def recapitalised(old: str, new: str) -> str:
+    """`new` in the capitals of `old`: small, Capitalised or ALL CAPITALS."""
+    if not old[:1].isupper():
+        return new
+    return new.upper() if len(old) > 1 and old.isupper() else new[:1].upper() + new[1:]
+
+
+def bigram_shuffles(words: Words, rng: Random) -> Iterator[str]:
+    """The caption with its pairs of neighbouring words in other orders, without end; none below two
+    pairs. A draw may repeat another, or the caption.
+
+    The paper's shuffle [FSC-CLIP, A.1], less what would give it away: punctuation and spaces stay
+    where they are (the paper moves a final full stop into the middle), the capital stays in front,
+    and a/an agree with their new neighbours.
+    """
+    text, count = words.text, len(words.starts)
+    pieces = [words.moved(k, k + 1) for k in range(count)]
+    pairs = [pieces[k : k + 2] for k in range(0, count, 2)]
+    if len(pairs) < 2:
+        return
+    capitals = [to for to, opens in enumerate(words.slot) if opens]
+    # The text from one word to the next, which stays while the words move.
+    gaps = [text[end:start] for end, start in zip(words.ends[:-1], words.starts[1:], strict=True)]
+    gaps.append(text[words.ends[-1] :])
+    head = text[: words.starts[0]]
+    redraws = 0
+    while True:
+        order, moved = shuffled(pairs, rng), []
+        if order == pairs:
+            yield text  # not with articles put right, for that is no other order
+            continue
+        for pair in order:
+            if moved and moved[-1] in ARTICLES:
+                moved[-1] = with_article(moved[-1], pair[0])
+            moved += pair
+        for to in capitals:
+            moved[to] = moved[to][:1].upper() + moved[to][1:]
+        shuffle = head + "".join([word + gap for word, gap in zip(moved, gaps, strict=True)])
+        # Before "of", "in" or "a" many an "a" becomes "an", which alone would tell the shuffles.
+        if len(shuffle) == len(text) or redraws == REDRAWS:
+            redraws = 0
+            yield shuffle
+        else:
+            redraws += 1
+
+
+def pick(rng: Random, count: int) -> int:
+    """A number in range(count)."""
+    return int(rng.random() * count)
+
+
+def drawn(things: Sequence, sums: Sequence[float], rng: Random):
+    """One of `things`, by the running sums of their weights."""
+    place = bisect_right(sums, rng.random() * sums[-1])
+    return things[min(place, len(things) - 1)]
+
+
+def shuffled(items: list, rng: Random) -> list:
+    """A shuffled copy (not `rng.shuffle`: the two kinds of rng disagree on it)."""
+    items, random = list(items), rng.random
+    for last in range(len(items) - 1, 0, -1):
+        other = int(random() * (last + 1))
+        items[last], items[other] = items[other], items[last]
+    return items

@@ -1,0 +1,594 @@
+"""Hard negatives: sentences one can check by eye, and what no negative may ever do."""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsc_bench.errors import DataError, UsageError
+from fsc_bench.train.negatives import (
+    NegativeGenerator,
+    build,
+    captions_sha256,
+    load_generator,
+    show,
+)
+from fsc_bench.train.negatives.artefacts import LIMIT, LOOKS, artefacts
+from fsc_bench.train.negatives.lexicon import article, inflect, lexicon
+from fsc_bench.train.negatives.text import normalise
+
+
+def _split(text: str) -> list[str]:
+    return text.split(" ")
+
+
+RULES = load_generator("rules")
+CAPTIONS = [
+    "A red car next to a blue truck.",
+    "A man holding an umbrella.",
+    "Two dogs chase a cat in the park.",
+    "Three white plates on a wooden table",
+]
+
+
+def every(caption: str, kind: str, generator: NegativeGenerator = RULES, draws: int = 40) -> set:
+    """All negatives that turn up in many draws."""
+    found: set[str] = set()
+    for seed in range(draws):
+        found.update(generator.generate(caption, random.Random(seed), 8)[kind])
+    return found
+
+
+# -- Swaps
+
+
+@pytest.mark.parametrize(
+    ("caption", "swaps"),
+    [
+        # The whole phrases are not exchanged: B next to A is A next to B.
+        (
+            "A red car next to a blue truck.",
+            {"A blue car next to a red truck.", "A red truck next to a blue car."},
+        ),
+        ("A man holding an umbrella.", {"An umbrella holding a man."}),
+        (
+            "Two dogs chase a cat, and three birds watch.",
+            {
+                "Three birds chase a cat, and two dogs watch.",
+                "Two birds chase a cat, and three dogs watch.",
+            },
+        ),
+        ("A group of people standing on a beach.", {"A beach standing on a group of people."}),
+        ("A man jumps high and runs fast.", {"A man jumps fast and runs high."}),
+        # Spacing and punctuation stay, also where they are odd.
+        (
+            "a  white cat , on the  red  couch .",
+            {
+                "a  red cat , on the  white  couch .",
+                "a  white couch , on the  red  cat .",
+                "the  red  couch , on a  white cat .",
+            },
+        ),
+        # Capitals belong to the place when they open a sentence, else to the word.
+        ("Batman riding a horse.", {"A horse riding Batman."}),
+        ("Man Riding A Big Bike", {"A Big Bike Riding Man"}),
+        ("A MAN RIDING A BIKE", {"A BIKE RIDING A MAN"}),
+        # Lists say the same in any order, and "of" has no other one.
+        ("A child and a dog are playing.", set()),
+        ("A fork, a knife, and a spoon.", set()),
+        (
+            "Red cups next to white plates",
+            {"White cups next to red plates", "Red plates next to white cups"},
+        ),
+        # What measures a group moves with it, and the verb agrees with what stands before it.
+        (
+            "A bunch of dogs are under two trees by a wall",
+            {
+                "A bunch of trees are under two dogs by a wall",
+                "Two trees are under a bunch of dogs by a wall",
+            },
+        ),
+        ("A picture of a cat.", set()),
+        ("A kitchen with a sink, stove and fridge.", {
+            "A sink with a kitchen, stove and fridge.",
+        }),
+        ("", set()),
+    ],
+)  # fmt: skip
+def test_swaps_are_exactly_these(caption, swaps):
+    found = every(caption, "swap")
+    if caption.startswith("A kitchen"):  # "stove" and "fridge" have no article, and may move too
+        assert swaps <= found
+        assert "A kitchen with a sink, fridge and stove." not in found
+    else:
+        assert found == swaps
+
+
+# -- Replacements
+
+
+@pytest.mark.parametrize(
+    ("caption", "among", "never"),
+    [
+        ("An apple", {"A banana", "An orange"}, {"A fruit", "An banana"}),
+        ("Two white dogs", {"Three white dogs", "Two black dogs", "Two white cats"}, {
+            "One white dogs", "Two white cat", "Two white animals", "Two white puppies",
+        }),
+        ("the man", {"the woman", "the boy", "the dog"}, {"the guy", "the person", "the adult"}),
+        ("the person", {"the animal"}, {"the man", "the child", "the baby"}),
+        ("a hot dog", {"a pizza", "a hamburger"}, {"a cold dog", "a hot cat"}),
+        ("A woman rode a horse", {"A woman pushed a horse", "A woman washed a horse"}, {
+            "A woman pushing a horse", "A woman washes a horse",
+        }),
+        ("Men sitting", {"Men standing", "Women sitting", "Men kneeling"}, {"Men stand"}),
+        ("a child is running", {"a child is walking", "a child is swimming"}, {
+            "a child is jogging", "a child is throwing",
+        }),
+        ("The cat is under the table", {"The cat is on the table"}, {
+            "The cat is beneath the table",
+        }),
+        ("a bowl filled with soup", {"a cup filled with soup"}, {
+            "a bowl filled without soup", "a bowl emptied with soup",
+        }),
+        ("MAN", {"WOMAN"}, {"Woman", "woman"}),
+        ("A big, red bus.", {"A small, red bus.", "A big, blue bus."}, {"A huge, red bus."}),
+    ],
+)  # fmt: skip
+def test_replacements_have_these_and_never_those(caption, among, never):
+    found = every(caption, "replace", draws=150)
+    assert among <= found
+    assert not never & found
+
+
+def test_a_replacement_grows_and_shrinks_a_caption_equally_often():
+    caption = "A man riding a brown horse on the beach."
+    rng = random.Random(0)
+    grown = [
+        np.sign(len(RULES.generate(caption, rng, 1)["replace"][0]) - len(caption))
+        for _ in range(4000)
+    ]
+    assert abs(np.mean(grown)) < 0.06  # three standard errors
+
+
+def test_words_of_one_field_inflect_alike():
+    assert inflect("verb", "sit", "sat") == [
+        ("B", "sit"),
+        ("Z", "sits"),
+        ("G", "sitting"),
+        ("V", "sat"),
+        ("E", "sat"),
+    ]
+    forms = {
+        verb: [form for _, form in inflect("verb", verb)]
+        for verb in ("carry", "stop", "tie", "ski", "look at", "watch", "dye", "open")
+    }
+    assert forms == {
+        "carry": ["carry", "carries", "carrying", "carried", "carried"],
+        "stop": ["stop", "stops", "stopping", "stopped", "stopped"],
+        "tie": ["tie", "ties", "tying", "tied", "tied"],
+        "ski": ["ski", "skis", "skiing", "skied", "skied"],
+        "look at": ["look at", "looks at", "looking at", "looked at", "looked at"],
+        "watch": ["watch", "watches", "watching", "watched", "watched"],
+        "dye": ["dye", "dyes", "dyeing", "dyed", "dyed"],
+        "open": ["open", "opens", "opening", "opened", "opened"],
+    }
+    assert inflect("noun", "man", "men") == [("N", "man"), ("P", "men")]
+    assert [inflect("noun", word)[1][1] for word in ("box", "berry", "toy", "dish")] == [
+        "boxes", "berries", "toys", "dishes",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        ("dog", "a"),
+        ("apple", "an"),
+        ("hour", "an"),
+        ("house", "a"),
+        ("unicycle", "a"),
+        ("umbrella", "an"),
+        ("unidentified", "an"),
+        ("one-way", "a"),
+        ("onion", "an"),
+        ("European", "a"),
+        ("used", "a"),
+        ("x-ray", "an"),
+        ("8", "an"),
+        ("18", "an"),
+        ("80-year-old", "an"),
+        ("10", "a"),
+    ],
+)
+def test_an_goes_before_a_vowel_sound(word, right):
+    assert article(word) == right
+
+
+def test_no_word_replaces_its_own_kind():
+    known = lexicon()
+    for (form, letter), places in known.places.items():
+        offered = {word for word, _ in known.replacements(form, letter, True)}
+        for name, index in places:
+            entries = known.fields[name]
+            assert not offered & set(entries[index].forms[letter]), (form, letter)
+            for above in entries[index].line:
+                assert not offered & set(entries[above].forms.get(letter, ())), (form, letter)
+
+
+# -- Shuffles
+
+
+def test_a_shuffle_moves_pairs_of_words_and_nothing_else():
+    assert every("A man rides, slowly, a horse.", "shuffle") >= {
+        "A horse rides, slowly, a man.",
+        "Rides slowly a, horse, a man.",
+    }
+    assert every("one two three", "shuffle") == {"three one two"}
+    assert every("one two", "shuffle") == set()
+
+
+# -- What holds for any text
+
+
+TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.lists(
+        st.sampled_from(
+            _split(
+                "A a an The man apple red two is riding on next to, . , ! ? - 's men's Man's İ ß "
+                "é 😀 and of TV white wooden sits people İstanbul x-ray 3.5 (a \t \n"
+            )
+        ),
+        max_size=30,
+    ).map(" ".join),
+)
+
+
+@given(TEXTS, st.integers(0, 5))
+@settings(max_examples=300, deadline=None)
+def test_no_negative_equals_its_caption_or_another(caption, seed):
+    made = RULES.generate(caption, random.Random(seed), 3)
+    assert tuple(made) == RULES.kinds
+    for negatives in made.values():
+        keys = [normalise(text) for text in negatives]
+        assert len(keys) <= 3
+        assert len({normalise(caption), *keys}) == len(keys) + 1
+
+
+@given(TEXTS)
+@settings(max_examples=200, deadline=None)
+def test_a_swap_or_a_shuffle_keeps_spaces_and_punctuation(caption):
+    made = RULES.generate(caption, random.Random(0), 2)
+
+    def marks(text: str) -> list[str]:
+        return sorted(c for c in text if not c.isalnum())
+
+    for text in made["swap"] + made["shuffle"]:
+        assert marks(text) == marks(caption)
+
+
+@pytest.mark.parametrize(
+    "caption", ["", " ", "\n\t", ".", "😀", "...!?", "\ud800", "的", "A", "a a a a"]
+)
+def test_where_there_is_nothing_to_change_the_lists_are_empty(caption):
+    assert RULES.generate(caption, random.Random(0)) == {"swap": [], "replace": [], "shuffle": []}
+
+
+def test_a_text_of_a_hundred_thousand_words_is_no_trouble():
+    made = RULES.generate("a man rides a horse on the beach " * 15_000, random.Random(0), 1)
+    assert all(made.values())
+
+
+def test_the_same_chance_makes_the_same_negatives_with_either_kind_of_rng():
+    caption = CAPTIONS[0]
+    for rng in (random.Random, np.random.default_rng):
+        assert RULES.generate(caption, rng(3)) == RULES.generate(caption, rng(3))
+
+
+def test_generators_keep_the_protocol_and_names_have_near_misses():
+    assert isinstance(RULES, NegativeGenerator)
+    with pytest.raises(UsageError, match=r"no generator called 'rule'\. Did you mean 'rules'"):
+        load_generator("rule")
+    with pytest.raises(UsageError, match="takes nothing after its name"):
+        load_generator("rules:x")
+
+
+# -- Files
+
+
+def test_a_built_file_is_the_same_bytes_for_any_number_of_processes(tmp_path):
+    captions = [f"{caption} {k}" for k in range(1100) for caption in CAPTIONS]
+    calls: list[tuple[int, int]] = []
+    one, two = tmp_path / "one.parquet", tmp_path / "new" / "two.parquet"
+    build(captions, RULES, 7, 2, one, progress=lambda *call: calls.append(call))
+    build(captions, RULES, 7, 2, two, processes=2)
+    assert one.read_bytes() == two.read_bytes()
+    assert calls == [(2048, 4400), (4096, 4400), (4400, 4400)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "one.parquet"]
+
+
+def test_a_built_file_says_what_made_it_and_reads_back(tmp_path):
+    path = tmp_path / "negatives.parquet"
+    metadata = build([*CAPTIONS, CAPTIONS[0], "Hi"], RULES, 7, 3, path)
+    assert metadata == {
+        "generator": "rules",
+        "version": RULES.version,
+        "kinds": "swap,replace,shuffle",
+        "seed": "7",
+        "candidates_per_kind": "3",
+        "captions_sha256": captions_sha256([*CAPTIONS, CAPTIONS[0], "Hi"]),
+    }
+    file = pq.read_schema(path)
+    assert {key.decode(): value.decode() for key, value in file.metadata.items()} == metadata
+    assert file.names == ["caption", "kind", "negatives"]
+
+    read = load_generator(f"file:{path}")
+    assert read.kinds == RULES.kinds
+    assert read.version.startswith(f"rules {RULES.version}, seed 7, sha256 ")
+    rows = dict(show([*CAPTIONS, "Hi"], RULES, 5, seed=7, candidates_per_kind=3))
+    for caption in CAPTIONS:
+        made = read.generate(caption, random.Random(0), 9)
+        assert {kind: set(texts) for kind, texts in made.items()} == {
+            kind: set(texts) for kind, texts in rows[caption].items()
+        }
+    nothing = {"swap": [], "replace": [], "shuffle": []}
+    assert read.generate("Hi", random.Random(0)) == nothing
+    assert read.generate("a caption the file does not hold", random.Random(0)) == nothing
+
+
+def test_another_seed_or_caption_list_shows(tmp_path):
+    build(CAPTIONS, RULES, 0, 1, tmp_path / "a.parquet")
+    build(CAPTIONS, RULES, 1, 1, tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() != (tmp_path / "b.parquet").read_bytes()
+    assert captions_sha256(["ab", "c"]) != captions_sha256(["a", "bc"])
+
+
+def test_what_cannot_be_built_is_said_and_leaves_no_file(tmp_path):
+    out = tmp_path / "x.parquet"
+    with pytest.raises(UsageError, match="there are no captions"):
+        build([], RULES, 0, 1, out)
+    with pytest.raises(UsageError, match="candidates 0: there must be at least 1"):
+        build(CAPTIONS, RULES, 0, 0, out)
+    with pytest.raises(UsageError, match="is no text: surrogates not allowed"):
+        build(["a \ud800"], RULES, 0, 1, out)
+
+    class Broken:
+        name, kinds, version = "broken", ("swap",), "1"
+
+        def generate(self, caption, rng, count=4):
+            raise RuntimeError("mid-way")
+
+    with pytest.raises(RuntimeError, match="mid-way"):
+        build(CAPTIONS, Broken(), 0, 1, out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_takes_captions_evenly():
+    captions = [f"A red car {k}" for k in range(100)]
+    assert [caption for caption, _ in show(captions, RULES, 4)] == [
+        "A red car 0", "A red car 25", "A red car 50", "A red car 75",
+    ]  # fmt: skip
+    assert len(show(captions[:3], RULES, 10)) == 3
+
+
+def test_a_column_of_python_lists_is_read_as_in_the_coco_file(tmp_path):
+    path = tmp_path / "train_neg_clip.tsv"
+    path.write_text(
+        "\ttitle\tfilepath\tneg_caption\n"
+        "0\tA cat on a mat.\tcoco/1.jpg\t['A mat on a cat .', \"A dog's mat on a cat\"]\n"
+        "1\tA cat on a mat.\tcoco/2.jpg\t['A cat, on a mat', 'a mat on a cat.']\n"
+        "2\tNA\tcoco/3.jpg\t[]\n"
+    )
+    read = load_generator(f"file:{path}")
+    assert read.kinds == ("neg_caption",)
+    # Of texts that say the same one is kept, and none that repeats the caption.
+    found = every("A cat on a mat.", "neg_caption", read)
+    assert found == {"A mat on a cat .", "a mat on a cat.", "A dog's mat on a cat"}
+    assert len(read.generate("A cat on a mat.", random.Random(0))["neg_caption"]) == 2
+    assert read.generate("NA", random.Random(0)) == {"neg_caption": []}
+
+
+def test_a_column_may_be_named_and_hold_lists_or_json(tmp_path):
+    path = tmp_path / "data.parquet"
+    pd.DataFrame({"t": ["a b", "c d"], "n": [["b a"], ["d c"]]}).to_parquet(path)
+    read = load_generator(f"file:{path}?captions=t&negatives=n")
+    assert read.generate("c d", random.Random(0)) == {"n": ["d c"]}
+    path = tmp_path / "data.csv"
+    pd.DataFrame({"caption": ["a b"], "negatives": ['["b a", "x\\u00e9"]']}).to_csv(path)
+    found = load_generator(f"file:{path}").generate("a b", random.Random(0))["negatives"]
+    assert sorted(found) == ["b a", "xé"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("__import__('os').system('true')", "is no list of texts"),
+        ("{'a': 1}", "is no list of texts"),
+        ("[1, 2]", "is no list of texts"),
+        ("[" * 5000, "is no list of texts"),
+    ],
+)
+def test_a_cell_that_is_no_list_is_named_and_never_run(tmp_path, cell, shown):
+    path = tmp_path / "x.tsv"
+    path.write_text(f"title\tneg_caption\nA cat\t['A dog']\nA cow\t{cell}\n")
+    with pytest.raises(DataError, match="row 2, column 'neg_caption'") as error:
+        load_generator(f"file:{path}")
+    assert shown in str(error.value)
+
+
+def test_missing_files_columns_and_options_are_named(tmp_path):
+    with pytest.raises(UsageError, match="there is no file"):
+        load_generator("file:nowhere.parquet")
+    path = tmp_path / "x.tsv"
+    path.write_text("titel\tneg_caption\na\t['b']\n")
+    with pytest.raises(UsageError, match=r"no column caption or title .*it has titel, neg_caption"):
+        load_generator(f"file:{path}")
+    with pytest.raises(UsageError, match=r"no column title .*Did you mean 'titel'"):
+        load_generator(f"file:{path}?captions=title")
+    with pytest.raises(UsageError, match="Did you mean 'captions'"):
+        load_generator(f"file:{path}?caption=titel")
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"no parquet")
+    with pytest.raises(DataError, match="cannot be read as a table"):
+        load_generator(f"file:{broken}")
+
+
+# -- spaCy: the parts that need no model
+
+
+class TinyThesaurus:
+    version = "tiny"
+    words: ClassVar = {("cat", "n"): {"dog": 5, "guinea_pig": 1}, ("red", "a"): {"blue": 1},
+             ("chase", "v"): {"follow": 1, "chase": 1}}  # fmt: skip
+
+    def related(self, word, pos):
+        return dict(self.words.get((word, pos), {}))
+
+
+CHASE = {
+    # A red cat chases two mice under the old table.
+    "words": _split("A red cat chases two mice under the old table ."),
+    "tags": _split("DT JJ NN VBZ CD NNS IN DT JJ NN ."),
+    "pos": _split("DET ADJ NOUN VERB NUM NOUN ADP DET ADJ NOUN PUNCT"),
+    "lemmas": _split("a red cat chase two mouse under the old table ."),
+    "deps": _split("det amod nsubj ROOT nummod dobj prep det amod pobj punct"),
+    "heads": [2, 2, 3, 3, 5, 3, 3, 9, 9, 6, 3],
+}
+
+
+@pytest.fixture
+def parsed():
+    spacy = pytest.importorskip("spacy")
+    from fsc_bench.train.negatives.spacy import SpacyGenerator
+
+    vocab = spacy.blank("en").vocab
+
+    def make(**parse):
+        count = len(parse["words"])
+        spaces = [k < count - 2 for k in range(count)]
+
+        def nlp(text):
+            doc = spacy.tokens.Doc(vocab, spaces=spaces, **parse)
+            assert doc.text == text
+            return doc
+
+        def inflect(lemma, tag):
+            return {"VBZ": lemma + "s", "NNS": lemma + "s"}.get(tag, lemma)
+
+        return SpacyGenerator(nlp, TinyThesaurus(), inflect, "test")
+
+    return make
+
+
+def test_the_spacy_recipe_swaps_spans_of_its_six_families(parsed):
+    assert every("A red cat chases two mice under the old table.", "swap", parsed(**CHASE)) == {
+        "The old table chases two mice under a red cat.",  # noun chunks of more than two tokens
+        "A red table chases two mice under the old cat.",  # NN
+        "An old cat chases two mice under the red table.",  # ADJ
+    }
+
+
+def test_the_spacy_recipe_replaces_entities_modifiers_and_relations(parsed):
+    found = every("A red cat chases two mice under the old table.", "replace", parsed(**CHASE))
+    assert {
+        "A red dog chases two mice under the old table.",
+        "A red guinea pig chases two mice under the old table.",
+        "A blue cat chases two mice under the old table.",
+        "A red cat follows two mice under the old table.",
+        "A red cat chases two mice behind the old table.",
+    } <= found
+    # "two" and "mice" have no cousins in the tiny thesaurus, nor has "chases" in itself.
+    assert all(" two mice " in text for text in found)
+    assert "A red cat chases two mice under the old table." not in found
+
+
+def test_the_spacy_recipe_needs_two_entities_to_replace(parsed):
+    alone = {key: value[:4] + value[-1:] for key, value in CHASE.items()}
+    alone["heads"] = [2, 2, 3, 3, 3]
+    made = parsed(**alone).generate("A red cat chases.", random.Random(0))
+    assert made["replace"] == []
+    assert made["shuffle"] == ["Cat chases a red."]
+
+
+def test_without_a_parse_the_spacy_recipe_still_swaps_words(parsed):
+    tagged = {key: CHASE[key] for key in ("words", "tags", "pos")}
+    generator = parsed(**tagged)
+    made = generator.generate("A red cat chases two mice under the old table.", random.Random(0), 9)
+    assert set(made["swap"]) == {
+        "A red table chases two mice under the old cat.",
+        "An old cat chases two mice under the red table.",
+    }
+    assert made["replace"] == []
+
+
+def test_a_spacy_model_is_never_downloaded_and_its_command_is_told(monkeypatch):
+    pytest.importorskip("spacy")
+    pytest.importorskip("pyinflect")
+    with pytest.raises(
+        UsageError, match=r"no model no_such_model: pip install 'fsc-bench\[spacy\]'"
+    ):
+        load_generator("spacy:no_such_model")
+    monkeypatch.setitem(__import__("sys").modules, "spacy", None)
+    with pytest.raises(UsageError, match="negatives 'spacy' needs spacy: pip install"):
+        load_generator("spacy")
+
+
+def test_pyinflect_inflects_the_right_word_of_a_phrase():
+    pytest.importorskip("pyinflect")
+    from fsc_bench.train.negatives.spacy import inflect
+
+    asked = [("ride", "VBG"), ("hot dog", "NNS"), ("pick up", "VBD"), ("cat", "NN")]
+    assert [inflect(*one) for one in asked] == ["riding", "hot dogs", "picked up", "cat"]
+
+
+# -- Artefacts
+
+
+def test_artefacts_find_what_gives_negatives_away():
+    found = artefacts([("A cat", "A cat ."), ("A dog sits.", "A dog sits ."), ("An ox", "A ox")])
+    assert set(found) == set(LOOKS)
+    assert found["spaces before punctuation"] == pytest.approx(5 / 6)
+    assert found["wrong a or an"] == pytest.approx(4 / 6)
+    assert found["double spaces"] == 0.5
+
+
+@pytest.fixture(scope="module")
+def coco():
+    folder = os.environ.get("FSC_BENCH_REAL_DATA")
+    if not folder:
+        pytest.skip("FSC_BENCH_REAL_DATA names no folder of real annotation files")
+    file = Path(folder, "coco_karpathy", "coco_karpathy_test.json")
+    captions = [text for row in json.loads(file.read_text()) for text in row["caption"]]
+    assert len(captions) == 25_010
+    rng = random.Random(0)
+    return captions, [RULES.generate(caption, rng, 2) for caption in captions]
+
+
+def test_nearly_every_coco_caption_has_negatives(coco):
+    _, made = coco
+    shares = {kind: np.mean([bool(one[kind]) for one in made]) for kind in RULES.kinds}
+    assert shares["swap"] >= 0.90
+    assert shares["replace"] >= 0.95
+    assert shares["shuffle"] >= 0.99
+
+
+@pytest.mark.parametrize("kind", ["swap", "replace", "shuffle", "all"])
+def test_no_look_tells_coco_captions_from_their_negatives(coco, kind):
+    captions, made = coco
+    pairs = [
+        (caption, text)
+        for caption, one in zip(captions, made, strict=True)
+        for name, texts in one.items()
+        if kind in (name, "all")
+        for text in texts
+    ]
+    assert all(normalise(caption) != normalise(text) for caption, text in pairs)
+    found = artefacts(pairs)
+    assert max(found.values()) <= LIMIT, found
