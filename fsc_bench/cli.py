@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fsc_bench import __version__
+from fsc_bench import __version__, cli_data, cli_training
 from fsc_bench.errors import FscBenchError, UsageError
 
 
@@ -51,9 +51,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Raw data: what is there, where to get it, where you have it.")
-app.add_typer(data_app, name="data")
-
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench."),
@@ -389,43 +386,10 @@ def _write_leaderboards(
     return files
 
 
-# ---------------------------------------------------------------- data
-
-
-@data_app.command("link")
-def data_link(name: str, path: Path, data: DataOption = None) -> None:
-    """Says where something already is: NAME is an image source (coco/val2017) or a task (mnist)."""
-    from fsc_bench.data.images import write_link
-    from fsc_bench.data.sources import check_name
-    from fsc_bench.task import data_folder
-
-    check_name(name)
-    write_link(data_folder(data), name, path)
-    print(f"{name} -> {path.expanduser().resolve()}", file=sys.stderr)
-
-
-@data_app.command("prepare")
-def data_prepare(
-    words: Annotated[list[str], typer.Argument(metavar="TASKS")],
-    data: DataOption = None,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial")] = False,
-) -> None:
-    """Reads and checks raw files now instead of at the first run."""
-    from fsc_bench.data.prepare import prepare
-    from fsc_bench.task import data_folder, select
-
-    code = 0
-    for task in select(_words(words)):
-        try:
-            done = prepare(task, data_folder(data), partial=allow_partial)
-        except FscBenchError as error:
-            _complain(str(error))
-            code = max(code, error.exit_code)
-            continue
-        print(f"{task.name}: {len(done.records):,} records  {done.partial}".rstrip())
-    raise typer.Exit(code)
-
-
 def _words(values: list[str] | None) -> list[str]:
     """`-t a -t b,c` as [a, b, c]."""
     return [part for value in values or [] for part in value.split(",") if part]
+
+
+cli_data.add_commands(app)
+cli_training.add_commands(app)

@@ -448,6 +448,10 @@ def audit(
     that equal a distractor as strings or once cut, and images that are missing.
     """
     found: dict[str, Any] = {"missing_images": len(prepared.missing_images)}
+    if prepared.missing_images:
+        found["missing"] = list(prepared.missing_images)
+    if prepared.notes:
+        found["notes"] = list(prepared.notes)
     if task.kind == "classification":
         return found
     found["duplicate_texts"] = sum(len(set(row.texts)) < len(row.texts) for row in rows)

@@ -17,11 +17,11 @@ LAYERS = [
     {"task", "results", "statistics", "metrics", "models"},
     {"records", "leaderboard", "train"},
     {"show"},
-    {"data", "plan", "store", "encode"},
+    {"data", "plan", "store", "encode", "distributed", "claims", "preprocess"},
     {"evaluate"},
     {"run"},
     {"demo"},
-    {"cli"},
+    {"cli", "cli_data", "cli_cache", "cli_training"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

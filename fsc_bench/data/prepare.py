@@ -35,6 +35,7 @@ class Prepared:
     path: Path
     partial: str = ""  # what is missing, where the user allowed it
     missing_images: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()  # how the source differs from the published one; generators used
 
 
 def prepared_path(task: Task, data: Path) -> Path:
@@ -152,4 +153,22 @@ def _with_coverage(
         shortfalls.append(f"{len(gone):,} images missing, {len(records) - len(kept):,} records out")
         records = kept
     names = tuple(sorted({*skipped, *(str(ref) for ref in gone)}))
-    return Prepared(task, records, digest, path, "; ".join(shortfalls), names)
+    notes = (*source_differences(task, data), *_reader_notes(path))
+    return Prepared(task, records, digest, path, "; ".join(shortfalls), names, notes)
+
+
+def source_differences(task: Task, data: Path) -> list[str]:
+    """What the task file says of the sources that were fetched: how they are not the published ones."""
+    from fsc_bench.data.download import finished
+    from fsc_bench.data.items import owners
+
+    (owner,) = (owner for owner in owners([task], data) if owner.task is task)
+    if owner.linked or owner.demo:
+        return []
+    markers = [finished(item) for group in owner.groups for item in group]
+    return [marker["differs"] for marker in markers if marker and marker["differs"]]
+
+
+def _reader_notes(path: Path) -> list[str]:
+    notes = read_facts(path).get("notes", {})
+    return [f"{key}: {value}" for key, value in notes.items()]

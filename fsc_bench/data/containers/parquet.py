@@ -1,7 +1,7 @@
 """Parquet files with images in a column, as `datasets` writes them: member `column/row`.
 
-A cell is encoded bytes or the struct `{bytes, path}` of `datasets.Image`, or a list of those, of which
-`column/row/place` is one.
+A cell is encoded bytes or the struct `{bytes, path}` of `datasets.Image`, or a list of those, of
+which `column/row/place` is one.
 """
 
 import bisect
@@ -62,7 +62,7 @@ def split_member(member: str, columns: Collection[str]) -> tuple[str, int, int |
 
 
 def cell_bytes(cell: object, place: int | None, member: str) -> bytes:
-    """The encoded image in a cell. Raises KeyError beyond its list, ValueError for anything else."""
+    """The encoded image in a cell. Raises KeyError beyond its list, ValueError for all else."""
     if place is not None:
         if not isinstance(cell, list) or place >= len(cell):
             raise KeyError(member)

@@ -1,9 +1,11 @@
-"""Tar archives, indexed once and then read in place. Links, devices and folders are not members."""
+"""Tar archives, indexed once, then read in place. What archives.py refuses (links) is no member."""
 
 import os
 import tarfile
 from collections.abc import Collection
 from pathlib import Path
+
+from fsc_bench.data.archives import DAMAGE, tar_refusal
 
 SUFFIXES = (".tar",)
 
@@ -14,11 +16,12 @@ class Container:
     def __init__(self, path: Path):
         self.offsets: dict[str, tuple[int, int]] = {}
         try:
-            with tarfile.open(path, "r:") as archive:
+            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
-                    if info.isreg():
+                    if info.isreg() and not tar_refusal(info):
                         self.offsets[info.name.removeprefix("./")] = (info.offset_data, info.size)
-        except tarfile.TarError as error:
+                    archive.members = []  # tarfile keeps them all, and large tars have a million
+        except DAMAGE as error:
             raise ValueError(str(error)) from None
         self.file = os.open(path, os.O_RDONLY)
 

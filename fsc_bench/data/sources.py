@@ -1,0 +1,172 @@
+"""Sources: the images that several tasks share, as facts read from one TOML file each.
+
+tasks/images/README.md explains every key. Where they lie on disk is for images.py to say, and how
+they get there for get.py.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fsc_bench.data.archives import is_archive, unsafe_name
+from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.task import ACCESS, Task, catalogue, read_task, select, tasks_folder
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Images that several tasks share, such as COCO val2017."""
+
+    name: str
+    title: str
+    license: str
+    access: str
+    layout: str  # what a folder or archive of it holds, in words
+    sources: tuple[Mapping[str, Any], ...] = ()
+    instructions: str = ""
+    path: Path | None = None
+
+
+_KEYS = {
+    "name": str,
+    "title": str,
+    "license": str,
+    "access": str,
+    "layout": str,
+    "sources": list,
+    "instructions": str,
+}
+_REQUIRED = ("name", "title", "license", "access", "layout", "sources")
+_SOURCE = {
+    "url": str,
+    "sha256": str,
+    "bytes": int,
+    "to": str,
+    "inside": str,
+    "hf": str,
+    "revision": str,
+    "files": list,
+}
+
+
+def read_source(path: Path) -> ImageSource:
+    """Reads and checks one file of tasks/images. Raises UsageError, one line."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from None
+    _check_keys(str(path), raw, _KEYS)
+    for key in _REQUIRED:
+        if key not in raw:
+            raise UsageError(f"{path}: the key {key!r} is missing. tasks/images/README.md has it.")
+    if unsafe_name(raw["name"]) or raw["name"].replace("/", "-") != path.stem:
+        raise UsageError(
+            f"{path}: name = {raw['name']!r} must be the file's name, with '-' for each '/'."
+        )
+    if raw["access"] not in ACCESS:
+        hint = near_miss(raw["access"], ACCESS) or f" Choose one of: {', '.join(ACCESS)}."
+        raise UsageError(f"{path}: access = {raw['access']!r} is not known.{hint}")
+    if not raw["sources"] and not raw.get("instructions", "").strip():
+        raise UsageError(f"{path}: has neither 'sources' nor 'instructions': nobody could get it.")
+    for place, source in enumerate(raw["sources"]):
+        where = f"{path}: sources[{place}]"
+        if not isinstance(source, dict):
+            raise UsageError(f"{where} is not a table.")
+        _check_keys(where, source, _SOURCE)
+        check_source(where, source)
+    raw["sources"] = tuple(raw["sources"])
+    return ImageSource(**raw, path=path)
+
+
+@cache
+def sources() -> dict[str, ImageSource]:
+    """Every image source that has a file in tasks/images, by name."""
+    files = sorted((tasks_folder() / "images").glob("*.toml"))
+    return {source.name: source for source in map(read_source, files)}
+
+
+def wrappers(name: str) -> tuple[str, ...]:
+    """Folders, each ending in `/`, that may lie between an image source's root and its images.
+
+    COCO's zip holds val2017/, and so may a user's COCO folder: either of the two may be linked.
+    """
+    known = sources().get(name)
+    inside = [source.get("inside", "") for source in known.sources] if known else []
+    return tuple(dict.fromkeys(["", *filter(None, inside), f"{PurePosixPath(name).name}/"]))
+
+
+def check_name(name: str) -> str:
+    """The name of an image source or task; one of the user's own is given by its TOML file.
+
+    Raises UsageError with the near miss.
+    """
+    if name.endswith(".toml"):
+        path = Path(name)
+        own = read_source if path.is_file() and b"\nlayout" in path.read_bytes() else read_task
+        return own(path).name
+    if name in sources() or name in catalogue():
+        return name
+    hint = near_miss(name, [*sources(), *catalogue()])
+    raise UsageError(
+        f"no image source or task called {name!r}.{hint} `fsc-bench data status` lists them; a "
+        "task or image source of your own is named by its .toml file."
+    )
+
+
+def choose(words: Iterable[str]) -> tuple[list[Task], list[str]]:
+    """(tasks, image sources) that the words of a command line name."""
+    words = list(words)
+    images = [word for word in words if word in sources()]
+    # `flickr30k` is a task and its images.
+    rest = [word for word in words if word not in sources() or word in catalogue()]
+    try:
+        return (select(rest) if rest else []), images
+    except UsageError:
+        for word in rest:
+            if near_miss(word, sources()) and not near_miss(word, catalogue()):
+                check_name(word)
+        raise
+
+
+def _check_keys(where: str, table: Mapping[str, Any], allowed: Mapping[str, type]) -> None:
+    words = {str: "a string", int: "a whole number", list: "a list"}
+    for key, value in table.items():
+        if key not in allowed:
+            raise UsageError(f"{where}: unknown key {key!r}.{near_miss(key, allowed)}")
+        if not isinstance(value, allowed[key]) or isinstance(value, bool):
+            raise UsageError(f"{where}: {key!r} must be {words[allowed[key]]}, not {value!r}.")
+
+
+def check_source(where: str, source: Mapping[str, Any]) -> None:
+    """What the types alone do not say. Raises UsageError."""
+    if ("url" in source) == ("hf" in source):
+        raise UsageError(f"{where} needs either 'url' or 'hf'.")
+    if "url" in source and urlsplit(source["url"]).scheme not in ("http", "https"):
+        raise UsageError(f"{where}: url = {source['url']!r} is not an http(s) address.")
+    if not re.fullmatch(r"[0-9a-f]{64}|", source.get("sha256", "")):
+        raise UsageError(f"{where}: sha256 = {source['sha256']!r} is not 64 digits 0-9a-f.")
+    for key in ("to", "inside"):
+        if source.get(key) and unsafe_name(source[key]):
+            raise UsageError(f"{where}: {key} = {source[key]!r} {unsafe_name(source[key])}.")
+    for name in source.get("files", ()):
+        if not isinstance(name, str) or unsafe_name(name):
+            raise UsageError(f"{where}: files has {name!r}, which is no path in a repository.")
+    if "hf" in source and not re.fullmatch(r"[\w.-]+/[\w.-]+", source["hf"]):
+        raise UsageError(f"{where}: hf = {source['hf']!r} is not org/name.")
+    if "url" in source and not (source.get("to") or last_part(source["url"])):
+        raise UsageError(f'{where}: url names no file; say what to call it: to = "NAME".')
+    unpacks = "url" in source and source.get("to", "").endswith("/")
+    if unpacks and not is_archive(last_part(source["url"])):
+        raise UsageError(f"{where}: to = {source['to']!r} unpacks, but url names no archive.")
+
+
+def last_part(url: str) -> str:
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    return "" if unsafe_name(name) else name
