@@ -237,10 +237,8 @@ def tasks(
                 task.license or "not stated",
             ]
         )
-        if len(rows) > 1 and not rows[-2]:
-            pass
     header = ["task", "suite/group", "n", "headline", "chance", "access", "licence"]
-    print_table(header, [row for row in rows], left=2)
+    print_table(header, rows)
 
 
 def _task_facts(task: Any) -> dict[str, Any]:
@@ -285,6 +283,9 @@ def _show_task(task: Any, json: bool) -> None:
         count = f"{node:,}" if isinstance(node, int) else f"mean over {task.within}"
         rows.append([name, count, str(quoted.get(name, ""))])
     print_table(["subset", "n", f"published, {reference[0]}" if reference else ""], rows)
+    if reference:
+        numbers = [f"{key} {reference[1][key]}" for key in task.headline if key in reference[1]]
+        print(f"published {', '.join(numbers)} ({reference[1]['where']})")
     if task.prompts:
         default = next(iter(task.prompts))
         print(f"classes   {len(task.classes)}; prompts {default} (default)")
@@ -303,21 +304,14 @@ def _show_task(task: Any, json: bool) -> None:
 @app.command()
 def models(json: JsonOption = False) -> None:
     """Model families, and how a model of each is written."""
-    import ast
-    import importlib.util
-
-    from fsc_bench.models import families
+    from fsc_bench.models import describe
     from fsc_bench.show import print_json, print_table
 
-    rows = []
-    for name in sorted(families()):
-        spec = importlib.util.find_spec(f"fsc_bench.models.{name}")
-        doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) if spec else ""
-        rows.append([name, (doc or "from another package").splitlines()[0]])
+    found = describe()
     if json:
-        print_json([{"family": name, "what": what} for name, what in rows])
+        print_json([{"family": name, "what": what} for name, what in found.items()])
     else:
-        print_table(["family", "what it loads"], rows, left=2)
+        print_table(["family", "what it loads"], [list(pair) for pair in found.items()])
 
 
 @app.command()

@@ -57,7 +57,6 @@ def data_status(
             for row in rows
         ],
         f"Data in {data_folder(data)}",
-        left=4,
     )
 
 

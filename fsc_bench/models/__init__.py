@@ -67,6 +67,26 @@ def families() -> dict[str, Callable[[], Any]]:
     return found
 
 
+def describe() -> dict[str, str]:
+    """The first line of each family's module, found without importing it (some load torch)."""
+    import ast
+    from importlib.util import find_spec
+
+    modules = {
+        point.name: point.module for point in entry_points(group="fsc_bench.models")
+    } | {
+        module.name: f"{__name__}.{module.name}"
+        for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
+    }
+    found = {}
+    for name, module in sorted(modules.items()):
+        spec = find_spec(module)
+        source = spec.loader.get_source(module) if spec and spec.loader else ""
+        found[name] = (ast.get_docstring(ast.parse(source or "")) or "").split("\n")[0]
+    return found
+
+
 def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> DualEncoder:
     """The model that `family:checkpoint` names. Raises UsageError, one line, with the near miss."""
     family, colon, checkpoint = spec.partition(":")

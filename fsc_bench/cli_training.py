@@ -1,0 +1,328 @@
+"""The commands of training: `train`, `recipes`, `negatives build|show`, `wise-ft`.
+
+As cli.py: parse, call one function, print; heavy modules are imported inside the commands.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fsc_bench.errors import UsageError
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Adds the commands of this module to the command line."""
+    app.command()(train)
+    app.command()(recipes)
+    app.command("wise-ft")(wise_ft)
+    app.add_typer(negatives_app, name="negatives")
+
+
+# ---------------------------------------------------------------- train
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name of `fsc-bench recipes`, or a TOML file.")],
+    model: Annotated[str | None, typer.Option(help="FAMILY:CHECKPOINT to start from.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="KIND:PATH (coco-tsv, webdataset, parquet, hf, ...), or the folder that the "
+            "recipe's own path is below; default $FSC_BENCH_TRAINING_DATA or ~/datasets."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Run directory. [default: trained/RECIPE]")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe; repeat for more.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out, or begin it.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check settings and data; train nothing.")
+    ] = False,
+    eval_tasks: Annotated[
+        str | None,
+        typer.Option("--eval", help="Then score this and the first model on these tasks."),
+    ] = None,
+) -> None:
+    """Fine-tunes a CLIP-style model: FSC-CLIP and its ancestors. Also under torchrun."""
+    from fsc_bench.data.images import read_links
+    from fsc_bench.task import data_folder, select
+    from fsc_bench.train.config import parse_setting, read_recipe
+
+    chosen = read_recipe(recipe)
+    config = chosen.config
+    if model:
+        config = config.changed({"model": model})
+    config = config.changed({"data": _training_data(config.data, data)})
+    config = config.changed(dict(parse_setting(text) for text in settings or []))
+    chosen = _with_config(chosen, config)
+    out = out or Path("trained") / chosen.name
+    tasks = select(eval_tasks.split(",")) if eval_tasks else []
+    links = read_links(data_folder(None))
+    if dry_run:
+        _show_recipe(chosen, json=False)
+        _check_data(config, links)
+        return
+    from fsc_bench.train.loop import train as run_training
+
+    run_training(chosen, out, resume=resume, links=links, say=_say)
+    if tasks and os.environ.get("RANK", "0") == "0":
+        _score([config.model, f"run:{out}"], tasks, out.parent / f"{out.name}-scores", None)
+
+
+def _with_config(recipe: Any, config: Any) -> Any:
+    """The recipe with other settings; what was published of it is then no longer expected."""
+    from dataclasses import replace
+
+    moved = {"model", "data"} | {
+        name for name, value in config.settings().items() if value != recipe.config.settings()[name]
+    }
+    same = not moved - {"data", "workers", "device", "log_every", "checkpoint_every", "model"}
+    same = same and config.model == recipe.config.model
+    return replace(recipe, config=config, expected=recipe.expected if same else {})
+
+
+def _training_data(recipes_own: str, wanted: str | None) -> str:
+    """`--data` as KIND:PATH; a bare folder is what the recipe's own path is below."""
+    from fsc_bench.train.sources import kinds
+
+    if wanted and wanted.partition(":")[0] in kinds():
+        return wanted
+    kind, colon, path = recipes_own.partition(":")
+    if wanted and not Path(wanted).expanduser().exists():
+        raise UsageError(
+            f"--data {wanted}: there is no such folder, and it is no KIND:PATH. Kinds: "
+            f"{', '.join(kinds())}."
+        )
+    if not colon or kind not in ("coco-tsv", "webdataset", "parquet"):
+        if wanted:
+            raise UsageError(
+                f"--data {wanted}: this recipe names no data below a folder. Write --data "
+                f"KIND:PATH. Kinds: {', '.join(kinds())}."
+            )
+        return recipes_own
+    root = Path(wanted or os.environ.get("FSC_BENCH_TRAINING_DATA") or "~/datasets").expanduser()
+    return f"{kind}:{root / path}"
+
+
+def _check_data(config: Any, links: dict[str, str]) -> None:
+    from fsc_bench.train.sources import Keys, open_pairs
+
+    negatives = (config.negative_key or "data") if config.negatives == "data" else ""
+    keys = Keys(config.image_key, config.caption_key, negatives, config.negative_kinds)
+    pairs = open_pairs(config.data, keys, links)
+    steps = len(pairs) // config.batch_size * config.epochs
+    steps = min(steps, config.max_steps) if config.max_steps else steps
+    if len(pairs) < config.batch_size:
+        raise UsageError(
+            f"batch_size = {config.batch_size} is larger than the data: {len(pairs):,} pairs."
+        )
+    print(f"{len(pairs):,} pairs, about {steps:,} steps; first caption: {pairs.caption(0)!r}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _score(models: list[str], tasks: list, out: Path, data: Path | None, **options: Any) -> Any:
+    """Scores models and prints the table; a summary of `run`."""
+    from fsc_bench import run as runner
+    from fsc_bench.show import Terminal, results_table
+    from fsc_bench.task import data_folder
+
+    folder = data_folder(data)
+    if any(task.suite == "demo" for task in tasks):
+        from fsc_bench.demo.build import build
+
+        folder = folder / "demo"
+        build(folder, _say)
+    terminal = Terminal()
+    try:
+        summary = runner.run(
+            models, tasks, runner.Options(data=folder, out=out, **options), terminal
+        )
+    finally:
+        terminal.close()
+    if summary.results:
+        results_table(summary.results, tasks, "")
+    return summary
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="One recipe: everything about it.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Training recipes: presets by method, and the published runs by data and architecture."""
+    from fsc_bench.show import print_json, print_table
+    from fsc_bench.train.config import read_recipe, recipe_names
+
+    if name:
+        _show_recipe(read_recipe(name), json)
+        return
+    every = [read_recipe(name) for name in recipe_names()]
+    if json:
+        print_json([_recipe_facts(recipe) for recipe in every])
+        return
+    measures = ("comp", "zs", "i2t", "t2i")
+    rows = [
+        [
+            recipe.name,
+            recipe.title,
+            *(str(recipe.expected.get(measure, "-")) for measure in measures),
+        ]
+        for recipe in every
+    ]
+    print_table(["recipe", "what it is", "Comp", "ZS", "I2T", "T2I"], rows)
+
+
+def _recipe_facts(recipe: Any) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "title": recipe.title,
+        "source": recipe.source,
+        "notes": list(recipe.notes),
+        "expected": recipe.expected,
+        "settings": recipe.config.settings(),
+    }
+
+
+def _show_recipe(recipe: Any, json: bool) -> None:
+    from fsc_bench.show import print_json
+    from fsc_bench.train.config import TrainConfig
+
+    facts = _recipe_facts(recipe)
+    if json:
+        print_json(facts)
+        return
+    print(f"{recipe.name}: {recipe.title}")
+    print(f"source: {recipe.source or 'your own'}")
+    for note in recipe.notes:
+        print(f"note: {note}")
+    if recipe.expected:
+        print("published: " + ", ".join(f"{k} {v}" for k, v in recipe.expected.items()))
+    default = TrainConfig().settings()
+    for key, value in facts["settings"].items():
+        mark = " " if value == default[key] else "*"  # what the recipe changes
+        print(f"{mark} {key} = {value!r}")
+
+
+# ---------------------------------------------------------------- wise-ft
+
+
+def wise_ft(
+    first: Annotated[str, typer.Argument(help="The model at alpha 0, such as the pretrained one.")],
+    second: Annotated[str, typer.Argument(help="The model at alpha 1, such as run:DIR.")],
+    alphas: Annotated[
+        str, typer.Option(help="Shares of the second, with commas.")
+    ] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
+    tasks: Annotated[str, typer.Option("-t", "--tasks", help="What to score on.")] = "fsc",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where runs go.")] = Path("runs/wise-ft"),
+    data: DataFolder = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images or texts at once.")] = 32,
+) -> None:
+    """Scores the models between two: weights interpolated linearly (WiSE-FT)."""
+    from fsc_bench.models import wise
+    from fsc_bench.task import select
+
+    try:
+        shares = [float(part) for part in alphas.split(",")]
+    except ValueError:
+        raise UsageError(f"--alphas {alphas}: write numbers and commas: 0,0.5,1.") from None
+    specs = [f"{first}+{second}?alpha={share:g}" for share in shares]
+    for spec in specs:
+        wise.read_spec(spec)
+    summary = _score(
+        [f"wise:{spec}" for spec in specs], select(tasks.split(",")), out, data,
+        batch_size=batch_size,
+    )  # fmt: skip
+    raise typer.Exit(summary.exit_code)
+
+
+# ---------------------------------------------------------------- negatives
+
+negatives_app = typer.Typer(help="Hard negatives: make them once, look at them.")
+Captions = Annotated[
+    str, typer.Argument(help="KIND:PATH of training data, or a text file with a caption a line.")
+]
+GeneratorOption = Annotated[str, typer.Option("--generator", help="rules, spacy or file:PATH.")]
+
+
+@negatives_app.command("build")
+def negatives_build(
+    captions: Captions,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write.")],
+    generator: GeneratorOption = "rules",
+    candidates: Annotated[int, typer.Option(min=1, help="How many of each kind.")] = 4,
+    seed: Annotated[int, typer.Option(help="Another seed, other candidates.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="How many work at once.")] = 1,
+    caption_key: Annotated[str, typer.Option(help="The column or field of captions.")] = "",
+) -> None:
+    """Writes hard negatives of every caption; train with --set negatives=file:OUT."""
+    from fsc_bench.train.negatives import build, load_generator
+
+    texts = _captions(captions, caption_key)
+    facts = build(texts, load_generator(generator), seed, candidates, out, processes=processes)
+    _say(f"Written: {out} ({len(texts):,} captions; " + ", ".join(
+        f"{key} {value}" for key, value in facts.items() if key != "captions_sha256"
+    ) + ")")  # fmt: skip
+
+
+@negatives_app.command("show")
+def negatives_show(
+    captions: Captions,
+    generator: GeneratorOption = "rules",
+    number: Annotated[int, typer.Option("-n", min=1, help="How many captions.")] = 10,
+    seed: Annotated[int, typer.Option(help="Another seed, other negatives.")] = 0,
+    caption_key: Annotated[str, typer.Option(help="The column or field of captions.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Prints captions with their hard negatives."""
+    from fsc_bench.show import print_json
+    from fsc_bench.train.negatives import load_generator, show
+
+    shown = show(_captions(captions, caption_key), load_generator(generator), number, seed=seed)
+    if json:
+        print_json([{"caption": caption, "negatives": made} for caption, made in shown])
+        return
+    for caption, made in shown:
+        print(caption)
+        for kind, texts in made.items():
+            print(f"  {kind:<10}{texts[0] if texts else '-'}")
+
+
+def _captions(where: str, caption_key: str) -> list[str]:
+    """Every usable caption of a text file or of training data."""
+    from fsc_bench.train.sources import BadPair, Keys, kinds, open_pairs
+
+    path = Path(where).expanduser()
+    if where.partition(":")[0] not in kinds() and path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = [line.strip() for line in lines if line.strip()]
+    else:
+        pairs, found, empty = open_pairs(where, Keys(caption=caption_key)), [], 0
+        for index in range(len(pairs)):
+            try:
+                found.append(pairs.caption(index))
+            except BadPair:
+                empty += 1
+        if empty:
+            _say(f"{empty:,} pairs have no usable caption.")
+    if not found:
+        raise UsageError(f"{where}: there is no caption in it.")
+    return found
