@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print. A user's mistake is one line and an exit code.
 
-Heavy modules are imported inside the commands that need them: `tasks`, `leaderboard` and `--help` start
-without torch.
+Heavy modules are imported inside the commands that need them: `tasks`, `leaderboard` and `--help`
+start without torch.
 """
 
 import sys
@@ -16,7 +16,7 @@ from fsc_bench.errors import FscBenchError, UsageError
 
 
 class OneLineErrors(TyperGroup):
-    """Prints FscBenchError and wrong arguments as one line on stderr; our own faults keep tracebacks."""
+    """Prints a user's mistake as one line on stderr; our own faults keep their traceback."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
@@ -111,7 +111,7 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""
-    from fsc_bench.show import Terminal, print_json, print_table, results_table
+    from fsc_bench.show import Terminal, print_json, results_table
     from fsc_bench.task import data_folder, select
 
     folder = data_folder(data)
@@ -208,7 +208,7 @@ def tasks(
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """The catalogue: what each benchmark asks, how many samples, its chance level, licence, access."""
+    """The catalogue: each benchmark's size, metric, chance level, access and licence."""
     from fsc_bench.show import print_json, print_table
     from fsc_bench.task import catalogue, select
 

@@ -1,4 +1,4 @@
-"""Errors a user can mend. Each prints as one line; anything else is our fault and keeps its traceback.
+"""Errors a user can mend, one line each; anything else is our fault and keeps its traceback.
 
 FscBenchError            one line, exit code 2
     UsageError           a wrong argument, file or setting           (2)

@@ -7,12 +7,12 @@ The way of the data, from a task file to a table:
 
     run.py       walks that way for every model and task, and is where a run continues
     data/        readers and prepare: raw files -> Record ("image i belongs with text i")
-    plan.py      which images and texts are needed, each once       encode.py, store.py  their vectors
-    evaluate.py  (here) similarity -> outcome per sample -> mean over the task's tree -> interval
-    results.py   what is written; leaderboard.py  the tables
+    plan.py      which images and texts are needed, each once       encode.py, store.py  their
+    vectors evaluate.py  (here) similarity -> outcome per sample -> mean over the task's tree ->
+    interval results.py   what is written; leaderboard.py  the tables
 
-A task's `kind` picks one of three scorings: matching, classification, retrieval. Each gives outcomes
-per sample; the tree, the intervals and the audits are the same for all.
+A task's `kind` picks one of three scorings: matching, classification, retrieval. Each gives
+outcomes per sample; the tree, the intervals and the audits are the same for all.
 """
 
 from collections import Counter
@@ -157,7 +157,7 @@ def _matching(task, rows, clusters, cluster_count, embeddings, prompts) -> Score
 
 
 def _similarity(task, rows, images: int, texts: int, embeddings) -> np.ndarray:
-    """float32 [n, images, texts]. Summed along one axis, not multiplied by BLAS, whose last bit depends
+    """float32 [n, images, texts]. Summed along one axis, not by BLAS, whose last bit depends
     on a column's place: equal texts must tie exactly.
     """
     n = len(rows)
@@ -444,7 +444,7 @@ def _official(task: Task, scores: Scores) -> dict[str, Any]:
 def audit(
     task: Task, rows: Sequence[Record], model: DualEncoder, prepared: Prepared
 ) -> dict[str, Any]:
-    """What makes samples unfair or unwinnable, counted: texts cut at the context length, right answers
+    """What makes samples unfair or unwinnable, counted: texts cut at the context, right answers
     that equal a distractor as strings or once cut, and images that are missing.
     """
     found: dict[str, Any] = {"missing_images": len(prepared.missing_images)}

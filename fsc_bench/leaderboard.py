@@ -1,7 +1,7 @@
-"""Leaderboard: results to CSV and Markdown. It computes plain means and nothing else, and imports no torch.
+"""Leaderboard: results to CSV and Markdown. It computes plain means only, and imports no torch.
 
-An average with a hole in it is "-", never a mean of what happens to be there. Published numbers stand
-in a table of their own: they were computed by other software.
+An average with a hole in it is "-", never a mean of what happens to be there. Published numbers
+stand in a table of their own: they were computed by other software.
 """
 
 import csv
@@ -174,7 +174,7 @@ def relative(rows: Sequence[Row], base: str) -> list[Row]:
 
 
 def order(rows: Sequence[Row]) -> list[Row]:
-    """Best first by the mean of the four averages; rows with holes after the whole ones, by name."""
+    """Best first by the mean of the averages; rows with holes come after, by name."""
 
     def key(row: Row) -> tuple:
         found = [row.cells[name].value for name in AVERAGES if name in row.cells]
@@ -262,7 +262,7 @@ def _table(
 def write(
     out: Path, suite: str, runs: Sequence[Run], tasks: Sequence[Task], check: bool = False
 ) -> list[Path]:
-    """Writes `<suite>.csv` and `<suite>.md`; with `check` only compares. Raises GateError when stale."""
+    """Writes `<suite>.csv` and `.md`; with `check` only compares (GateError when stale)."""
     measured = [*order([measured_row(run, tasks) for run in runs]), chance_row(tasks)]
     published = published_rows(tasks) if suite != "demo" else []
     title = f"fsc_bench: {suite}"

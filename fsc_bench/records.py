@@ -1,4 +1,4 @@
-"""Records: one row a sample, read and checked from Parquet. A record says what belongs together, never a score.
+"""Records: one row a sample, checked on reading. They say what belongs together, never a score.
 
 *Image i belongs with text i; every other image or text of the row is a distractor.* That sentence
 covers one image and K texts (ARO, SugarCrepe), K images and one text (ImageCoDe), two and two
@@ -60,8 +60,9 @@ class Record:
     """One sample.
 
     cluster: the source image, the unit that the bootstrap draws.
-    stratum: where not empty, the subset's score is the plain mean over its strata (ARO's relations).
-    scored: False keeps a record in the file, counted, but out of the score (ARO's dropped relations).
+    stratum: where not empty, the subset's score is the plain mean over its strata (ARO's
+    relations). scored: False keeps a record in the file, counted, but out of the score (ARO's
+    dropped relations).
     """
 
     id: str

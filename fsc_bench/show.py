@@ -1,4 +1,4 @@
-"""Show: what a person sees on a terminal: progress, tables. It computes nothing and imports no torch."""
+"""Show: what a person sees on a terminal: progress, tables. It computes nothing; no torch."""
 
 import json
 import re
@@ -141,7 +141,7 @@ def results_table(
 def _one_model(
     model: str, results: Mapping[str, Result], tasks: Sequence[Task], title: str
 ) -> None:
-    """One model: every number with its interval, n, chance and, where there is one, the published."""
+    """One model: every number with interval, n, chance and, where there is one, the published."""
     cells = _cells(results, tasks)
     suite = _whole_suites(tasks)
     chance = chance_row(suite).cells
@@ -174,7 +174,7 @@ def _one_model(
 
 
 def subsets_table(task: Task, result: Result, model: str) -> None:
-    """Every node of a task's tree, with the published number of the same model where there is one."""
+    """Every node of a task's tree, with the same model's published number where there is one."""
     reference = task.reference.get(model, {}).get("subsets", {})
     rows = []
     for node, metrics in result.metrics.items():

@@ -1,11 +1,11 @@
 """Statistics: the averaging tree, and the cluster bootstrap carried through it. Imports no torch.
 
 The headline of a benchmark is the plain mean over the entries of its `[subsets]`; an entry that is
-itself a table is averaged first, by `within`: "subsets" averages its entries equally, "samples" pools
-their samples. This reproduces every published headline from published subset scores.
+itself a table is averaged first, by `within`: "subsets" averages its entries equally, "samples"
+pools their samples. This reproduces every published headline from published subset scores.
 
-Intervals resample source images (clusters), not samples: SugarCrepe asks 7,511 questions about 1,560
-images, and the questions about one image rise and fall together.
+Intervals resample source images (clusters), not samples: SugarCrepe asks 7,511 questions about
+1,560 images, and the questions about one image rise and fall together.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ def tree_mean(
 
 
 def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.ndarray]:
-    """How often each cluster is drawn in each bootstrap replicate: float64 [part, clusters], in parts."""
+    """How often each cluster is drawn in each replicate: float64 [part, clusters], in parts."""
     rng = np.random.default_rng(SEED)
     part = max(1, min(replicates, 8_000_000 // max(clusters, 1)))
     for begin in range(0, replicates, part):
@@ -69,8 +69,8 @@ def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.
 class Means:
     """Means of one outcome over cells (subset, stratum), ready to be resampled.
 
-    hits: [n] numbers; subsets, strata, clusters: [n] strings. A subset with strata is the plain mean
-    over them.
+    hits: [n] numbers; subsets, strata, clusters: [n] strings. A subset with strata is the plain
+    mean over them.
     """
 
     def __init__(
@@ -118,7 +118,8 @@ def bootstrap(
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """{node: {metric: (value, low, high)}} for every node of the tree and "headline".
 
-    measures: metric -> object with `leaves(weights)` as `Means` has. All metrics see the same draws.
+    measures: metric -> object with `leaves(weights)` as `Means` has. All metrics see the same
+    draws.
     """
     point = {
         name: tree_mean(tree, *scalar_leaves(measure.leaves()), within)
@@ -151,8 +152,8 @@ def scalar_leaves(
 def interval(value: float, sample: np.ndarray, clusters: int) -> tuple[float, float]:
     """95% percentile interval of bootstrap replicates, in percent.
 
-    Where every replicate is alike (all right, all wrong, one cluster) resampling says "certain", which
-    a finite test cannot be: then it is Wilson's interval for that many clusters.
+    Where every replicate is alike (all right, all wrong, one cluster) resampling says "certain",
+    which a finite test cannot be: then it is Wilson's interval for that many clusters.
     """
     sample = sample[~np.isnan(sample)]
     if np.isnan(value):

@@ -1,7 +1,8 @@
 """Tasks: what a benchmark is, as facts read from one TOML file.
 
-A task never says how to compute anything: its `kind` picks one of the three scorings of evaluate.py.
-tasks/README.md explains every key; the reader here refuses what that page does not explain.
+A task never says how to compute anything: its `kind` picks one of the three scorings of
+evaluate.py. tasks/README.md explains every key; the reader here refuses what that page does not
+explain.
 """
 
 import hashlib
@@ -132,7 +133,9 @@ def catalogue() -> dict[str, Task]:
         tasks.setdefault(file.stem, read_task(file))
     # Demo and foreign tasks stand by group too; the shelves of the suite already do.
     suites = list(dict.fromkeys(task.suite for task in tasks.values()))
-    order = sorted(tasks.values(), key=lambda task: (suites.index(task.suite), GROUPS.index(task.group)))
+    order = sorted(
+        tasks.values(), key=lambda task: (suites.index(task.suite), GROUPS.index(task.group))
+    )
     return {task.name: task for task in order}
 
 
@@ -382,7 +385,7 @@ def _prompts(path: Path, raw: Mapping) -> dict[str, Prompts]:
 
 
 def _reference(path: Path, raw: Mapping) -> dict[str, Mapping[str, Any]]:
-    """`{model: {metric: percent, where: source, subsets: {subset: percent or {metric: percent}}}}`."""
+    """`{model: {metric: percent, where: source, subsets: {subset: percent or by metric}}}`."""
     nodes = dict(walk(raw["subsets"]))
     metrics = KINDS[raw["kind"]]
     for model, row in raw.get("reference", {}).items():

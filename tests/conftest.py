@@ -1,4 +1,4 @@
-"""What tests share: a small benchmark in SugarCrepe's own raw format, and the real annotation files."""
+"""What tests share: a small benchmark in SugarCrepe's raw format, and the real annotations."""
 
 import json
 import os

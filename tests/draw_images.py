@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 
 def draw(path: Path, size: tuple[int, int] = (96, 72)) -> None:
-    """A picture of its own for each file name: two colours and a few shapes, from the name's hash."""
+    """A picture of its own for each file name: a few shapes, from the name's hash."""
     digest = hashlib.sha256(path.name.encode()).digest()
     picture = Image.new("RGB", size, tuple(digest[:3]))
     pen = ImageDraw.Draw(picture)

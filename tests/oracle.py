@@ -1,4 +1,4 @@
-"""Adapters that know a task's answers: what the readers, metrics and tables must turn into 100 or 0."""
+"""Adapters that know a task's answers: readers, metrics and tables must make 100 or 0 of them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from fsc_bench.plan import class_prompts
 
 
 class Oracle:
-    """Says what the records say: a text points at the images it belongs with and away from the others.
+    """Says what the records say: a text points at its own images and away from the others.
 
     Every different picture (or class) is an axis. `sign` -1 makes the opposite of an oracle.
     """

@@ -14,6 +14,8 @@ import sys
 import tarfile
 import threading
 import time
+import urllib.error
+import urllib.request
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -23,7 +25,7 @@ from draw_images import draw
 
 from fsc_bench.data import download, sources
 from fsc_bench.data.get import get, status, verify
-from fsc_bench.data.images import Images, write_link
+from fsc_bench.data.images import Images, raw_folder, read_links, write_link
 from fsc_bench.data.prepare import prepare
 from fsc_bench.data.sources import check_name, choose, read_source
 from fsc_bench.errors import DataError, UsageError
@@ -227,6 +229,22 @@ def test_a_server_that_stays_busy_is_given_up(server, tmp_path):
     assert outcome.state == "missing" and not outcome.ok
     assert "answers 503" in outcome.message
     assert len(server.requests) == download.RETRIES + 1
+
+
+def test_without_a_network_each_server_is_tried_once_and_soon_given_up(tmp_path, monkeypatch):
+    tried = []
+
+    def nowhere(request, timeout):
+        tried.append(request.full_url)
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", nowhere)
+    task = task_of(tmp_path, *(f'url = "http://nowhere/{number}.json"' for number in range(60)))
+
+    outcome = only(get([task], tmp_path / "d"))
+
+    assert outcome.message.count("cannot be reached (Name or service not known)") == 60
+    assert len(tried) <= 4 * (download.RETRIES_UNREACHABLE + 1)  # four at a time
 
 
 def test_a_server_that_always_breaks_off_at_the_same_place_is_given_up(server, tmp_path):
@@ -443,18 +461,43 @@ def test_two_processes_fetch_one_file_once(server, tmp_path):
     assert len(server.requests) == 1
 
 
-def test_ctrl_c_stops_the_threads_and_keeps_what_came(server, tmp_path):
+def test_ctrl_c_stops_every_download_and_keeps_what_came(server, tmp_path):
     urls = [serve(server, f"/{name}.bin", behaviour=lambda asked: "slow") for name in "abcdef"]
-    task = task_of(tmp_path, *(f'url = "{url}"' for url in urls))
+    task, data = task_of(tmp_path, *(f'url = "{url}"' for url in urls)), tmp_path / "d"
+    with child(task, data) as process:
+        while server.bytes < 1_000_000:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
 
-    def interrupt(what, done, total):
-        raise KeyboardInterrupt
+    assert process.returncode != 0
+    assert server.bytes < 6_000_000  # of 18 MB
+    assert len(visible(data)) == 4  # as many as come at once
+    assert all(name.endswith(".part") for name in visible(data))
 
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        get([task], tmp_path / "d", progress=interrupt)
-    assert time.monotonic() - started < 3
-    assert all(name.endswith(".part") for name in visible(tmp_path / "d"))
+
+def test_a_whole_part_is_put_in_place_without_asking_again(server, tmp_path):
+    url = serve(server)
+    folder = tmp_path / "d/raw/fetched"
+    folder.mkdir(parents=True)
+    (folder / "a.bin.part").write_bytes(CONTENT)
+    known = {"url": url, "etag": '"1"', "total": len(CONTENT)}
+    (folder / ".a.bin.part.json").write_text(json.dumps(known))
+
+    assert only(get([task_of(tmp_path, f'url = "{url}"')], tmp_path / "d")).ok
+    assert server.requests == []
+    assert visible(folder) == ["a.bin"]
+
+
+def test_the_next_try_fetches_only_what_failed(server, tmp_path):
+    urls = [serve(server, "/a.bin"), f"{server.url}/b.bin"]
+    task, data = task_of(tmp_path, *(f'url = "{url}"' for url in urls)), tmp_path / "d"
+    assert only(get([task], data)).fetched == len(CONTENT)
+    serve(server, "/b.bin", b"late")
+    server.requests.clear()
+
+    assert only(get([task], data)).fetched == 4
+    assert [path for path, _ in server.requests] == ["/b.bin"]
 
 
 def test_several_files_come_at_the_same_time(server, tmp_path):
@@ -633,6 +676,8 @@ def test_a_name_that_is_a_task_and_an_image_source(server, tmp_path, own_sources
     ]
     assert visible(tmp_path / "d/raw") == ["flickr30k/flickr30k_test.json"]
     assert visible(pictures) == ["1.jpg"]
+    folder = raw_folder(tmp_path / "d", "flickr30k", read_links(tmp_path / "d"))
+    assert (folder / "flickr30k_test.json").exists()
     assert Images(tmp_path / "d").content("flickr30k", ImageRef("flickr30k", "1.jpg")) == b"one"
 
 
@@ -756,6 +801,16 @@ def test_a_hub_source_is_fetched_by_its_commit(monkeypatch, tmp_path):
     count = len(hub.asked)
     assert only(get([task], data)).fetched == 0
     assert len(hub.asked) == count
+
+
+def test_a_hostile_archive_from_the_hub_is_refused_and_not_kept(monkeypatch, tmp_path):
+    hub = Hub(monkeypatch, {"a.zip": zip_bytes({"../evil": b"x"})})
+    table = f'hf = "org/name", revision = "{hub.commit}", files = ["a.zip"]'
+
+    outcome = only(get([task_of(tmp_path, table)], tmp_path / "d"))
+
+    assert "its member '../evil' leads out of its folder. It was not kept." in outcome.message
+    assert visible(tmp_path / "d") == []
 
 
 def test_a_hub_source_without_a_revision_is_refused(monkeypatch, tmp_path):

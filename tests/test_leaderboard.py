@@ -1,4 +1,4 @@
-"""Leaderboard: holes, averages, chance, published rows, staleness. Results are written by hand here."""
+"""Leaderboard: holes, averages, chance, published rows, staleness, on hand-made results."""
 
 import csv
 import io
@@ -75,7 +75,10 @@ def test_20_of_21_is_a_hole_not_a_mean_of_what_is_there():
 
 
 def test_a_partial_result_is_shown_marked_and_enters_no_average():
-    results = [result(task, flags=("limited to 5 records a subset",) if task.name == "aro" else ()) for task in FSC]
+    results = [
+        result(task, flags=("limited to 5 records a subset",) if task.name == "aro" else ())
+        for task in FSC
+    ]
     row = measured_row(run_of(results), FSC)
 
     assert "Comp" not in row.cells

@@ -1,4 +1,4 @@
-"""Matching, against tables one can check by eye and a brute-force reading of Winoground's definition."""
+"""Matching, by eye and against a brute-force reading of Winoground's definition."""
 
 import numpy as np
 import pytest

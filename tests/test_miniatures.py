@@ -1,7 +1,7 @@
-"""Every demo task, through the door a user's data comes in by: official raw format, reader, metric, table.
+"""Every demo task, through the door a user's data comes in by: raw format, reader, metric.
 
-An adapter that knows the answers scores 100, its opposite 0, one that knows nothing the declared chance;
-and where the right answer stands among its distractors changes nothing.
+An adapter that knows the answers scores 100, its opposite 0, one that knows nothing the declared
+chance; and where the right answer stands among its distractors changes nothing.
 """
 
 import random
@@ -69,7 +69,9 @@ def test_oracle_100_opposite_0_chance_as_declared(task, world, tmp_path):
             luck, _ = score(prepared, model, images, tmp_path)
             low, high = luck.metrics[ROOT][metric]["ci"]
             covered += low <= task.chance[metric] <= high
-            assert luck.metrics[ROOT][metric]["chance"] == pytest.approx(task.chance[metric], abs=0.01)
+            assert luck.metrics[ROOT][metric]["chance"] == pytest.approx(
+                task.chance[metric], abs=0.01
+            )
         assert covered >= 2, metric
 
 
@@ -154,4 +156,6 @@ def test_declared_chance_of_classification(task):
     elif metric == "roc_auc":
         assert task.chance[metric] == 50.0
     else:
-        assert metric == "map11"  # its expectation under random scores is worked out in the task file
+        assert (
+            metric == "map11"
+        )  # its expectation under random scores is worked out in the task file

@@ -109,7 +109,9 @@ def test_identity_says_what_moves_pixels_and_tokens(small):
 
 
 @pytest.mark.parametrize("wrap", ["bare", "state_dict", "module", "safetensors"])
-def test_a_local_checkpoint_gives_the_same_model_however_it_is_wrapped(small, tiny_clip, tmp_path, wrap):
+def test_a_local_checkpoint_gives_the_same_model_however_it_is_wrapped(
+    small, tiny_clip, tmp_path, wrap
+):
     state = small.model.state_dict()
     file = tmp_path / ("model.safetensors" if wrap == "safetensors" else "model.pt")
     if wrap == "safetensors":

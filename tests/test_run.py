@@ -38,7 +38,8 @@ class Encoder:
     def encode_texts(self, texts):
         with open(ENCODED, "a") as log:
             log.write(f"texts {{len(texts)}}\\n")
-        return np.array([[self.sign if t.startswith("a ") else -self.sign, 0] for t in texts], np.float32)
+        return np.array([[self.sign if t.startswith("a ") else -self.sign, 0] for t in texts],
+        np.float32)
 
 model = Encoder()
 """

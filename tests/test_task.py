@@ -80,5 +80,5 @@ def test_select_takes_names_groups_suites_and_globs():
     assert {task.suite for task in select(["demo"])} == {"demo"}
     assert "sugarcrepe" in [task.name for task in select(["sugar*"])]
     assert "mnist" not in [task.name for task in select(["fsc"], ["mnist"])]
-    with pytest.raises(UsageError, match="no task called 'winogrund'. Did you mean 'winoground'"):
+    with pytest.raises(UsageError, match=r"no task called 'winogrund'\. Did you mean 'winoground'"):
         select(["winogrund"])

@@ -21,6 +21,7 @@ import ssl
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -47,8 +48,9 @@ from fsc_bench.errors import DataError
 
 Progress = Callable[[str, int, int | None], Any]  # (what, bytes so far, bytes in all if known)
 
-TIMEOUT = 60.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 6  # in a row without a new byte
+RETRIES_UNREACHABLE = 2  # where no connection comes about: mostly there is no network
 PAUSE = 1.0  # seconds before the first retry; doubles each time
 LONGEST_PAUSE = 60.0
 SPARE = 100_000_000  # bytes that are left free on the disk
@@ -63,9 +65,11 @@ class Stopped(Exception):
 class _Again(Exception):
     """Worth another try, after so many seconds if the server says so."""
 
-    def __init__(self, why: str, after: float | None = None):
+    def __init__(self, why: str, after: float | None = None, unreachable: bool = False):
         super().__init__(why)
         self.after = after
+        self.retries = RETRIES_UNREACHABLE if unreachable else RETRIES
+        self.unreachable = unreachable
 
 
 class Session:
@@ -77,6 +81,7 @@ class Session:
         self.stop = threading.Event()
         self.claims: dict[Path, int] = {}  # bytes still to come
         self.told: dict[str, float] = {}
+        self.unreachable: dict[str, str] = {}  # server -> why; nobody tries it again
 
     def check(self) -> None:
         if self.stop.is_set():
@@ -360,7 +365,9 @@ def _receive(item: Item, session: Session) -> tuple[int, str]:
             if kept > most:
                 most, failures = kept, 0
             failures += 1
-            if failures > RETRIES:
+            if failures > error.retries:
+                if error.unreachable:
+                    session.unreachable[urllib.parse.urlsplit(item.url).netloc] = str(error)
                 have = f" {readable(kept)} are kept; the same command goes on." if kept else ""
                 raise DataError(f"{item.owner}: {item.url}: {error}.{have}") from None
             pause = PAUSE * 2 ** (failures - 1) * random.uniform(0.75, 1.25)
@@ -371,6 +378,8 @@ def _receive(item: Item, session: Session) -> tuple[int, str]:
 def _attempt(item: Item, session: Session) -> None:
     """One connection. Returns when `item.part` is whole; raises _Again when that is worth a try."""
     session.check()
+    if why := session.unreachable.get(urllib.parse.urlsplit(item.url).netloc):
+        raise DataError(f"{item.owner}: {item.url}: {why}.")
     kept, known = _what_is_kept(item)
     if kept and kept == known.get("total"):
         return
@@ -393,7 +402,7 @@ def _attempt(item: Item, session: Session) -> None:
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise DataError(f"{item.owner}: {item.url}: {error.reason}.") from None
-        raise _Again(f"cannot be reached ({error.reason})") from None
+        raise _Again(f"cannot be reached ({error.reason})", unreachable=True) from None
     except (OSError, http.client.HTTPException) as error:
         raise _Again(f"cannot be reached ({str(error) or type(error).__name__})") from None
     with response:
@@ -557,7 +566,11 @@ def _fetch_hub(item: Item, session: Session) -> dict[str, Any]:
         raise DataError(f"{item.owner}: {item.hf}: {reason}") from None
     for name in names:
         if name.endswith(PLAIN):
-            check_archive(item.path / name)
+            try:
+                check_archive(item.path / name)
+            except DataError as error:
+                (item.path / name).unlink()
+                raise DataError(f"{item.owner}: {item.hf}: {error} It was not kept.") from None
     marker = _finish(item, list(dict.fromkeys(names)), None)
     if item.sha256 and marker["sha256"] != item.sha256:
         item.hidden("done.json").unlink()

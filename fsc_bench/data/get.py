@@ -178,7 +178,7 @@ def _message(
         lines.append(f"{owner.name}: linked to {owner.folder}, which is gone. `{link}` mends it.")
     elif owner.demo:
         lines.append(f"{owner.name}: a demo task: `fsc-bench run --demo` draws it.")
-    elif offline and state in ("missing", "partial"):
+    elif offline:
         lines.append(
             f"{owner.name}: not all there ({_path(owner)}), and --offline. `{again}` without it "
             f"fetches the rest; `{link}` names a copy of yours."

@@ -179,8 +179,8 @@ class Images:
     def _absent(self, task_name: str, ref: ImageRef, path: Path) -> str:
         name = task_name if ref.source == OWN else ref.source
         return (
-            f"{task_name}: the image {path} is missing. `fsc-bench data get {name}` fetches what can "
-            f"be had, `fsc-bench data link {name} PATH` says where you have it."
+            f"{task_name}: the image {path} is missing. `fsc-bench data get {name}` "
+            f"fetches what can be had, `fsc-bench data link {name} PATH` says where you have it."
         )
 
     def open(self, task_name: str, ref: ImageRef) -> Image.Image:

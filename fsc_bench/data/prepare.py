@@ -1,4 +1,4 @@
-"""Prepare: from a task's raw files to `prepared/<task>.parquet`, once, checked against its promises.
+"""Prepare: raw files to `prepared/<task>.parquet`, once, checked against the task's promises.
 
 Prepared records know the files that they came from (size and time) and the task facts that shaped
 them; when either changes they are made anew.
@@ -158,7 +158,7 @@ def _with_coverage(
 
 
 def source_differences(task: Task, data: Path) -> list[str]:
-    """What the task file says of the sources that were fetched: how they are not the published ones."""
+    """How the sources that were fetched are not the published ones, as the task file says."""
     from fsc_bench.data.download import finished
     from fsc_bench.data.items import owners
 

@@ -1,4 +1,4 @@
-"""Raw: a task's own raw folder as readers see it. It finds and parses files and words the complaints.
+"""Raw: a task's own raw folder as readers see it: it finds and parses, and words complaints.
 
 Every file that is read is remembered with its size and time, so that prepared records know when
 they are stale.

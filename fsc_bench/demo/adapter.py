@@ -3,7 +3,8 @@
 `demo:pretrained` and its like are tiny models of the demo world; they know nothing else.
 """
 
-from fsc_bench.demo.model import WEIGHTS, load as load_weights
+from fsc_bench.demo.model import WEIGHTS
+from fsc_bench.demo.model import load as load_weights
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.models import Identity, pick_device
 from fsc_bench.models.open_clip import (
@@ -26,7 +27,9 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
         hint = near_miss(checkpoint, names()) or f" There are: {', '.join(names())}."
         raise UsageError(f"model 'demo:{checkpoint}': no such model is shipped.{hint}")
     model, preprocess, tokenizer = load_weights(WEIGHTS / f"{checkpoint}.safetensors")
-    model.visual.output_tokens = False  # patch tokens are for training; here the pooled vector is all
+    model.visual.output_tokens = (
+        False  # patch tokens are for training; here the pooled vector is all
+    )
     identity = Identity(
         weights=state_digest(model),
         architecture="open_clip CLIP of the demo world",

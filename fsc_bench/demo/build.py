@@ -1,7 +1,7 @@
 """Build: the demo suite's raw files, drawn once into the data folder, in the official raw formats.
 
-A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the writer of raw.py that makes it. From
-there on the demo is an ordinary benchmark: the same readers, checks, metrics and tables.
+A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the writer of raw.py that makes it.
+From there on the demo is an ordinary benchmark: the same readers, checks, metrics and tables.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def build(data: Path, say: Callable[[str], Any] = lambda line: None) -> None:
 def _recipe(task: Task) -> str:
     recipes = [source["demo"] for source in task.data.sources if "demo" in source]
     if len(recipes) != 1:
-        raise DataError(f"{task.path}: a demo task has one source {{ demo = \"...\" }}.")
+        raise DataError(f'{task.path}: a demo task has one source {{ demo = "..." }}.')
     return recipes[0]
 
 

@@ -1,4 +1,4 @@
-"""Matching: does the right answer beat every distractor? Winoground's text, image and group, for any shape."""
+"""Matching: does the right answer beat every distractor? Text, image and group, any shape."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ import numpy as np
 class Outcomes:
     """What came out of n records of one shape.
 
-    hits:  metric -> bool [n]; `text`: every image chose its text; `image`: every text chose its image;
+    hits:  metric -> bool [n]; `text`: every image chose its text; `image`: every text chose its
+    image;
            `group`: both; `accuracy`: every choice that the shape has came out right.
     lenient: the same with a tie counted as a hit, as scorers by argmax with the answer first do.
     ties:  bool [n], a right answer that equals its best distractor exactly.
@@ -23,9 +24,10 @@ class Outcomes:
 def outcomes(similarity: np.ndarray) -> Outcomes:
     """Outcomes of records with the same shape.
 
-    similarity: float [n, images, texts]; image i belongs with text i. One image and K texts, K images
-    and one text, or K and K. A hit is strict: a tie or NaN is a miss, as in Winoground's own scoring
-    (Thrush et al. 2022, section 4); a model that scores everything alike has matched nothing.
+    similarity: float [n, images, texts]; image i belongs with text i. One image and K texts, K
+    images and one text, or K and K. A hit is strict: a tie or NaN is a miss, as in Winoground's own
+    scoring (Thrush et al. 2022, section 4); a model that scores everything alike has matched
+    nothing.
     """
     n, images, texts = similarity.shape
     choices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
@@ -51,7 +53,7 @@ def outcomes(similarity: np.ndarray) -> Outcomes:
 
 
 def _choice(row: np.ndarray, answer: int) -> tuple[np.ndarray, np.ndarray]:
-    """(similarity of the answer, best of the distractors), each [n]. NaN stays NaN: it beats nothing."""
+    """(similarity of the answer, best of the distractors), each [n]; NaN stays NaN."""
     return row[:, answer], np.delete(row, answer, axis=1).max(axis=1)
 
 
@@ -65,8 +67,8 @@ def _all(n: int, parts: list[np.ndarray]) -> np.ndarray:
 def chance(images: int, texts: int) -> dict[str, float]:
     """Percent that continuous random similarities reach on a shape.
 
-    K and K: every image its text, (1/K)^K; for two and two both together 1/6 (of the 24 orders of four
-    similarities, 4 put both right ones above both wrong ones).
+    K and K: every image its text, (1/K)^K; for two and two both together 1/6 (of the 24 orders of
+    four similarities, 4 put both right ones above both wrong ones).
     """
     if texts == 1 or images == 1:
         percent = 100 / max(images, texts)

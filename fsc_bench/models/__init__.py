@@ -1,8 +1,8 @@
-"""Models: one file a family, and the file's name is the family's. `family:checkpoint` names a model.
+"""Models: one file a family, named as the family. `family:checkpoint` names a model.
 
 A family is a module with `load(checkpoint, device, precision) -> DualEncoder`; other packages add
-families with the entry-point group `fsc_bench.models`. A model is known by its `Identity`, not by its
-name: what its weights, activation, preprocessing, tokenizer and precision are.
+families with the entry-point group `fsc_bench.models`. A model is known by its `Identity`, not by
+its name: what its weights, activation, preprocessing, tokenizer and precision are.
 """
 
 import hashlib
@@ -41,10 +41,11 @@ class DualEncoder(Protocol):
     """Images and texts to unit vectors of one space.
 
     preprocess: PIL RGB image -> tensor or array, all of one shape, stacked by the caller.
-    encode_images: [n, ...] as preprocess made them -> [n, d]; encode_texts: n strings -> [n, d]; both
-    unit length, float32, tensors or arrays.
+    encode_images: [n, ...] as preprocess made them -> [n, d]; encode_texts: n strings -> [n, d];
+    both unit length, float32, tensors or arrays.
     `tokenize(texts) -> (ids [n, context] , truncated [n] bool)` is optional: with it, truncated
-    captions and captions that become equal are counted. `notes` (optional): lines to show and record.
+    captions and captions that become equal are counted. `notes` (optional): lines to show and
+    record.
     """
 
     identity: Identity
@@ -72,9 +73,7 @@ def describe() -> dict[str, str]:
     import ast
     from importlib.util import find_spec
 
-    modules = {
-        point.name: point.module for point in entry_points(group="fsc_bench.models")
-    } | {
+    modules = {point.name: point.module for point in entry_points(group="fsc_bench.models")} | {
         module.name: f"{__name__}.{module.name}"
         for module in pkgutil.iter_modules(__path__)
         if not module.name.startswith("_")
@@ -93,7 +92,8 @@ def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> Dual
     known = families()
     if not colon or not checkpoint:
         raise UsageError(
-            f"model {spec!r}: write FAMILY:CHECKPOINT, such as open_clip:ViT-B-32-quickgelu/openai. "
+            f"model {spec!r}: write FAMILY:CHECKPOINT, "
+            "such as open_clip:ViT-B-32-quickgelu/openai. "
             f"Families: {', '.join(sorted(known))}."
         )
     if family not in known:

@@ -1,8 +1,8 @@
 """Your own adapter: `py:FILE.py:ATTRIBUTE`. The file is executed, because you named it.
 
 The attribute is a function `(device, precision) -> DualEncoder`, or the encoder itself. An encoder
-without an identity is known by the sha256 of the file and of nothing else: give it one (say, a hash of
-its weights) when what it computes depends on more.
+without an identity is known by the sha256 of the file and of nothing else: give it one (say, a hash
+of its weights) when what it computes depends on more.
 """
 
 import hashlib

@@ -3,10 +3,11 @@
 A container module has `SUFFIXES` and a class `Container(path)` with
 
     names() -> Collection[str]                  members, in the file's order
-    read(member) -> bytes | numpy.ndarray       encoded bytes, or decoded pixels [height, width(, 3)]
+    read(member) -> bytes | numpy.ndarray       encoded bytes, or decoded pixels [height, width(,
+    3)]
 
-`read` may be called from many threads at once. It raises KeyError for a member that is not there, and
-OSError or ValueError for a damaged file.
+`read` may be called from many threads at once. It raises KeyError for a member that is not there,
+and OSError or ValueError for a damaged file.
 """
 
 import importlib
@@ -26,7 +27,7 @@ def _modules() -> dict[str, ModuleType]:
 
 
 def container_module(path: Path) -> ModuleType | None:
-    """The module that reads files named like `path` (`x.zip`, `x.parquet`, `x-ubyte.gz`), if any."""
+    """The module that reads files named like `path` (`x.zip`, `x-ubyte.gz`), if any."""
     for suffix, module in _modules().items():
         if path.name.endswith(suffix):
             return module

@@ -1,4 +1,4 @@
-"""IDX image files (MNIST): member = the image's number. Pixels come out as [rows, columns] uint8."""
+"""IDX image files (MNIST): member = the image's number; pixels are uint8 [rows, columns]."""
 
 import gzip
 import struct

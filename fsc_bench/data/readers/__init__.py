@@ -4,9 +4,9 @@ A reader is a module with
 
     def read(task: Task, raw: Raw) -> Iterator[Record]
 
-and, where a reader has settings, `OPTIONS`, a dict from option to default value. It yields records in
-the raw file's order, keeps texts as they are, and reports damage through `raw.fail(file, record, why)`.
-It never opens an image: it says where one is.
+and, where a reader has settings, `OPTIONS`, a dict from option to default value. It yields records
+in the raw file's order, keeps texts as they are, and reports damage through `raw.fail(file, record,
+why)`. It never opens an image: it says where one is.
 """
 
 import importlib
