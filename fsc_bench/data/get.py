@@ -166,10 +166,10 @@ def _message(
     owner: Owner, state: str, data: Path, offline: bool, problems: list[str], notes: list[str]
 ) -> str:
     """What to tell of an owner: complaints, then the steps, then the command that goes on."""
-    lines = [
-        *problems,
-        *(f"{owner.name}: {note}." for note in notes),
-    ]
+    lines = problems[:3]
+    if len(problems) > 3:
+        lines.append(f"{owner.name}: and {len(problems) - 3} more.")
+    lines += [f"{owner.name}: {note}." for note in notes]
     if state in USABLE:
         return "\n".join(lines)
     again = _command(data, "get", owner.name)
