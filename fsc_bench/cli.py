@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fsc_bench import __version__, cli_data, cli_training
+from fsc_bench import __version__, cli_cache, cli_data, cli_training
 from fsc_bench.errors import FscBenchError, UsageError
 
 
@@ -387,3 +387,4 @@ def _words(values: list[str] | None) -> list[str]:
 
 cli_data.add_commands(app)
 cli_training.add_commands(app)
+cli_cache.add_commands(app)

@@ -1,4 +1,5 @@
-"""Every open_clip model: pretrained tags, Hub repositories, local checkpoints, seeded random weights.
+"""Every open_clip model: pretrained tags, Hub repositories, local checkpoints, seeded random
+weights.
 
     ViT-B-32-quickgelu/openai          a tag of open_clip's own list
     hf-hub:org/name                    a repository with open_clip's config and weights
@@ -6,14 +7,16 @@
     ViT-B-32/random?seed=0             an explicit random initialisation
 
 `ViT-B-32` with the tag `openai` builds GELU in open_clip 3.3.0, although those weights were trained
-with QuickGELU; it only warns, and 4 to 12 points are lost (open_clip issue #1109). The activation that
-the tag declares is forced here, said, and recorded.
+with QuickGELU; it only warns, and 4 to 12 points are lost (open_clip issue #1109). The activation
+that the tag declares is forced here, said, and recorded.
 """
 
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +25,23 @@ import open_clip
 import PIL
 import torch
 import torchvision
+from PIL import Image
 
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.models import Identity, pick_device, split_options
+from fsc_bench.models import Identity, _pixels, _towers, pick_device, split_options
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OpenClip:
-    """An open_clip model as a DualEncoder."""
+    """An open_clip model as a DualEncoder.
+
+    What the engine (encode.py) may use of it: `fixed_shapes`, `pixels`, `token_ids`,
+    `encode_tokens`. Its shortcuts are tried against the model's own forward when first needed; see
+    _towers.py.
+    """
+
+    fixed_shapes = True  # rows of one batch shape do not depend on one another: see encode.py
 
     def __init__(self, model, preprocess, tokenizer, identity: Identity, device: str, notes=()):
         self.model = model.eval()
@@ -40,22 +51,71 @@ class OpenClip:
         self.device = device
         self.dtype = DTYPES[identity.precision]
         self.notes = tuple(notes)
+        # cuDNN would round the patch embedding to TF32; published numbers are float32.
+        torch.backends.cudnn.allow_tf32 = False
 
     # no_grad, not inference_mode: on CPU, bf16 under inference_mode takes a six times slower path.
     @torch.no_grad()
-    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.model.encode_image(images.to(self.device, self.dtype))
-        return torch.nn.functional.normalize(features.float(), dim=-1)
+    def encode_images(self, images: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Unit vectors of what `preprocess` gave, or of uint8 [n, h, w, 3] from `pixels.load`."""
+        if isinstance(images, np.ndarray):
+            images = self.pixels.finish(images)
+        forward = self._class_token_only or self.model.encode_image
+        return _towers.unit(_towers.first(forward(images.to(self.device, self.dtype))))
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         features = self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
-        return torch.nn.functional.normalize(features.float(), dim=-1)
+        return _towers.unit(_towers.first(features))
+
+    @torch.no_grad()
+    def encode_tokens(self, ids: np.ndarray) -> torch.Tensor:
+        """Unit vectors of ids [n, length], cut where `token_ids` said they may be."""
+        forward = self._trimmed or self.model.encode_text
+        return _towers.unit(_towers.first(forward(torch.from_numpy(ids).to(self.device))))
+
+    def token_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(ids [n, context], tokens needed [n]): the whole context where padding is read."""
+        ids = self.tokenizer(list(texts)).numpy()
+        if self._trimmed is None:
+            return ids, np.full(len(ids), ids.shape[1])
+        return ids, _towers.lengths(ids, self._pad)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [n, context], and whether a text filled the context (so that it may be cut)."""
         ids = self.tokenizer(list(texts)).numpy()
         return ids, ids[:, -1] != ids.min()
+
+    @cached_property
+    def pixels(self) -> _pixels.Pixels | None:
+        return _pixels.split(self.preprocess, self.device)
+
+    @cached_property
+    def _pad(self) -> int:
+        return _towers.pad_of(self.tokenizer)
+
+    @cached_property
+    def _trimmed(self) -> _towers.Forward | None:
+        with self._in_float32():
+            return _towers.exact_trim(self.model, self.tokenizer, self.device)
+
+    @cached_property
+    def _class_token_only(self) -> _towers.Forward | None:
+        shape = self.preprocess(Image.new("RGB", (64, 64))).shape
+        with self._in_float32():
+            return _towers.exact_class_token(self.model, shape, self.device)
+
+    @contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        """Shortcuts are judged without rounding: float32 holds bf16 and fp16 weights exactly."""
+        if self.dtype is torch.float32:
+            yield
+            return
+        self.model.float()
+        try:
+            yield
+        finally:
+            self.model.to(self.dtype)
 
 
 def load(checkpoint: str, device: str, precision: str) -> OpenClip:

@@ -7,7 +7,6 @@ Parameter names are those of the released checkpoints. `merge_reference_lora` ne
 """
 
 import math
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fsc_bench.errors import FscBenchError
+from fsc_bench.models._lora_merge import is_factor
+from fsc_bench.models._lora_merge import merge_reference_lora as merge_reference_lora
 
 Init = Literal["zero", "reference"]
 
@@ -90,49 +91,12 @@ def merge_lora(model: nn.Module) -> nn.Module:
 
 def lora_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The factors alone, under the released checkpoints' names; load with `strict=False`."""
-    return {key: value for key, value in model.state_dict().items() if _is_factor(key)}
+    return {key: value for key, value in model.state_dict().items() if is_factor(key)}
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters an optimiser gets, by name."""
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
-
-
-def merge_reference_lora(state_dict: Mapping[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
-    """A state dict with LoRA factors (FSC-CLIP's, TSVLC's or ours) as one of plain weights.
-
-    Strips DDP's `module.` prefix, adds (alpha / rank) B A to each weight (in float32, for half
-    precision too) and drops the factors; the result loads with `strict=True`. Without factors it
-    returns the same tensors. Raises FscBenchError for a factor without its partner or its weight.
-    """
-    state = {key.removeprefix("module."): value for key, value in state_dict.items()}
-    merged = {key: value for key, value in state.items() if not _is_factor(key)}
-    for key, value in state.items():
-        if not _is_factor(key):
-            continue
-        partner = key[:-1] + ("B" if key.endswith("A") else "A")
-        # `mlp.c_fc.lora_A` belongs to `mlp.c_fc.weight`, `attn.in_proj_weight_lora_A` to
-        # `attn.in_proj_weight`.
-        stem = key[: -len("lora_A")]
-        target = stem + "weight" if stem.endswith(".") else stem.removesuffix("_")
-        for needed in (partner, target):
-            if needed not in state:
-                raise FscBenchError(f"the checkpoint has {key} but no {needed}: it is not whole.")
-        if key.endswith("A"):
-            merged[target] = _merge(merged[target], value, state[partner], alpha)
-    return merged
-
-
-def _merge(weight: Tensor, factor_a: Tensor, factor_b: Tensor, alpha: float) -> Tensor:
-    # A convolution's factors are rank * kernel wide, so that B A has the kernel's many numbers.
-    rank = factor_a.shape[0] // (weight.shape[-1] if weight.ndim == 4 else 1)
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    delta = factor_b.to(exact) @ factor_a.to(exact)
-    return (weight.to(exact) + (alpha / rank) * delta.view(weight.shape)).to(weight.dtype)
-
-
-def _is_factor(key: str) -> bool:
-    return key.endswith(("lora_A", "lora_B"))
 
 
 # --- Layers -------------------------------------------------------------------------------------

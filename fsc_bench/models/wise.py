@@ -1,0 +1,56 @@
+"""WiSE-FT (arXiv 2109.01903): `wise:A+B?alpha=0.5` is (1 - alpha) A + alpha B, weight by weight.
+
+alpha = 0 is A, 1 is B. It is linear in the weights for LoRA runs too, which are loaded merged; the
+paper's code scales both factors by alpha, so that its alpha is the square root of this one.
+"""
+
+import torch
+
+from fsc_bench.errors import UsageError
+from fsc_bench.models import families, load_model, pick_device
+from fsc_bench.models.open_clip import OpenClip
+from fsc_bench.models.run import in_precision, with_weights
+
+
+def load(checkpoint: str, device: str, precision: str) -> OpenClip:
+    first, second, alpha = read_spec(checkpoint)
+    device = pick_device(device)
+    start = load_model(first, device, "fp32")
+    end = load_model(second, device, "fp32")
+    for adapter, spec in ((start, first), (end, second)):
+        if not isinstance(adapter, OpenClip):
+            raise UsageError(f"model 'wise:{checkpoint}': the weights of {spec} cannot be mixed.")
+    a, b = start.model.state_dict(), end.model.state_dict()
+    same = a.keys() == b.keys() and all(a[name].shape == b[name].shape for name in a)
+    if not same or start.identity.activation != end.identity.activation:
+        raise UsageError(
+            f"model 'wise:{checkpoint}': {first} ({start.identity.architecture}, "
+            f"{start.identity.activation}) and {second} ({end.identity.architecture}, "
+            f"{end.identity.activation}) are different architectures."
+        )
+    mixed = {
+        name: torch.lerp(a[name], b[name], alpha) if a[name].is_floating_point() else a[name]
+        for name in a
+    }
+    return in_precision(with_weights(end, mixed, f"wise:{checkpoint}"), precision)
+
+
+def read_spec(checkpoint: str) -> tuple[str, str, float]:
+    """`A+B?alpha=0.5` as (A, B, 0.5); A and B are model specs, options of their own included."""
+    both, mark, number = checkpoint.rpartition("?alpha=")
+    usage = f"model 'wise:{checkpoint}': write wise:FAMILY:A+FAMILY:B?alpha=0.5."
+    if not mark:
+        both, number = checkpoint, "0.5"
+    try:
+        alpha = float(number)
+    except ValueError:
+        raise UsageError(usage) from None
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"model 'wise:{checkpoint}': alpha must be within 0 and 1.")
+    known = families()
+    parts = both.split("+")
+    for cut in range(1, len(parts)):
+        first, second = "+".join(parts[:cut]), "+".join(parts[cut:])
+        if all(part.partition(":")[0] in known and ":" in part for part in (first, second)):
+            return first, second, alpha
+    raise UsageError(usage)

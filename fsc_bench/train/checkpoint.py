@@ -1,0 +1,128 @@
+"""Checkpoints and the run directory: what is on disk is whole, or is not there.
+
+    out/config.json                architecture, preprocessing, data, settings, versions
+    out/metrics.jsonl              one line a logged step
+    out/checkpoints/step-N.pt      trainable weights, optimiser, scaler, teacher, step
+    out/model.safetensors          the model as `-m run:out` loads it (LoRA merged)
+    out/lora.safetensors           the factors alone
+    out/ema.safetensors            the moving average, where there is one
+
+Every file is written beside its place, synced and renamed.
+"""
+
+import errno
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsc_bench.errors import RunError, UsageError
+
+SCHEMA = 1
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """`write(temporary)`, synced, renamed to `path`. On a full disk nothing is left: RunError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(partial)
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except (OSError, RuntimeError) as error:
+        # torch.save turns a full disk into a RuntimeError of its zip writer.
+        full = getattr(error, "errno", None) == errno.ENOSPC or "file write failed" in str(error)
+        if not full and not isinstance(error, OSError):
+            raise
+        what = "the disk is full" if full else error
+        raise RunError(
+            f"{path}: cannot be written: {what}. What was there before is untouched; make room and "
+            "go on with --resume."
+        ) from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises UsageError, one line, where it is absent or not JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file.") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: not a run's config.")
+    return content
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    """Safetensors of exact copies on the CPU."""
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+
+    def save(partial: Path) -> None:
+        save_file(plain, partial, metadata={"format": "pt", **facts})
+        partial.chmod(0o644)  # written for its owner alone otherwise
+
+    write_atomically(path, save)
+
+
+def save_checkpoint(out: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
+    """Writes `step-N.pt`, then deletes all but the newest `keep`."""
+    path = out / "checkpoints" / f"step-{step:08d}.pt"
+    write_atomically(path, lambda partial: torch.save({**state, "step": step}, partial))
+    for old in checkpoints(out)[:-keep]:
+        old.unlink()
+    return path
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    folder = out / "checkpoints"
+    found = [path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+", path.stem)]
+    return sorted(found)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Its content, on the CPU; nothing that a file holds is executed."""
+    import pickle
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise UsageError(
+            f"{path}: not a readable checkpoint: {reason}. Delete it to go on from the one before."
+        ) from None
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Drops the lines after `step`: a resumed run writes them again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue  # the line that a killed run was writing
+    write_atomically(path, lambda partial: partial.write_text("".join(kept), encoding="utf-8"))

@@ -1,0 +1,164 @@
+"""Training data: one file a kind, and the file's name is the kind's. `KIND:PATH` names a data set.
+
+A kind is a module with `open_pairs(path, keys, links) -> Pairs`; other packages add kinds with the
+entry-point group `fsc_bench.training_data`. All are read by number, never as a stream: any order,
+any number of processes and workers, and each pair is seen exactly once an epoch.
+"""
+
+import hashlib
+import importlib
+import io
+import os
+import pkgutil
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from PIL import Image
+
+from fsc_bench.errors import DataError, UsageError, near_miss
+
+
+class BadPair(Exception):
+    """One pair cannot be used: an image absent or damaged, a caption empty. The run counts them."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which columns or fields to take; empty names leave it to the kind."""
+
+    image: str = ""
+    caption: str = ""
+    negatives: str = ""  # "" for none
+    negative_kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image with its caption; `negatives` where the data brings its own."""
+
+    image: Image.Image
+    caption: str
+    negatives: tuple[str, ...] = ()
+
+
+class Pairs(Protocol):
+    """A data set of pairs.
+
+    keys: one string a pair, the same for pairs of one image. fingerprint: a hash of what it holds,
+    wherever it lies. `notes` (optional): lines to show.
+    """
+
+    keys: Sequence[str]
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair:
+        """Raises BadPair, with the reason, where this one cannot be used."""
+        ...
+
+    def caption(self, index: int) -> str:
+        """The caption alone, for those who need no image. Raises BadPair."""
+        ...
+
+
+@dataclass
+class Opened:
+    """A file opened at most once in each process, whatever a data loader forks or pickles."""
+
+    path: Any
+    _files: dict[int, Any] = field(default_factory=dict)
+
+    def read(self, offset: int, size: int) -> bytes:
+        # pread: two threads or a forked worker share no position.
+        handle = self._files.get(os.getpid())
+        if handle is None:
+            handle = self._files[os.getpid()] = os.open(self.path, os.O_RDONLY)
+        content = os.pread(handle, size, offset)
+        if len(content) != size:
+            raise BadPair(f"{self.path}: ends before byte {offset + size}")
+        return content
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_files": {}}
+
+
+def open_pairs(data: str, keys: Keys, links: Mapping[str, str] | None = None) -> Pairs:
+    """The data set that `KIND:PATH` names. Raises UsageError or DataError, one line.
+
+    `links`: where image sources lie (`coco/val2014` -> folder): `fsc-bench data link` keeps them.
+    """
+    kind, colon, path = data.partition(":")
+    known = kinds()
+    if not data:
+        raise UsageError(f"no training data: give --data KIND:PATH. Kinds: {', '.join(known)}.")
+    if not colon or kind not in known:
+        raise UsageError(
+            f"training data {data!r}: write KIND:PATH. Kinds: {', '.join(known)}."
+            f"{near_miss(kind, known)}"
+        )
+    pairs = known[kind]().open_pairs(path, keys, links or {})
+    if not len(pairs):
+        raise DataError(f"training data {data!r} holds no pair of an image and a caption.")
+    return pairs
+
+
+def kinds() -> dict[str, Callable[[], Any]]:
+    """Every kind by name, with a function that imports it."""
+    found: dict[str, Callable[[], Any]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        path = f"{__name__}.{module.name}"
+        found[module.name.replace("_", "-")] = lambda path=path: importlib.import_module(path)
+    for point in entry_points(group="fsc_bench.training_data"):
+        found.setdefault(point.name, point.load)
+    return found
+
+
+def decode(content: bytes, where: str) -> Image.Image:
+    """Bytes to an RGB image. Raises BadPair for what Pillow cannot read to the end."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # palettes with transparency, odd EXIF
+            image = Image.open(io.BytesIO(content))
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadPair(f"{where}: not a readable image ({reason:.80})") from None
+
+
+def check_caption(text: Any, where: str) -> str:
+    """The caption without outer blanks. Raises BadPair for an empty one."""
+    if not isinstance(text, str) or not text.strip():
+        raise BadPair(f"{where}: the caption is empty")
+    return text.strip()
+
+
+def column(wanted: str, usual: Sequence[str], columns: Sequence[str], what: str, where: Any) -> str:
+    """The column to take for `what`: the wanted one, or the first usual one that is there."""
+    if wanted:
+        if wanted not in columns:
+            raise UsageError(
+                f"{where}: no column {wanted!r} for the {what} (has {', '.join(columns)})."
+                f"{near_miss(wanted, columns)}"
+            )
+        return wanted
+    for name in usual:
+        if name in columns:
+            return name
+    hints = [near_miss(name, columns) for name in usual]
+    hint = next((hint for hint in hints if hint), "")
+    raise UsageError(
+        f"{where}: none of the columns {', '.join(columns)} is called {' or '.join(usual)}; set "
+        f"{what}_key to the column with the {what}.{hint}"
+    )
+
+
+def fingerprint(rows: Iterable[Sequence[Any]]) -> str:
+    """sha256 over the rows in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(tuple(row)).encode() + b"\n")
+    return digest.hexdigest()

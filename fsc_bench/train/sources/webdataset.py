@@ -1,0 +1,167 @@
+"""WebDataset tars, `webdataset:FOLDER` or `webdataset:FOLDER/{00000..00013}.tar` (img2dataset's).
+
+The headers are read once, and pairs by their place in the file: pairs are shared out, not shards,
+so any number of shards serves any number of workers and processes, and none is lost or repeated.
+"""
+
+import glob
+import json
+import re
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from fsc_bench.errors import DataError, near_miss
+from fsc_bench.train.sources import (
+    BadPair,
+    Keys,
+    Opened,
+    Pair,
+    check_caption,
+    decode,
+    fingerprint,
+)
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+
+
+class WebDataset:
+    """CC3M's and LAION-COCO's 100k subsets, and anything of their layout."""
+
+    def __init__(self, path: str, keys: Keys):
+        self.shards = [Opened(shard) for shard in expand(path)]
+        self.caption_key = keys.caption
+        self.notes: list[str] = []
+        # (shard, image at, size, text at, size, JSON at, size); -1 where a member is absent.
+        self.places: list[tuple[int, ...]] = []
+        self.keys: list[str] = []
+        left_out, sizes = 0, []
+        for number, shard in enumerate(self.shards):
+            samples = read_index(shard.path)
+            self._check_stats(shard.path, samples)
+            for key, members in samples.items():
+                image = next((members[suffix] for suffix in IMAGES if suffix in members), None)
+                text, facts = members.get("txt"), members.get("json")
+                if image is None or (text is None and not keys.caption):
+                    left_out += 1
+                    continue
+                self.places.append((number, *image, *(text or (-1, -1)), *(facts or (-1, -1))))
+                self.keys.append(f"{shard.path.name}/{key}")
+                sizes.append((shard.path.name, key, image[1], (text or (0, 0))[1]))
+        if left_out:
+            self.notes.append(f"{left_out:,} samples without an image or a text are left out.")
+        self.fingerprint = fingerprint([*sizes, (self.caption_key,)])
+        self._check_caption_key()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Pair:
+        shard, image_at, image_size, *_ = self.places[index]
+        caption = self.caption(index)
+        content = self.shards[shard].read(image_at, image_size)
+        return Pair(decode(content, self.keys[index]), caption)
+
+    def caption(self, index: int) -> str:
+        return check_caption(self._caption(index), self.keys[index])
+
+    def _caption(self, index: int) -> str:
+        shard, _, _, text_at, text_size, json_at, json_size = self.places[index]
+        if not self.caption_key:
+            return self._text(shard, text_at, text_size)
+        facts = {}
+        if json_at >= 0:
+            try:
+                facts = json.loads(self._text(shard, json_at, json_size))
+            except ValueError:
+                raise BadPair(f"{self.keys[index]}: its JSON cannot be read") from None
+        if isinstance(facts.get(self.caption_key), str):
+            return facts[self.caption_key]
+        # The reference's other place: a folder of texts beside the shards, by the sample's key.
+        key = str(facts.get("key") or Path(self.keys[index]).name)
+        folder = self.shards[shard].path.parent
+        for place in (folder / self.caption_key, folder.parent / self.caption_key):
+            try:
+                return (place / f"{Path(key).name}.txt").read_text().splitlines()[0]
+            except (OSError, IndexError, UnicodeDecodeError):
+                continue
+        raise BadPair(f"{self.keys[index]}: no caption {self.caption_key!r}")
+
+    def _text(self, shard: int, at: int, size: int) -> str:
+        return self.shards[shard].read(at, size).decode("utf-8", errors="replace")
+
+    def _check_caption_key(self) -> None:
+        if not self.caption_key or not self.places:
+            return
+        try:
+            self._caption(0)
+        except BadPair:
+            shard, *_, json_at, json_size = self.places[0]
+            facts = json.loads(self._text(shard, json_at, json_size)) if json_at >= 0 else {}
+            raise DataError(
+                f"{self.keys[0]}: no caption {self.caption_key!r}: neither a field of its JSON "
+                f"({', '.join(facts) or 'it has none'}) nor a folder beside the shards."
+                f"{near_miss(self.caption_key, facts)}"
+            ) from None
+
+    def _check_stats(self, shard: Path, samples: dict) -> None:
+        """img2dataset writes how many samples a shard holds: a shorter one was cut off."""
+        stats = shard.with_name(f"{shard.stem}_stats.json")
+        try:
+            promised = int(json.loads(stats.read_text())["successes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if len(samples) < promised:
+            raise DataError(
+                f"{shard}: holds {len(samples):,} samples, {stats.name} promises {promised:,}. "
+                "Fetch it again, or delete the stats file to use what is there."
+            )
+
+
+def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> WebDataset:
+    if keys.negatives:
+        raise DataError("webdataset: these tars hold no hard negatives: set negatives = rules.")
+    return WebDataset(path, keys)
+
+
+def expand(path: str) -> list[Path]:
+    """The shards of a folder, a glob, or a `{00000..00013}` range; every one must be there."""
+    path = str(Path(path).expanduser())
+    span = re.search(r"\{(\d+)\.\.(\d+)\}", path)
+    if span:
+        first, last = span.groups()
+        shards = [
+            Path(path[: span.start()] + str(number).zfill(len(first)) + path[span.end() :])
+            for number in range(int(first), int(last) + 1)
+        ]
+    elif Path(path).is_dir():
+        shards = sorted(Path(path).glob("*.tar"))
+    else:
+        shards = sorted(Path(found) for found in glob.glob(path))
+    if not shards:
+        raise DataError(f"{path}: there are no .tar shards.")
+    absent = [shard.name for shard in shards if not shard.is_file()]
+    if absent:
+        raise DataError(f"{path}: {len(absent)} shards are absent, such as {absent[0]}.")
+    return shards
+
+
+def read_index(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """{sample: {suffix: (offset, size)}} of a tar, from its headers alone."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                folder, _, name = member.name.rpartition("/")
+                key, _, suffix = name.partition(".")
+                members = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
+                suffix = suffix.lower()
+                if suffix in members:
+                    raise DataError(f"{shard}: holds {member.name!r} twice.")
+                members[suffix] = (member.offset_data, member.size)
+                tar.members = []  # tarfile keeps every header otherwise
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{shard}: not a whole tar file: {error}. Fetch it again.") from None
+    return samples

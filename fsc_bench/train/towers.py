@@ -1,0 +1,144 @@
+"""Towers: an open_clip model as training needs it, with features and dense tokens in one forward.
+
+It computes what `encode_image` and `encode_text` compute, on texts cut to the longest of a block.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fsc_bench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the towers make of a part; features are unit length and float32, tokens raw."""
+
+    image_features: Tensor  # [b, D]
+    image_tokens: Tensor | None  # [b, P, D], patches after ln_post and projection
+    text_features: list[Tensor]  # [N, D] for each block of texts
+    text_tokens: list[Tensor] | None  # [N, T, D] for each block
+    logit_scale: Tensor  # 1 / temperature
+
+
+class Towers(nn.Module):
+    """Both towers of an open_clip CLIP or CustomTextCLIP.
+
+    `trims` tells whether texts may be cut after their end token: probed, not assumed.
+    Raises UsageError for towers that have no dense tokens where `tokens` asks for them.
+    """
+
+    def __init__(self, model: nn.Module, tokens: bool):
+        super().__init__()
+        from open_clip.transformer import TextTransformer, VisionTransformer
+
+        for need in ("visual", "encode_text", "logit_scale"):
+            if not hasattr(model, need):
+                raise UsageError(f"{type(model).__name__} is no open_clip model: it has no {need}.")
+        self.model, self.tokens = model, tokens
+        text = getattr(model, "text", model)
+        # CLIP keeps the parts of a TextTransformer in itself, under the same names.
+        self.open_text = (
+            (isinstance(text, TextTransformer) and text.cls_emb is None and not text.use_pad_mask)
+            or (text is model and hasattr(model, "token_embedding"))
+        ) and getattr(text, "pool_type", getattr(model, "text_pool_type", "")) == "argmax"
+        self.open_image = isinstance(model.visual, VisionTransformer)
+        if self.open_image and model.visual.attn_pool is not None:
+            self.open_image = False
+        if tokens and not (self.open_image and self.open_text):
+            raise UsageError(
+                "the local loss needs dense tokens of open_clip's own ViT and causal text "
+                f"transformer; this model has {type(model.visual).__name__} and "
+                f"{type(text).__name__}. Set local_hn_weight = 0."
+            )
+        self.trims = False
+
+    @property
+    def text(self) -> nn.Module:
+        return getattr(self.model, "text", self.model)
+
+    def forward(
+        self, images: Tensor, ids: Sequence[Tensor], ends: Sequence[Tensor], tokens: bool = True
+    ) -> Encoded:
+        """images [b, 3, H, W] float; for each block ids [N, T] and end positions [N]."""
+        tokens = tokens and self.tokens
+        image_features, image_tokens = self.encode_image(images, tokens)
+        texts = [self.encode_text(block, end, tokens) for block, end in zip(ids, ends, strict=True)]
+        return Encoded(
+            image_features,
+            image_tokens,
+            [features for features, _ in texts],
+            [block for _, block in texts] if tokens else None,
+            self.model.logit_scale.exp(),
+        )
+
+    def encode_image(self, images: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
+        visual = self.model.visual
+        if not self.open_image:
+            features = visual(images)
+            return _unit(features[0] if isinstance(features, tuple) else features), None
+        pooled, patches = visual._pool(visual.transformer(visual._embeds(images)))
+        if visual.proj is not None:
+            pooled = pooled @ visual.proj
+            patches = patches @ visual.proj if tokens else None
+        return _unit(pooled), patches if tokens else None
+
+    def encode_text(self, ids: Tensor, end: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
+        if not self.open_text:
+            return _unit(self.model.encode_text(ids)), None
+        text, length = self.text, ids.shape[1]
+        words = text.token_embedding(ids) + text.positional_embedding[:length]
+        mask = text.attn_mask[:length, :length] if text.attn_mask is not None else None
+        words = text.ln_final(text.transformer(words, attn_mask=mask))
+        rows = torch.arange(len(ids), device=ids.device)
+        projection = text.text_projection
+        if not tokens:
+            return _unit(_project(words[rows, end], projection)), None
+        words = _project(words, projection)
+        return _unit(words[rows, end]), words
+
+    @torch.no_grad()
+    def probe(self, ids: Tensor) -> None:
+        """Sets `trims`: whether texts [N, context] cut after the end token mean the same."""
+        if not self.open_text:
+            return
+        end = ids.argmax(dim=1)
+        short = int(end.max()) + 1
+        device = self.model.logit_scale.device
+        whole = _unit(self.model.encode_text(ids.to(device)))
+        cut, _ = self.encode_text(ids[:, :short].to(device), end.to(device), tokens=False)
+        self.trims = short < ids.shape[1] and bool((whole - cut).abs().max() < 1e-4)
+
+
+def _project(values: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
+    if projection is None:
+        return values
+    return projection(values) if isinstance(projection, nn.Module) else values @ projection
+
+
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.float(), dim=-1)
+
+
+class Teacher:
+    """A moving average of the model, for DeGLA's terms or to be saved beside it. No gradient."""
+
+    def __init__(self, towers: Towers, decay: float):
+        self.towers = copy.deepcopy(towers).requires_grad_(False)
+        self.decay = decay
+        self._pairs = [
+            (mean, current)
+            for (name, mean), (_, current) in zip(
+                self.towers.named_parameters(), towers.named_parameters(), strict=True
+            )
+            if current.requires_grad
+        ]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        means, currents = zip(*self._pairs, strict=True)
+        torch._foreach_lerp_(list(means), list(currents), 1 - self.decay)

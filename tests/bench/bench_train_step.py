@@ -1,0 +1,253 @@
+"""How much faster a whole training step of ViT-B/32 is than a plain one, and what it remembers.
+
+    python tests/bench/bench_train_step.py [--batch 8] [--repeats 5] [--threads N] [--cpu-time]
+
+All variants train on the same images and texts (a caption and three hard negatives each), in turns,
+in one process, with random weights. The plain one, frozen here, is the step as one would first
+write it: 77 tokens a text, the local loss in a loop over hard negatives, AdamW tensor by tensor.
+Loss and gradients are compared before anything is timed. `--cpu-time` with one thread counts what
+the process itself computes, where others use the machine. Exit code 1 where a target is missed:
+
+    2.5 times the speed of the plain step, and half of the bytes that autograd saves
+    1.3 times the speed with LoRA as without
+    the local loss adds at most 5 % to a NegCLIP step of the same texts
+"""
+
+import argparse
+import statistics
+import time
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from bench_local_loss import SavedBytes
+
+from fsc_bench.train.batches import Part, Pixels, text_blocks
+from fsc_bench.train.config import TrainConfig
+from fsc_bench.train.loop import Worker, decay_groups
+from fsc_bench.train.lora import apply_lora
+from fsc_bench.train.towers import Towers
+
+GAMMA, BETA, GLOBAL, LOCAL, KINDS = 2.0, 0.02, 0.5, 0.2, 3
+TARGETS = {"speed": 2.5, "bytes": 0.5, "lora": 1.3, "local": 0.05}
+WORDS = """
+a man riding wave on top of surfboard with his dog near the two small white boats while many people
+stand beach and watch from under large red umbrellas that are next to some old wooden table forks
+""".split()  # noqa: SIM905
+
+
+# --- The plain step, frozen -----------------------------------------------------------------------
+
+
+def plain_calibrated(logits, negative_mask):
+    present = torch.cat([torch.ones_like(negative_mask[:, :1]), negative_mask], dim=1)
+    log_p = logits.masked_fill(~present, -torch.inf).log_softmax(-1).masked_fill(~present, 0.0)
+    target = present * BETA / present.sum(-1, keepdim=True)
+    target = target + F.one_hot(torch.zeros(len(target), dtype=torch.long), 1 + KINDS) * (1 - BETA)
+    loss = -(target * (1 - log_p.exp()) ** GAMMA * log_p).sum(-1)
+    return loss[negative_mask.any(-1)].mean()
+
+
+def plain_local_score(patches, words, mask, scale):
+    similarity = torch.einsum("btd,bpd->btp", words, patches).detach()
+    low = similarity.min(-1, keepdim=True).values
+    high = similarity.max(-1, keepdim=True).values
+    attention = (similarity - low) / (high - low)
+    attention = attention / attention.sum(-1, keepdim=True)
+    attended = F.normalize(torch.einsum("btp,bpd->btd", attention, patches), dim=-1)
+    cosine = (attended * F.normalize(words, dim=-1)).sum(-1)
+    return (scale * cosine).masked_fill(~mask, -torch.inf).logsumexp(-1)
+
+
+def plain_loss(model, images, ids, image_index, text_index, negative_mask):
+    """ids [N, 77]; the texts of image i and kind k stand where image_index, text_index say."""
+    scale, rows = model.logit_scale.exp(), len(images)
+    model.visual.output_tokens = True
+    pooled, patches = model.visual(images)
+    model.visual.output_tokens = False
+    image = F.normalize(pooled, dim=-1)
+    patches = patches @ model.visual.proj
+    words = model.token_embedding(ids) + model.positional_embedding
+    words = model.ln_final(model.transformer(words, attn_mask=model.attn_mask))
+    words = words @ model.text_projection
+    end = ids.argmax(-1)
+    text = F.normalize(words[torch.arange(len(ids)), end], dim=-1)
+
+    place = torch.full((rows, 1 + KINDS), -1)
+    place[image_index, text_index] = torch.arange(len(ids))
+    captions = text[place[:, 0]]
+    logits = scale * image @ captions.T
+    label = torch.arange(rows)
+    loss = (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
+
+    position = torch.arange(ids.shape[1])
+    mask = (position > 0) & (position <= end[:, None])
+    global_logits, local_logits = [], []
+    for kind in range(1 + KINDS):
+        there = place[:, kind].clamp_min(0)
+        global_logits.append(scale * (image * text[there]).sum(-1))
+        local_logits.append(plain_local_score(patches, words[there], mask[there], scale))
+    loss = loss + GLOBAL * plain_calibrated(torch.stack(global_logits, 1), negative_mask)
+    return loss + LOCAL * plain_calibrated(torch.stack(local_logits, 1), negative_mask)
+
+
+# --- The same batch for both ----------------------------------------------------------------------
+
+
+def draw_batch(size):
+    """uint8 images, and texts of 8 to 17 words; a tenth of the hard negatives is absent."""
+    images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
+    present = torch.rand(size, KINDS) < 0.9
+    texts, image_index, text_index = [], [], []
+    for row in range(size):
+        for kind in range(1 + KINDS):
+            if kind and not present[row, kind - 1]:
+                continue
+            count = int(torch.randint(8, 18, ()))
+            picked = torch.randint(0, len(WORDS), (count,)).tolist()
+            texts.append(" ".join(WORDS[word] for word in picked))
+            image_index.append(row)
+            text_index.append(kind)
+    ids = open_clip.get_tokenizer("ViT-B-32")(texts)
+    part = Part(images, text_blocks(ids, image_index, text_index, 2), present)
+    return part, ids, torch.tensor(image_index), torch.tensor(text_index)
+
+
+def build():
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-32")
+    with torch.no_grad():
+        model.logit_scale.fill_(2.0)  # a loss with gradients; random features know nothing
+    return model.train()
+
+
+class Step:
+    """One way to take a step; `gradients` leaves them in the parameters and gives the loss."""
+
+    def __init__(self, model, batch, *, plain=False, **settings):
+        self.model, self.plain, self.pixels = model, plain, Pixels(224, (0.5,) * 3, (0.25,) * 3)
+        self.part, self.ids, self.image_index, self.text_index = batch
+        self.config = TrainConfig(negatives="rules", device="cpu", **settings)
+        tokens = bool(self.config.local_hn_weight)
+        self.worker = Worker(self.config, Towers(model, tokens), self.pixels, "cpu", None)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        groups = decay_groups(self.trainable, 0.1)
+        # A rate at which weights stand still: the variants share them.
+        kind = {"foreach": False} if plain else {"fused": True}
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-12, **kind)
+
+    def gradients(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.plain:
+            terms, *_ = self.worker.gradients([self.part], 0, 0, self.scaler, torch.zeros(KINDS))
+            return sum(self.config.weights[name] * float(term) for name, term in terms.items())
+        images = self.pixels.normalise(self.part.images)
+        loss = plain_loss(
+            self.model, images, self.ids, self.image_index, self.text_index,
+            self.part.negative_mask,
+        )  # fmt: skip
+        loss.backward()
+        return float(loss.detach())
+
+    def seconds(self, clock=time.perf_counter):
+        start = clock()
+        self.gradients()
+        self.optimizer.step()
+        return clock() - start
+
+    def saved(self):
+        known = [*self.model.parameters(), *self.model.buffers(), self.part.images, self.ids]
+        saved = SavedBytes(known)
+        with saved.hooks:
+            self.gradients()
+        return saved.total
+
+
+def check_exact(plain, ours):
+    """Loss equal to 1e-6 and each tensor's gradient to 1e-5, both relative."""
+    expected = plain.gradients()
+    gradients = {name: value.grad.clone() for name, value in plain.trainable.items()}
+    got = ours.gradients()
+    assert abs(got - expected) < 1e-6 * abs(expected), (got, expected)
+    apart = {
+        name: float((value.grad - gradients[name]).norm() / gradients[name].norm())
+        for name, value in ours.trainable.items()
+    }
+    name = max(apart, key=apart.get)
+    assert apart[name] < 1e-5, f"gradients of {name} differ by {apart[name]:.1e}"
+    print(f"loss {expected:.7f} and {got:.7f}; gradients within {apart[name]:.1e} ({name})")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--cpu-time", action="store_true")
+    arguments = parser.parse_args()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    torch.set_num_threads(arguments.threads)
+
+    model, adapted = build(), apply_lora(build())
+    torch.manual_seed(1)
+    batch = draw_batch(arguments.batch)
+    fsc = {"global_hn_weight": GLOBAL, "local_hn_weight": LOCAL, "focal_gamma": GAMMA,
+           "label_smoothing": BETA}  # fmt: skip
+    variants = {
+        "plain": Step(model, batch, plain=True, **fsc),
+        "ours": Step(model, batch, **fsc),
+        "ours, LoRA": Step(adapted, batch, **fsc),
+        "NegCLIP": Step(model, batch, negative_columns=True),
+        "NegCLIP + local": Step(
+            model, batch, negative_columns=True, local_hn_weight=LOCAL, focal_gamma=GAMMA,
+            label_smoothing=BETA,
+        ),
+    }  # fmt: skip
+    variants["NegCLIP"].optimizer = variants["ours"].optimizer  # states are large
+    variants["NegCLIP + local"].optimizer = variants["ours"].optimizer
+
+    print(
+        f"torch {torch.__version__}, {arguments.threads} threads, ViT-B/32, {arguments.batch} "
+        f"images, {len(batch[1])} texts of {float((batch[1] > 0).sum(1).float().mean()):.1f} tokens"
+    )
+    check_exact(variants["plain"], variants["ours"])
+    sizes = {name: step.saved() for name, step in variants.items()}
+    for step in variants.values():
+        step.seconds()
+    times = {name: [] for name in variants}
+    for _ in range(arguments.repeats):
+        for name, step in variants.items():
+            times[name].append(step.seconds(clock))
+
+    def ratio(a, b):
+        return [x / y for x, y in zip(times[a], times[b], strict=True)]
+
+    print("variant           seconds [range]      speed-up [range]      saved MB  share")
+    for name, seconds in times.items():
+        gain, share = ratio("plain", name), sizes[name] / sizes["plain"]
+        print(
+            f"{name:16} {statistics.median(seconds):6.2f} [{min(seconds):.2f}-{max(seconds):.2f}]"
+            f"   {statistics.median(gain):6.2f} [{min(gain):.2f}-{max(gain):.2f}]"
+            f"   {sizes[name] / 1e6:8.0f}  {share:.2f}"
+        )
+    measured = {
+        "speed": statistics.median(ratio("plain", "ours")),
+        "bytes": sizes["ours"] / sizes["plain"],
+        "lora": statistics.median(ratio("ours", "ours, LoRA")),
+        # The least of each: what other processes take comes on top of one or the other.
+        "local": min(times["NegCLIP + local"]) / min(times["NegCLIP"]) - 1,
+    }
+    missed = [
+        name
+        for name, value in measured.items()
+        if (value > TARGETS[name] if name in ("bytes", "local") else value < TARGETS[name])
+    ]
+    for name, value in measured.items():
+        verdict = "MISSED" if name in missed else "reached"
+        print(f"{name:6} {value:6.3f}  target {TARGETS[name]:<5} {verdict}")
+    raise SystemExit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,495 @@
+"""The loop: one process or two, whole or in parts, killed or not: the same weights."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_open_clip
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fsc_bench.errors import DataError, RunError, UsageError
+from fsc_bench.models import load_model
+from fsc_bench.train import loop
+from fsc_bench.train.batches import text_blocks
+from fsc_bench.train.config import Recipe, TrainConfig, read_recipe
+from fsc_bench.train.loop import decay_groups, learning_rate, train
+from fsc_bench.train.losses import fsc_clip_loss
+from fsc_bench.train.towers import Towers
+
+ROOT = Path(__file__).parent.parent
+MODEL = f"py:{Path(tiny_open_clip.__file__)}:load"
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "dog",
+    "cat",
+    "man",
+    "bike",
+    "table",
+    "near",
+    "over",
+    "small",
+    "old",
+]
+# 64 pairs in batches of 16: 5 epochs are 20 steps.
+FSC = {
+    "model": MODEL, "negatives": "data", "global_hn_weight": 0.5, "local_hn_weight": 0.2,
+    "focal_gamma": 2.0, "label_smoothing": 0.02, "batch_size": 16, "epochs": 5,
+    "learning_rate": 2e-5, "warmup_steps": 5, "checkpoint_every": 10, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("coco")
+    rng = np.random.default_rng(0)
+    rows = ["title\tfilepath\tneg_caption"]
+    for number in range(64):
+        pixels = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+        (folder / "val2014").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / "val2014" / f"{number}.jpg")
+        words = [str(word) for word in rng.choice(WORDS, rng.integers(3, 9))]
+        count = int(rng.integers(0, 4))
+        negatives = [" ".join(rng.permutation(words)) for _ in range(count)]
+        rows.append(f"{' '.join(words)} {number}\tcoco/val2014/{number}.jpg\t{negatives!r}")
+    (folder / "train.tsv").write_text("\n".join(rows) + "\n")
+    return f"coco-tsv:{folder / 'train.tsv'}"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def recipe(data: str, **settings) -> Recipe:
+    return Recipe("test", "", TrainConfig().changed({**FSC, "data": data, **settings}))
+
+
+def run(data: str, out: Path, resume=False, **settings) -> tuple[dict, list[str]]:
+    """(weights, lines said)."""
+    lines: list[str] = []
+    train(recipe(data, **settings), out, resume=resume, say=lines.append)
+    return load_file(out / "model.safetensors"), lines
+
+
+def metrics(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def furthest(a: dict, b: dict) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> Path:
+    """A run of 20 steps, one process, nothing special."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    torch.set_num_threads(1)
+    run(data, out)
+    return out
+
+
+# --- what is computed ---------------------------------------------------------------------------
+
+
+def test_towers_give_open_clips_features_and_the_reference_dense_tokens():
+    model = tiny_open_clip.load("cpu", "fp32").model
+    towers = Towers(model, tokens=True)
+    ids = tiny_open_clip.Tokenizer()(["a dog", "a dog and a cat on a sofa", "x"])
+    images = torch.randn(2, 3, 32, 32)
+    towers.probe(ids)
+    assert towers.trims
+    with torch.no_grad():
+        (block,) = text_blocks(ids, [0, 1, 1], [0, 0, 1], 1)
+        encoded = towers(images, [block.ids], [block.end])
+        order = torch.argsort(ids.argmax(1), stable=True)
+        texts = model.encode_text(ids, normalize=True)[order]
+        model.visual.output_tokens = True
+        _, patches = model.visual(images)
+        model.visual.output_tokens = False
+
+        assert torch.allclose(encoded.text_features[0], texts, atol=1e-6)
+        pictures = model.encode_image(images, normalize=True)
+        assert torch.allclose(encoded.image_features, pictures, atol=1e-6)
+        assert torch.allclose(encoded.image_tokens, patches @ model.visual.proj, atol=1e-6)
+        end = encoded.text_tokens[0][torch.arange(3), block.end]
+        unit = torch.nn.functional.normalize(end, dim=-1)
+        assert torch.allclose(unit, texts, atol=1e-6)
+
+
+def test_the_loops_losses_are_those_of_the_public_entry(data, tmp_path, monkeypatch):
+    seen = {}
+    original = loop.Worker.gradients
+
+    def keep(self, batch, *args):
+        answer = original(self, batch, *args)
+        seen.setdefault("first", (self, batch, answer[0]))
+        return answer
+
+    monkeypatch.setattr(loop.Worker, "gradients", keep)
+    # Nothing may move before the losses are looked at again.
+    run(data, tmp_path / "run", max_steps=1, learning_rate=1e-30, weight_decay=0.0)
+    worker, (part,), terms = seen["first"]
+    towers, (rows, kinds) = worker.encode, part.negative_mask.shape
+    with torch.no_grad():
+        images = worker.pixels.normalise(part.images)
+        encoded = towers(images, [b.ids for b in part.texts], [b.end for b in part.texts])
+    size = tiny_open_clip.CONTEXT
+    features = torch.zeros(rows, 1 + kinds, 24)
+    tokens, mask = torch.zeros(rows, 1 + kinds, size, 24), torch.zeros(rows, 1 + kinds, size)
+    blocks = zip(part.texts, encoded.text_features, encoded.text_tokens, strict=True)
+    for block, feature, token in blocks:
+        place = (block.image_index, block.text_index)
+        features[place] = feature
+        tokens[(*place, slice(0, token.shape[1]))] = token
+        mask[(*place, slice(0, token.shape[1]))] = block.token_mask.float()
+    expected = fsc_clip_loss(
+        encoded.image_features, features[:, 0], encoded.logit_scale,
+        negative_features=features[:, 1:], negative_mask=part.negative_mask,
+        image_tokens=encoded.image_tokens, text_tokens=tokens[:, 0],
+        text_token_mask=mask[:, 0], negative_tokens=tokens[:, 1:],
+        negative_token_mask=mask[:, 1:], focal_gamma=2.0, label_smoothing=0.02,
+    )  # fmt: skip
+
+    assert 0 < int(part.negative_mask.sum()) < part.negative_mask.numel()
+    for name, value in expected.items():
+        assert float(terms[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+def test_learning_rate_rises_over_the_warm_up_and_falls_on_a_cosine_to_zero():
+    config = TrainConfig(learning_rate=1.0 - 1e-9, warmup_steps=50)
+
+    assert learning_rate(config, 0, 250) == pytest.approx(0.02)
+    assert learning_rate(config, 49, 250) == pytest.approx(1.0)
+    assert learning_rate(config, 150, 250) == pytest.approx(0.5)
+    assert learning_rate(config, 249, 250) < 1e-3
+
+
+def test_norms_biases_and_the_logit_scale_do_not_decay():
+    model = tiny_open_clip.build()
+    named = dict(model.named_parameters())
+    none, some = decay_groups(named, 0.1)
+    names = {id(value): name for name, value in named.items()}
+
+    assert (none["weight_decay"], some["weight_decay"]) == (0.0, 0.1)
+    decaying = {names[id(value)] for value in some["params"]}
+    assert {"token_embedding.weight", "positional_embedding", "text_projection"} <= decaying
+    assert not {"logit_scale", "ln_final.weight", "visual.class_embedding"} & decaying
+
+
+def test_training_lowers_the_loss_and_clamps_the_logit_scale(data, tmp_path):
+    weights, _ = run(data, tmp_path / "run", learning_rate=3e-3, epochs=8, log_every=1)
+    losses = [line["loss"] for line in metrics(tmp_path / "run")]
+
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.5
+    assert 0 <= float(weights["logit_scale"]) <= np.log(100) + 1e-6
+    assert losses[0] == pytest.approx(
+        sum(
+            weight * metrics(tmp_path / "run")[0][name]
+            for name, weight in read_recipe("fsc-clip").config.weights.items()
+        )
+    )
+
+
+# --- the same weights, however it is computed ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"accumulate": 4},
+        {"length_buckets": 1},
+        {"length_buckets": 4, "workers": 2},
+        {"activation_checkpointing": True},
+        {"accumulate": 2, "activation_checkpointing": True},
+    ],
+    ids=str,
+)
+def test_twenty_steps_in_parts_buckets_or_checkpointed_give_the_same_weights(
+    data, whole, tmp_path, how
+):
+    weights, _ = run(data, tmp_path / "run", **how)
+
+    assert furthest(weights, load_file(whole / "model.safetensors")) < 1e-5
+    for ours, theirs in zip(metrics(tmp_path / "run"), metrics(whole), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["clip", "negclip", "ce-clip", "degla", "local-hn"])
+def test_parts_give_the_same_for_every_objective(data, tmp_path, preset):
+    negatives = "none" if preset == "clip" else "data"
+    settings = read_recipe(preset).config.settings()
+    settings |= {
+        "model": MODEL, "negatives": negatives, "batch_size": 16, "epochs": 2,
+        "learning_rate": 2e-5, "warmup_steps": 2, "device": "cpu", "log_every": 1,
+    }  # fmt: skip
+    settings.pop("data")
+    weights = [run(data, tmp_path / str(n), **{**settings, "accumulate": n})[0] for n in (1, 4)]
+    pair = zip(metrics(tmp_path / "1"), metrics(tmp_path / "4"), strict=True)
+
+    assert furthest(*weights) < 1e-5
+    assert all(a["loss"] == pytest.approx(b["loss"], rel=1e-5) for a, b in pair)
+
+
+LAUNCHED = """
+import os, sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from fsc_bench.train.config import Recipe, TrainConfig
+from fsc_bench.train.loop import train
+if "RANK" in os.environ:
+    # Several runs of one launch share one group; a single run makes and leaves its own.
+    torch.distributed.init_process_group("gloo")
+for name, settings in {runs!r}:
+    train(Recipe("test", "", TrainConfig().changed(settings)), Path({out!r}) / name)
+"""
+
+
+def launch(command: list[str], tmp_path: Path, runs: list, **options):
+    script = tmp_path / "launched.py"
+    script.write_text(LAUNCHED.format(tests=str(ROOT / "tests"), runs=runs, out=str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, str(script)], env=environment, cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+def test_two_processes_give_the_weights_of_one(data, whole, tmp_path):
+    rank = {**FSC, "data": data, "negative_columns": True, "intra_modal_weight": 0.3,
+            "rank_weight": 0.2, "ema_decay": 0.9, "distillation_weight": 0.01,
+            "text_grounded_weight": 0.1}  # fmt: skip
+    runs = [
+        ("plain", {**FSC, "data": data}),
+        ("parts", {**FSC, "data": data, "accumulate": 2}),
+        ("all", rank),
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+                "--standalone"]  # fmt: skip
+    process = launch(torchrun, tmp_path, runs)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said[-3000:]
+    one = {"plain": whole, "parts": whole, "all": tmp_path / "one"}
+    run(**rank, out=tmp_path / "one")
+
+    for name, alone in one.items():
+        theirs = load_file(tmp_path / name / "model.safetensors")
+        assert furthest(theirs, load_file(alone / "model.safetensors")) < 1e-5, name
+        for ours, single in zip(metrics(tmp_path / name), metrics(alone), strict=True):
+            assert ours["loss"] == pytest.approx(single["loss"], abs=1e-5), name
+
+
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(data, whole, tmp_path):
+    out = tmp_path / "killed"
+    process = launch([sys.executable], tmp_path, [("killed", {**FSC, "data": data})])
+    until = time.monotonic() + 120
+    while not list(out.glob("checkpoints/step-*.pt")) and time.monotonic() < until:
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    weights, lines = run(data, out, resume=True)
+
+    assert lines[0].startswith("Resuming") and "from step" in lines[0]
+    assert furthest(weights, load_file(whole / "model.safetensors")) == 0.0
+    without = [{k: v for k, v in line.items() if k not in ("images_per_second", "memory_mb")}
+               for line in metrics(out) + metrics(whole)]  # fmt: skip
+    assert without[: len(without) // 2] == without[len(without) // 2 :]
+    _, again = run(data, out, resume=True)
+    assert "Nothing to do" in again[-1]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tune": "lora", "learning_rate": 1e-3},
+        {"ema_decay": 0.9, "distillation_weight": 0.01},
+        {"negative_columns": True, "rank_weight": 0.2},
+        {"precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_resumed_equals_uninterrupted(data, tmp_path, settings, monkeypatch):
+    straight, _ = run(data, tmp_path / "straight", **settings)
+
+    def stop_late(self, batch, step, *args, _original=loop.Worker.gradients):
+        if step == 13:
+            raise KeyboardInterrupt
+        return _original(self, batch, step, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Worker, "gradients", stop_late)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "stopped", **settings)
+    resumed, lines = run(data, tmp_path / "stopped", resume=True, **settings)
+
+    assert "from step 10" in " ".join(lines)
+    assert furthest(straight, resumed) == 0.0
+
+
+def test_another_recipe_does_not_resume_a_run(data, whole, tmp_path):
+    with pytest.raises(UsageError, match="holds a run already: --resume"):
+        run(data, whole)
+    with pytest.raises(UsageError, match=r"started with focal_gamma = 2\.0, not 1\.0"):
+        run(data, whole, resume=True, focal_gamma=1.0)
+
+
+# --- what is left behind ------------------------------------------------------------------------
+
+
+def test_a_run_directory_is_a_model(data, whole):
+    adapter = load_model(f"run:{whole}")
+    facts = json.loads((whole / "config.json").read_text())
+
+    texts = adapter.encode_texts(["a red dog", "a blue cat"])
+    assert texts.shape == (2, 24) and torch.allclose(texts.norm(dim=-1), torch.ones(2))
+    assert adapter.identity.weights != load_model(MODEL).identity.weights
+    assert adapter.identity.weights == load_model(f"run:{whole}", precision="bf16").identity.weights
+    assert facts["settings"]["focal_gamma"] == 2.0 and facts["steps"] == 20
+    assert facts["base"]["architecture"] == "tiny" and facts["data"]["pairs"] == 64
+    assert {"torch", "open_clip_torch"} <= facts["versions"].keys() and "finished" in facts
+
+
+def test_lora_is_saved_merged_with_its_factors_beside(data, tmp_path):
+    out = tmp_path / "lora"
+    weights, _ = run(data, out, tune="lora", learning_rate=1e-3)
+    base = tiny_open_clip.load("cpu", "fp32").model.state_dict()
+    factors = load_file(out / "lora.safetensors")
+
+    assert weights.keys() == base.keys()
+    moved = {name for name in base if not torch.equal(weights[name], base[name])}
+    assert "visual.conv1.weight" in moved and "logit_scale" not in moved
+    assert not any("ln" in name or "embedding" in name for name in moved)
+    assert factors and all("lora" in name for name in factors)
+    a, b = (factors[f"visual.transformer.resblocks.0.mlp.c_fc.lora_{x}"] for x in "AB")
+    name = "visual.transformer.resblocks.0.mlp.c_fc.weight"
+    assert torch.allclose(weights[name], base[name] + b @ a / 4, atol=1e-6)
+    load_model(f"run:{out}")
+
+
+def test_the_moving_average_is_saved_beside_and_can_be_scored(data, tmp_path):
+    out = tmp_path / "ema"
+    weights, _ = run(data, out, ema_decay=0.9, learning_rate=1e-3)
+    average = load_file(out / "ema.safetensors")
+    base = tiny_open_clip.load("cpu", "fp32").model.state_dict()
+
+    assert furthest(average, base) > 0 and furthest(average, weights) > 0
+    assert load_model(f"run:{out}?weights=ema").identity != load_model(f"run:{out}").identity
+
+
+def test_weights_halfway_between_two_models(data, whole):
+    half = load_model(f"wise:{MODEL}+run:{whole}?alpha=0.5").model.state_dict()
+    base = tiny_open_clip.load("cpu", "fp32").model.state_dict()
+    tuned = load_file(whole / "model.safetensors")
+
+    for name in tuned:
+        assert torch.allclose(half[name], (base[name] + tuned[name]) / 2, atol=1e-7)
+    ends = [load_model(f"wise:{MODEL}+run:{whole}?alpha={alpha}").identity for alpha in (0, 1)]
+    assert [end.weights for end in ends] == [
+        load_model(spec).identity.weights for spec in (MODEL, f"run:{whole}")
+    ]
+    with pytest.raises(UsageError, match="alpha must be within 0 and 1"):
+        load_model(f"wise:{MODEL}+run:{whole}?alpha=2")
+
+
+def test_it_stops_early_by_the_dev_split_and_keeps_the_best_weights(data, tmp_path):
+    out = tmp_path / "early"
+    _, lines = run(
+        data, out, dev_share=0.3, patience=1, learning_rate=0.5, batch_size=8, epochs=40,
+        checkpoint_every=5, warmup_steps=0,
+    )  # fmt: skip
+    dev = [line for line in metrics(out) if "dev_loss" in line]
+    best = min(dev, key=lambda line: line["dev_loss"])
+
+    assert any("Stopped early" in line for line in lines)
+    assert json.loads((out / "config.json").read_text())["trained_steps"] == best["step"]
+
+
+# --- what goes wrong ----------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(data, tmp_path, monkeypatch):
+    def poison(self, batch, step, *args, _original=loop.Worker.gradients):
+        terms, *rest = _original(self, batch, step, *args)
+        if step == 14:
+            terms["local_hn"] = terms["local_hn"] * float("nan")
+        return terms, *rest
+
+    monkeypatch.setattr(loop.Worker, "gradients", poison)
+    with pytest.raises(RunError, match=r"became nan at step 15.*step-00000010\.pt"):
+        run(data, tmp_path / "run")
+    monkeypatch.undo()
+    weights, _ = run(data, tmp_path / "run", resume=True)
+
+    assert all(bool(value.isfinite().all()) for value in weights.values())
+
+
+def test_a_full_disk_stops_and_leaves_the_checkpoint_before(data, tmp_path, monkeypatch):
+    save, calls = torch.save, []
+
+    def full(state, path):
+        calls.append(path)
+        if len(calls) == 2:
+            Path(path).write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match="the disk is full"):
+        run(data, tmp_path / "run", checkpoint_every=5)
+    left = [path.name for path in (tmp_path / "run/checkpoints").iterdir()]
+
+    assert left == ["step-00000005.pt"]
+
+
+def test_damaged_images_are_counted_and_too_many_stop_the_run(tmp_path, data):
+    source = Path(data.partition(":")[2])
+    copy = tmp_path / "coco"
+    (copy / "val2014").mkdir(parents=True)
+    (copy / "train.tsv").write_text(source.read_text())
+    for image in (source.parent / "val2014").iterdir():
+        (copy / "val2014" / image.name).write_bytes(image.read_bytes())
+    (copy / "val2014/7.jpg").write_bytes(b"not an image")
+    (copy / "val2014/9.jpg").unlink()
+    damaged = f"coco-tsv:{copy / 'train.tsv'}"
+    _, lines = run(damaged, tmp_path / "few", epochs=1, bad_share=0.1)
+
+    assert sum("skipped: 7.jpg" in line or "7.jpg: not a readable" in line for line in lines) == 1
+    assert metrics(tmp_path / "few")[-1]["unusable_pairs"] == 2
+    with pytest.raises(DataError, match=r"more than bad_share = 0\.01 of 64"):
+        run(damaged, tmp_path / "many", epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"batch_size": 65}, "batch_size = 65 is larger than the data: 64 pairs"),
+        ({"caption_key": "titel"}, "Did you mean 'title'"),
+        ({"negative_key": "neg_captoin"}, "Did you mean 'neg_caption'"),
+        ({"accumulate": 3}, "does not divide"),
+        ({"data": "coco-tsv:nowhere.tsv"}, "no such file"),
+        ({"negatives": "rules", "negative_kinds": ["swop"]}, "Did you mean 'swap'"),
+        ({"model": "control:chance"}, "cannot be trained"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_one_line_before_anything_is_written(data, tmp_path, settings, says):
+    with pytest.raises((UsageError, DataError)) as caught:
+        run(**{"data": data, "out": tmp_path / "run", **settings})
+
+    assert says in str(caught.value)
+    assert not (tmp_path / "run").exists()
