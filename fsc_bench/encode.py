@@ -1,20 +1,44 @@
-"""Encode: the plan's missing images and texts, each once, into the store. Nothing here knows a score."""
+"""Encode: the plan's missing images and texts, each once, into the store. Nothing here knows a
+score.
 
-from collections.abc import Callable, Sequence
+A vector must not depend on what else was encoded beside it, or a run that was killed, split over
+processes or helped by another task's vectors would differ from an undisturbed one. Matrix products
+of one shape treat their rows alike, but products of different shapes differ in the last bits
+(float32 ViT-B/32 on a CPU gives other bits for 1-3 images than for 4-64). So for models that say
+`fixed_shapes` every batch has one shape, the last one filled up with copies, and a text's shape
+follows from its own number of tokens alone (`bucket`). Then results are equal bit for bit whatever
+happened before, on one kind of machine and with one batch size of 16 or more. Only where a batch
+did not fit into memory and had to shrink may the last bits move, and the run says so.
+"""
+
+import gc
+import io
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fsc_bench.data.images import Images
-from fsc_bench.errors import DataError
+from fsc_bench.errors import DataError, RunError
 from fsc_bench.models import DualEncoder
-from fsc_bench.plan import Plan
+from fsc_bench.plan import Place, Plan
+from fsc_bench.preprocess import open_rgb
 from fsc_bench.store import Store
 
-BATCH = 32  # the best size on a CPU lies between 8 and 32; devices grow it
-THREADS = 4
+BATCH = {"cpu": 32, "cuda": 256}  # images at once; a CPU is fastest between 8 and 32
+TOKENS = {"cpu": 8, "cuda": 32}  # text tokens at once, for each image of a batch
+# MKL divides products of 5 to 11 rows among threads so that a row's place decides its last bits;
+# with 12 to 320 rows, 1, 2 and 4 threads no place did, in any layer's shape of ViT-B/32 and
+# smaller.
+ROWS = 16
+TEXTS = 4096  # tokenised at once, one lot ahead of the encoder
+TRIES = 3
 Progress = Callable[[str, int, int], Any]
+Say = Callable[[str], Any]
 
 
 def encode(
@@ -22,65 +46,351 @@ def encode(
     model: DualEncoder,
     images: Images,
     store: Store,
-    batch_size: int = BATCH,
+    batch_size: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[bytes, str]:
     """Fills the store. Returns what could not be decoded: image key -> the line to show."""
-    failures = _encode_images(plan, model, images, store, batch_size, progress)
-    _encode_texts(plan, model, store, batch_size, progress)
-    return failures
+    return Encoder(model, images, store, batch_size).encode(plan, progress)
 
 
-def _encode_images(
-    plan: Plan,
-    model: DualEncoder,
-    images: Images,
-    store: Store,
-    batch_size: int,
-    progress: Progress,
-) -> dict[bytes, str]:
-    keys = store.missing("image", list(plan.image_place))
-    failures: dict[bytes, str] = {}
+class Encoder:
+    """A model at work: its batch sizes, which shrink when memory runs out, outlast a task.
 
-    def load(key: bytes) -> Any:
-        return model.preprocess(images.open(*plan.image_place[key]))
+    batch_size: images at once; 0 chooses by device. share: (rank, ranks), the part of the work that
+    is this process's; every process makes the same division by content.
+    """
 
-    # Threads decode the next batches while the encoder works; the window bounds what they hold.
-    with ThreadPoolExecutor(THREADS) as pool:
-        window: list[tuple[bytes, Future]] = []
-        waiting = iter(keys)
+    def __init__(
+        self,
+        model: DualEncoder,
+        images: Images,
+        store: Store,
+        batch_size: int = 0,
+        say: Say = lambda line: None,
+        share: tuple[int, int] = (0, 1),
+    ):
+        kind = "cpu" if str(getattr(model, "device", "cpu")) == "cpu" else "cuda"
+        self.model = model
+        self.images = images
+        self.store = store
+        self.batch = batch_size or BATCH[kind]
+        self.tokens = self.batch * TOKENS[kind]
+        self.say = say
+        self.share = share
+        self.fixed = bool(getattr(model, "fixed_shapes", False))
+        self.fitting: dict[str, int] = {}  # what -> the largest batch that memory held
+        self.calls = {"images": 0, "texts": 0}
+
+    def encode(
+        self, plan: Plan, progress: Progress = lambda what, done, total: None
+    ) -> dict[bytes, str]:
+        """Fills the store with this process's share. Returns image key -> why it is unreadable."""
+        failures = self._encode_images(plan, progress)
+        self._encode_texts(plan, progress)
+        self.store.sync()
+        return failures
+
+    # ---------------------------------------------------------------- images
+
+    def _encode_images(self, plan: Plan, progress: Progress) -> dict[bytes, str]:
+        groups = self._groups(plan)
+        total = sum(map(len, groups))
+        failures: dict[bytes, str] = {}
+        ready: list[tuple[bytes, Any]] = []
         done = 0
-        while True:
-            while len(window) < 3 * batch_size and (key := next(waiting, None)) is not None:
-                window.append((key, pool.submit(load, key)))
-            if not window:
-                break
-            batch, window = window[:batch_size], window[batch_size:]
-            good, pixels = [], []
-            for key, future in batch:
-                try:
-                    pixels.append(future.result())
-                    good.append(key)
-                except DataError as error:
-                    failures[key] = str(error)
-            if good:
-                store.put("image", good, unit_rows(model.encode_images(stack(pixels)), len(good)))
+
+        def store(batch: list[tuple[bytes, Any]]) -> None:
+            keys, pixels = zip(*batch, strict=True)
+            vectors = self._fitted("images", pixels, self.batch, self._images_at_once)
+            self.store.put("image", keys, vectors)
+
+        for loaded in self._loaded(groups, plan.image_place):
+            for key, pixels in loaded:
+                done += 1
+                if isinstance(pixels, DataError):
+                    failures[key] = str(pixels)
+                else:
+                    ready.append((key, pixels))
+            while len(ready) >= self.batch:
+                store(ready[: self.batch])
+                del ready[: self.batch]
+                progress("images", done, total)
+        if ready:
+            store(ready)
+        if total:
+            progress("images", total, total)
+        return failures
+
+    def _groups(self, plan: Plan) -> list[list[bytes]]:
+        """The missing images of this share, those of one file together: it is decoded once."""
+        files: dict[tuple, list[bytes]] = {}
+        for key, (task, ref) in plan.image_place.items():
+            files.setdefault((task, ref.source, ref.path), []).append(key)
+        rank, ranks = self.share
+        # A file goes where its first image's content sends it, whatever is missing by now.
+        mine = [keys for keys in files.values() if int.from_bytes(keys[0][:8]) % ranks == rank]
+        wanted = set(self.store.missing("image", [key for keys in mine for key in keys]))
+        kept = [[key for key in keys if key in wanted] for keys in mine]
+        return [keys for keys in kept if keys]
+
+    def _loaded(
+        self, groups: Sequence[list[bytes]], place: Mapping[bytes, Place]
+    ) -> Iterator[list[tuple[bytes, Any]]]:
+        """Pixels, in order. Threads decode the next batches while the encoder works; Pillow and
+        numpy let go of the interpreter, so threads do as well as processes and nothing is copied
+        between.
+        """
+        if not groups:
+            return
+        pixels = getattr(self.model, "pixels", None)
+        prepare = self.model.preprocess if pixels is None else pixels.load
+
+        def load(keys: list[bytes]) -> list[tuple[bytes, Any]]:
+            task, ref = place[keys[0]]
+            try:
+                whole = open_rgb(self.images.content(task, ref))
+            except DataError:
+                return [(key, self._why(place[key])) for key in keys]
+            return [(key, prepare(_crop(whole, place[key][1].box))) for key in keys]
+
+        with ThreadPoolExecutor(decoders()) as pool:
+            window: list[tuple[int, Future]] = []
+            waiting = iter(groups)
+            held = 0
+            try:
+                while True:
+                    while held < 3 * self.batch and (keys := next(waiting, None)) is not None:
+                        window.append((len(keys), pool.submit(load, keys)))
+                        held += len(keys)
+                    if not window:
+                        return
+                    count, future = window.pop(0)
+                    yield future.result()
+                    held -= count
+            finally:
+                for _, future in window:
+                    future.cancel()
+
+    def _why(self, place: Place) -> DataError:
+        """Reads once more what could not be read, for the line that names the file."""
+        try:
+            self.images.open(*place)
+        except DataError as error:
+            return error
+        return DataError(f"{place[0]}: the image {place[1]} could not be read the first time.")
+
+    def _images_at_once(self, pixels: Sequence[Any], rows: int) -> Any:
+        if self.fixed:
+            pixels = [*pixels, *[pixels[-1]] * (rows - len(pixels))]
+        self.calls["images"] += 1
+        return self.model.encode_images(stack(pixels))
+
+    # ---------------------------------------------------------------- texts
+
+    def _encode_texts(self, plan: Plan, progress: Progress) -> None:
+        rank, ranks = self.share
+        mine = plan.text_key
+        if ranks > 1:
+            mine = {t: k for t, k in mine.items() if int.from_bytes(k[:8]) % ranks == rank}
+        texts, keys = list(mine), list(mine.values())
+        wanted = np.flatnonzero(~self.store.has("text", keys))
+        if not len(wanted):
+            return
+        work = [(keys[place], texts[place]) for place in wanted]
+        del texts, keys
+        if hasattr(self.model, "encode_tokens"):
+            self._encode_tokens(work, progress)
+        else:
+            work.sort(key=lambda item: len(item[1]))
+            for begin in range(0, len(work), self.batch):
+                part = work[begin : begin + self.batch]
+                self._put_texts(part, self.batch, "texts", self._strings_at_once)
+                progress("texts", begin + len(part), len(work))
+
+    def _encode_tokens(self, work: list[tuple[bytes, str]], progress: Progress) -> None:
+        """Texts of one bucket of lengths together; each bucket waits until it fills a batch."""
+        waiting: dict[int, list[tuple[bytes, np.ndarray]]] = {}
+        done = 0
+
+        def store(length: int, batch: list) -> None:
+            nonlocal done
+            rows = self._rows(length)
+            self._put_texts(batch, rows, f"texts of {length} tokens", self._tokens_at_once)
             done += len(batch)
-            progress("images", done, len(keys))
-    return failures
+            progress("texts", done, len(work))
+
+        for keys, ids, needed in self._tokenised(work):
+            for length in np.unique(needed):
+                bin_ = waiting.setdefault(int(length), [])
+                bin_ += [(keys[i], ids[i, :length]) for i in np.flatnonzero(needed == length)]
+                rows = self._rows(int(length))
+                while len(bin_) >= rows:
+                    store(int(length), bin_[:rows])
+                    del bin_[:rows]
+        for length, rest in sorted(waiting.items()):
+            if rest:
+                store(length, rest)
+
+    def _tokenised(self, work: Sequence[tuple[bytes, str]]) -> Iterator[tuple]:
+        """(keys, ids [n, context], tokens to keep [n]) in lots, one ahead of the encoder."""
+
+        def lot(begin: int) -> tuple:
+            part = work[begin : begin + TEXTS]
+            ids, lengths = self.model.token_ids([text for _, text in part])
+            return [key for key, _ in part], ids, buckets(lengths, ids.shape[1])
+
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(lot, 0)
+            for begin in range(TEXTS, len(work) + TEXTS, TEXTS):
+                now = ahead.result()
+                if begin < len(work):
+                    ahead = pool.submit(lot, begin)
+                yield now
+
+    def _rows(self, length: int) -> int:
+        return max(ROWS, self.tokens // length // ROWS * ROWS)
+
+    def _put_texts(self, part: list, rows: int, what: str, call: Callable) -> None:
+        keys, inputs = zip(*part, strict=True)
+        self.store.put("text", keys, self._fitted(what, inputs, rows, call))
+
+    def _strings_at_once(self, texts: Sequence[str], rows: int) -> Any:
+        if self.fixed:
+            texts = [*texts, *[texts[-1]] * (rows - len(texts))]
+        self.calls["texts"] += 1
+        return self.model.encode_texts(list(texts))
+
+    def _tokens_at_once(self, ids: Sequence[np.ndarray], rows: int) -> Any:
+        filled = [*ids, *[ids[-1]] * (rows - len(ids))] if self.fixed else ids
+        self.calls["texts"] += 1
+        return self.model.encode_tokens(np.stack(filled))
+
+    # ---------------------------------------------------------------- memory
+
+    def _fitted(self, what: str, items: Sequence, rows: int, call: Callable) -> np.ndarray:
+        """Unit vectors of `items`, in as many calls as memory asks for; what was done stays done.
+
+        A batch that does not fit is tried again as it is, because the same shape gives the same
+        bits and a neighbour's peak passes; then it is halved, for the rest of the run.
+        """
+        rows = min(rows, self.fitting.get(what, rows))
+        done, begin, tries = [], 0, 0
+        while begin < len(items):
+            part = items[begin : begin + rows]
+            try:
+                vectors = call(part, rows)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                vectors = None
+            if vectors is not None:
+                done.append(unit_rows(vectors, rows if self.fixed else len(part))[: len(part)])
+                begin, tries = begin + len(part), 0
+                continue
+            tries += 1
+            free_memory(thoroughly=tries == TRIES)
+            if tries < TRIES:
+                time.sleep(0.05 * tries)
+                continue
+            if rows == 1:
+                raise RunError(f"out of memory with one of the {what} alone; use another device.")
+            rows = self.fitting[what] = (rows + 1) // 2
+            tries = 0
+            self.say(
+                f"out of memory: {what} now {rows} at once. Vectors of another batch size may "
+                "differ in the last bits."
+            )
+        return np.concatenate(done)
+
+    # ---------------------------------------------------------------- calibration
+
+    def calibrate(self, seconds: float = 2.0) -> dict[str, float]:
+        """Seconds that an image, a text and the decoding of an image take, from a short trial."""
+        noise = np.random.default_rng(0)
+        smooth = Image.fromarray(noise.integers(0, 256, (30, 40, 3), np.uint8)).resize((640, 480))
+        file = io.BytesIO()
+        smooth.save(file, "JPEG", quality=90)
+        pixels = getattr(self.model, "pixels", None)
+        prepare = self.model.preprocess if pixels is None else pixels.load
+        one = prepare(smooth)
+        text = "a photo of two dogs on the green grass"
+        calls = dict(self.calls)
+        if hasattr(self.model, "encode_tokens"):
+            ids, lengths = self.model.token_ids([text])
+            length = int(buckets(lengths, ids.shape[1])[0])
+            rows, call, trial = self._rows(length), self._tokens_at_once, ids[0, :length]
+        else:
+            rows, call, trial = self.batch, self._strings_at_once, text
+        cost = {
+            "image": _time(lambda: self._images_at_once([one] * self.batch, self.batch), seconds),
+            "text": _time(lambda: call([trial] * rows, rows), seconds),
+            "decode": _time(lambda: prepare(open_rgb(file.getvalue())), seconds / 4),
+        }
+        self.calls = calls
+        return {
+            "image": cost["image"] / self.batch,
+            "text": cost["text"] / rows,
+            "decode": cost["decode"] / decoders(),
+        }
 
 
-def _encode_texts(
-    plan: Plan, model: DualEncoder, store: Store, batch_size: int, progress: Progress
-) -> None:
-    key_text = {key: text for text, key in plan.text_key.items()}
-    keys = store.missing("text", list(plan.text_key.values()))
-    keys.sort(key=lambda key: len(key_text[key]))
-    for start in range(0, len(keys), batch_size):
-        part = keys[start : start + batch_size]
-        vectors = unit_rows(model.encode_texts([key_text[key] for key in part]), len(part))
-        store.put("text", part, vectors)
-        progress("texts", start + len(part), len(keys))
+def _time(work: Callable[[], Any], seconds: float) -> float:
+    """The least of several trials within `seconds`, the first, which warms up, left out."""
+    begun, best = time.perf_counter(), float("inf")
+    result = work()
+    _wait(result)
+    while True:
+        started = time.perf_counter()
+        _wait(work())
+        best = min(best, time.perf_counter() - started)
+        if time.perf_counter() - begun > seconds:
+            return best
+
+
+def _wait(result: Any) -> None:
+    if hasattr(result, "cpu"):
+        result.cpu()  # a GPU answers before it has worked
+
+
+def bucket(length: int) -> int:
+    """The number of tokens that a text of `length` tokens is encoded with: it alone decides."""
+    step = 2 if length <= 32 else 4 if length <= 48 else 8
+    return -(-length // step) * step
+
+
+def buckets(lengths: np.ndarray, context: int) -> np.ndarray:
+    table = np.array([bucket(length) for length in range(context + 1)])
+    return np.minimum(table[lengths], context)
+
+
+def _crop(image: Image.Image, box: tuple[int, int, int, int] | None) -> Image.Image:
+    return image.crop(box) if box else image
+
+
+def decoders() -> int:
+    """Threads that decode: one a core that is this process's own."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min(32, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    words = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in words or "can't allocate memory" in words
+    )
+
+
+def free_memory(thoroughly: bool) -> None:
+    import torch
+
+    if thoroughly:
+        gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def stack(pixels: Sequence[Any]) -> Any:

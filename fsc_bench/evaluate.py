@@ -5,11 +5,12 @@ The way of the data, from a task file to a table:
     tasks/*.toml --reader--> records.parquet --plan--> unique images and texts
         --encode--> embedding store --score--> result.json + samples.parquet --> leaderboards/
 
-    run.py       walks that way for every model and task, and is where a run continues
-    data/        readers and prepare: raw files -> Record ("image i belongs with text i")
-    plan.py      which images and texts are needed, each once       encode.py, store.py  their
-    vectors evaluate.py  (here) similarity -> outcome per sample -> mean over the task's tree ->
-    interval results.py   what is written; leaderboard.py  the tables
+    run.py        walks that way for every model and task, and is where a run continues
+    data/         readers and prepare: raw files -> Record ("image i belongs with text i")
+    plan.py       which images and texts are needed, each once
+    encode.py     their vectors, into store.py
+    evaluate.py   (here) similarity -> outcome per sample -> mean over the task's tree -> interval
+    results.py    what is written; leaderboard.py the tables
 
 A task's `kind` picks one of three scorings: matching, classification, retrieval. Each gives
 outcomes per sample; the tree, the intervals and the audits are the same for all.

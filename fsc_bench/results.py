@@ -1,10 +1,11 @@
 """Results: what a run leaves on disk, written so that nothing finished is ever half there or lost.
 
-    runs/<model>-<identity>/run.json              who: model identity, packages, machine, command, times
-                           /tasks/<task>.json     what: task version, data fingerprint, counts, metrics
-                           /samples/<task>.parquet  every sample: scores, right or wrong, tie
+    runs/<model>-<identity>/
+        run.json                  who: model identity, packages, machine, command, times
+        tasks/<task>.json         what: task version, data fingerprint, counts, metrics
+        samples/<task>.parquet    every sample: scores, right or wrong, tie
 
-Percentages are 0-100 and unrounded. JSON and Parquet: other software reads it without ours. No torch.
+Percentages are 0-100 and unrounded. JSON and Parquet: other software reads it without ours.
 """
 
 import json
@@ -22,12 +23,17 @@ from fsc_bench.errors import UsageError
 SCHEMA_VERSION = 1
 
 
+class Busy(UsageError):
+    """Another run holds this run directory."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One task, one model.
 
     metrics: node of the subset tree or "headline" -> metric -> {value, ci: [low, high], n, chance}.
-    n: samples; expected: what the task promises; flags: everything a reader of the number must know.
+    n: samples; expected: what the task promises; flags: everything a reader of the number must
+    know.
     """
 
     task: str
@@ -51,6 +57,14 @@ class Result:
         return not self.flags
 
 
+@dataclass(frozen=True)
+class Samples:
+    """The samples file: columns, one value a sample, and what sums them up (per-class recall)."""
+
+    columns: Mapping[str, Any]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
 def slug(spec: str) -> str:
     """A model's name as a folder's name."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", spec).strip("-.")[:80]
@@ -70,7 +84,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run's lock. Raises UsageError when another run has it or nothing can be written."""
+        """Holds the run's lock. Raises UsageError when another has it or nothing can be written."""
         from filelock import FileLock, Timeout
 
         try:
@@ -80,7 +94,7 @@ class RunDirectory:
             lock = FileLock(self.path / ".lock")
             lock.acquire(timeout=0)
         except Timeout:
-            raise UsageError(
+            raise Busy(
                 f"{self.path}: another run is writing here. Wait for it, or use another -o folder."
             ) from None
         except OSError as error:
@@ -93,14 +107,18 @@ class RunDirectory:
     def write_run(self, facts: Mapping[str, Any]) -> None:
         write_json(self.path / "run.json", {"schema": SCHEMA_VERSION, **facts})
 
-    def write_result(self, result: Result, samples: Mapping[str, Any], variant: str = "") -> None:
+    def write_result(self, result: Result, samples: Samples, variant: str = "") -> None:
         """Samples first, then the result: a task is finished when its JSON exists."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         path = self.samples_file(result.task, variant)
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = pa.table(dict(samples))
+        table = pa.table(dict(samples.columns))
+        if samples.summary:
+            table = table.replace_schema_metadata(
+                {"fsc_bench": json.dumps(_plain(samples.summary))}
+            )
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             pq.write_table(table, partial, compression="zstd")

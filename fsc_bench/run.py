@@ -1,31 +1,35 @@
 """Run: every selected model on every selected task, from raw files to results on disk.
 
-The same command again continues where it was stopped; with more tasks or models it extends; when all
-is done it does nothing and says so. A finished result is never overwritten silently: one made from
-another task version or other data is set aside under `superseded/`.
+The same command again continues where it was stopped; with more tasks or models it extends; when
+all is done it does nothing and says so. A finished result is never overwritten silently: one made
+from another task version or other data is set aside under `superseded/`.
 """
 
 import os
 import platform
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 from fsc_bench import __version__
+from fsc_bench.claims import Claims
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
-from fsc_bench.encode import encode
+from fsc_bench.distributed import Ranks, join, own_device
+from fsc_bench.encode import Encoder
 from fsc_bench.errors import DataError, FscBenchError, RunError
 from fsc_bench.evaluate import Embeddings, evaluate
 from fsc_bench.models import DualEncoder, load_model
 from fsc_bench.plan import Plan, make_plan
-from fsc_bench.results import Result, RunDirectory
-from fsc_bench.store import Store
+from fsc_bench.results import Busy, Result, RunDirectory
+from fsc_bench.store import FULL, Store, StoreFull
 from fsc_bench.task import Task
 
 PACKAGES = (
@@ -49,7 +53,7 @@ class Options:
     prompts: str | None = None
     allow_partial: bool = False
     precision: str = "fp32"
-    batch_size: int = 32
+    batch_size: int = 0  # images at once; 0: what suits the device
     device: str = "auto"
 
     @property
@@ -96,28 +100,116 @@ def run(
     models: Sequence[str], tasks: Sequence[Task], options: Options, reporter: Reporter | None = None
 ) -> Summary:
     """Scores every model on every task. One task's failure does not stop the others."""
-    reporter = reporter or Silent()
+    ranks = join()
+    reporter = reporter if reporter and ranks.first else Silent()
+    try:
+        return _run(models, tasks, options, reporter, ranks)
+    except sqlite3.OperationalError as error:
+        raise RunError(f"{options.data / 'digests.sqlite'}: cannot be used: {error}.") from None
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise RunError(
+            f"{error.filename or options.out}: {error.strerror or 'the disk is full'}. What is "
+            "finished is safe; free some space, and the same command continues."
+        ) from None
+
+
+def _run(
+    models: Sequence[str],
+    tasks: Sequence[Task],
+    options: Options,
+    reporter: Reporter,
+    ranks: Ranks,
+) -> Summary:
     summary = Summary()
-    prepared = _prepare(tasks, options, summary, reporter)
+    with ranks.first_goes_first():
+        prepared = _prepare(tasks, options, summary, reporter)
     if not prepared:
         return summary
     images = Images(options.data)
     cache = DigestCache(options.data / "digests.sqlite")
-    plans: dict[str, Plan] = {}
-    for spec in models:
-        # Models are loaded one at a time: one is in memory, however many are scored.
-        model = load_model(spec, options.device, options.precision)
-        for note in getattr(model, "notes", ()):
-            reporter.say(note)
-        directory = RunDirectory(options.out, spec, model.identity.fingerprint)
-        summary.folders[spec] = directory.path
-        summary.results[spec] = {}
-        with directory.locked():
-            _run_model(
-                spec, model, prepared, directory, images, cache, plans, options, summary, reporter
-            )
+    job = Job(prepared, images, cache, options, summary, reporter, ranks)
+    claims = Claims(options.out, options.precision)
+    # A model that another command holds is left for the end: it may be finished by then.
+    waiting = list(models)
+    for last_time in (False, True):
+        busy = [spec for spec in waiting if not _run_claimed(spec, job, claims)]
+        if last_time or len(busy) == len(models):
+            break
+        waiting = busy
+    if len(busy) == len(models):
+        raise Busy(
+            f"{', '.join(busy)}: another run is writing here, in {options.out}. Wait for it, or "
+            "use another -o folder."
+        )
+    for spec in busy:
+        reporter.say(f"{spec}: left to the other run that works on it.")
     cache.close()
     return summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one `run` has at hand for all its models."""
+
+    prepared: Sequence[Prepared]
+    images: Images
+    cache: DigestCache
+    options: Options
+    summary: Summary
+    reporter: Reporter
+    ranks: Ranks
+    plans: dict[str, Plan] = field(default_factory=dict)
+
+
+def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
+    """Scores one model, unless another command is at it: then False."""
+    first = job.ranks.first
+    with claims.take(spec) if first else nullcontext(True) as mine:
+        fingerprint = claims.finished_meanwhile(spec) if first and mine else None
+        if fingerprint and _found_finished(spec, fingerprint, job):
+            mine = None
+        mine = job.ranks.gather(mine)[0]
+        if mine is None:
+            return True
+        if not mine:
+            return False
+        # Models are loaded one at a time: one is in memory, however many are scored.
+        options = job.options
+        model = load_model(spec, own_device(options.device), options.precision)
+        for note in getattr(model, "notes", ()):
+            job.reporter.say(note)
+        fingerprint = model.identity.fingerprint
+        directory = RunDirectory(options.out, spec, fingerprint)
+        with ExitStack() as held:
+            try:
+                if first:
+                    held.enter_context(directory.locked())
+                free = True
+            except Busy:
+                free = False
+            if not job.ranks.gather(free)[0]:
+                return False
+            job.summary.folders[spec] = directory.path
+            job.summary.results[spec] = {}
+            failed = len(job.summary.failures)
+            _run_model(spec, model, directory, job)
+            if first and len(job.summary.failures) == failed:
+                claims.finish(spec, fingerprint)
+    return True
+
+
+def _found_finished(spec: str, fingerprint: str, job: Job) -> bool:
+    """Takes over what another command finished since this one began."""
+    directory = RunDirectory(job.options.out, spec, fingerprint)
+    found = {item.task.name: finished_result(directory, item, job.options) for item in job.prepared}
+    if None in found.values():
+        return False
+    job.summary.folders[spec] = directory.path
+    job.summary.results[spec] = found
+    job.summary.skipped += len(found)
+    return True
 
 
 def _prepare(
@@ -151,91 +243,103 @@ def _limited(item: Prepared, limit: int) -> Prepared:
     return replace(item, records=kept, partial=partial)
 
 
-def _run_model(
-    spec: str,
-    model: DualEncoder,
-    prepared: Sequence[Prepared],
-    directory: RunDirectory,
-    images: Images,
-    cache: DigestCache,
-    plans: dict[str, Plan],
-    options: Options,
-    summary: Summary,
-    reporter: Reporter,
-) -> None:
+def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job) -> None:
     started = time.time()
-    todo = []
-    for item in prepared:
-        done = finished_result(directory, item, options)
-        if done is None:
-            todo.append(item)
-        else:
-            summary.results[spec][item.task.name] = done
+    options, summary, reporter, ranks = job.options, job.summary, job.reporter, job.ranks
+    done = [finished_result(directory, item, options) for item in job.prepared]
+    done = ranks.gather(done)[0]
+    todo = [item for item, result in zip(job.prepared, done, strict=True) if result is None]
+    for item, result in zip(job.prepared, done, strict=True):
+        if result is not None:
+            summary.results[spec][item.task.name] = result
             summary.skipped += 1
     if not todo:
         return
-    store = Store(options.data / "embeddings" / model.identity.fingerprint[:32])
+    store = Store(
+        options.data / "embeddings" / model.identity.fingerprint[:32], vars(model.identity)
+    )
+    said = store.damage
+    for line in said:
+        reporter.say(line)
+    encoder = Encoder(
+        model, job.images, store, options.batch_size, reporter.say, (ranks.rank, ranks.count)
+    )
     seconds: dict[str, float] = {}
-    for item in todo:
-        begun = time.time()
-        name = item.task.name
-        try:
-            if name not in plans:
-                plans[name] = make_plan(
-                    item,
-                    images,
-                    cache,
-                    options.prompts,
-                    lambda done, total, name=name: reporter.progress(f"{name}: hash", done, total),
-                )
-            result, samples = _score(
-                spec, item, plans[name], model, images, store, options, reporter
+    try:
+        for item in todo:
+            begun = time.time()
+            name = item.task.name
+            try:
+                scored = _score(item, encoder, job)
+            except StoreFull:
+                raise  # the next task would fail alike
+            except FscBenchError as error:
+                summary.failures.append((spec, name, error))
+                reporter.say(f"fsc-bench: {error}")
+                continue
+            if scored is None:
+                continue  # process 0 writes
+            _set_aside(directory, name, options.variant)
+            directory.write_result(*scored, options.variant)
+            summary.results[spec][name] = scored[0]
+            seconds[name] = round(time.time() - begun, 3)
+            reporter.say(f"{spec}  {name}  {_brief(scored[0])}  ({seconds[name]:.1f} s)")
+    finally:
+        for line in store.damage:  # found while its vectors were read
+            if line not in said:
+                reporter.say(line)
+        store.close()
+    if ranks.first:
+        directory.write_run(run_facts(spec, model, options, started, seconds, directory))
+
+
+def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Mapping[str, Any]] | None:
+    """One task: plan, encode with all processes, and score in the first; None in the others."""
+    name, options, reporter, ranks = item.task.name, job.options, job.reporter, job.ranks
+    if name not in job.plans:
+        with ranks.first_goes_first():
+            job.plans[name] = make_plan(
+                item,
+                job.images,
+                job.cache,
+                options.prompts,
+                lambda done, total: reporter.progress(f"{name}: hash", done, total),
             )
-        except FscBenchError as error:
-            summary.failures.append((spec, name, error))
-            reporter.say(f"fsc-bench: {error}")
-            continue
-        _set_aside(directory, name, options.variant)
-        directory.write_result(result, samples, options.variant)
-        summary.results[spec][name] = result
-        seconds[name] = round(time.time() - begun, 3)
-        reporter.say(f"{spec}  {name}  {_brief(result)}  ({seconds[name]:.1f} s)")
-    store.close()
-    directory.write_run(run_facts(spec, model, options, started, seconds, directory))
-
-
-def _score(
-    spec: str,
-    item: Prepared,
-    plan: Plan,
-    model: DualEncoder,
-    images: Images,
-    store: Store,
-    options: Options,
-    reporter: Reporter,
-) -> tuple[Result, Mapping[str, Any]]:
-    name = item.task.name
+    plan = job.plans[name]
     broken = dict(plan.unreadable)
     if not broken:
-        failures = encode(
-            plan,
-            model,
-            images,
-            store,
-            options.batch_size,
-            lambda what, done, total: reporter.progress(f"{name}: {what}", done, total),
-        )
+        failures = _encode_together(plan, encoder, name, job)
         broken = {place: failures[key] for place, key in plan.image_key.items() if key in failures}
     if broken:
         line = min(broken.values())
         more = f" ({len(broken) - 1:,} more like it)" if len(broken) > 1 else ""
-        if not (options.allow_partial or item.task.data.decays):
+        if not options.allow_partial:
             raise DataError(f"{line}{more} `--allow-partial` goes on without them.")
         item = _without(item, broken)
         if not item.records:
             raise DataError(f"{line}{more}")
-    settings = {"limit": options.limit, "batch_size": options.batch_size}
-    return evaluate(item, Embeddings(plan, store), model, options.prompts, settings)
+    if not ranks.first:
+        return None
+    settings = {"limit": options.limit, "batch_size": encoder.batch}
+    embeddings = Embeddings(plan, encoder.store)
+    return evaluate(item, embeddings, encoder.model, options.prompts, settings)
+
+
+def _encode_together(plan: Plan, encoder: Encoder, name: str, job: Job) -> dict[bytes, str]:
+    """Every process encodes its share; all learn what was unreadable, or what stopped one."""
+    error: FscBenchError | None = None
+    failures: dict[bytes, str] = {}
+    try:
+        failures = encoder.encode(
+            plan, lambda what, done, total: job.reporter.progress(f"{name}: {what}", done, total)
+        )
+    except FscBenchError as caught:
+        error = caught
+    everyone = job.ranks.gather((failures, error))
+    for _, other in everyone:
+        if other is not None:
+            raise other
+    return {key: line for found, _ in everyone for key, line in found.items()}
 
 
 def _without(item: Prepared, broken: Mapping) -> Prepared:
@@ -339,7 +443,9 @@ def git_commit() -> str | None:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One line of `--dry-run`."""
+    """One line of `--dry-run`. What follows `problem` is known when models were named: sums over
+    them.
+    """
 
     task: str
     samples: int
@@ -348,24 +454,30 @@ class PlanRow:
     text_uses: int
     texts: int
     problem: str = ""
+    cached_images: int | None = None
+    cached_texts: int | None = None
+    seconds: float | None = None  # to encode what is missing, from a short trial on this machine
+    saving: float | None = None  # encoding every sample's own images and texts takes so many times
 
 
 def dry_run(
-    tasks: Sequence[Task], options: Options, reporter: Reporter
+    tasks: Sequence[Task], options: Options, reporter: Reporter, models: Sequence[str] = ()
 ) -> tuple[list[PlanRow], int]:
-    """What a run would encode: a row a task and one for all together. Returns (rows, exit code)."""
+    """What a run would encode: a row a task and one for all together. Returns (rows, exit code).
+
+    Encodes nothing of the tasks; with models, two seconds of made-up images and texts each.
+    """
     summary = Summary()
     cache = DigestCache(options.data / "digests.sqlite")
     images = Images(options.data)
     rows: list[PlanRow] = []
-    all_images: set[bytes] = set()
-    all_texts: set[bytes] = set()
-    uses = [0, 0, 0]
+    needs: list[tuple[set[bytes], set[bytes]]] = []
     prepared = {item.task.name: item for item in _prepare(tasks, options, summary, Silent())}
     errors = {name: str(error) for _, name, error in summary.failures}
     for task in tasks:
         if task.name in errors:
             rows.append(PlanRow(task.name, task.n, 0, 0, 0, 0, errors[task.name]))
+            needs.append((set(), set()))
             continue
         item = prepared[task.name]
         plan = make_plan(
@@ -375,11 +487,10 @@ def dry_run(
             options.prompts,
             lambda done, total, name=task.name: reporter.progress(f"{name}: hash", done, total),
         )
-        samples = sum(row.scored for row in item.records)
         rows.append(
             PlanRow(
                 task.name,
-                samples,
+                sum(row.scored for row in item.records),
                 plan.image_uses,
                 len(plan.image_place),
                 plan.text_uses,
@@ -387,12 +498,49 @@ def dry_run(
                 min(plan.unreadable.values(), default=""),
             )
         )
-        all_images.update(plan.image_place)
-        all_texts.update(plan.text_key.values())
-        uses = [uses[0] + samples, uses[1] + plan.image_uses, uses[2] + plan.text_uses]
-    rows.append(PlanRow("all", uses[0], uses[1], len(all_images), uses[2], len(all_texts)))
+        needs.append((set(plan.image_place), set(plan.text_key.values())))
     cache.close()
+    everything = tuple(set().union(*(need[kind] for need in needs)) for kind in (0, 1))
+    known = [row for row in rows if row.task not in errors]
+    total = [sum(getattr(row, name) for row in known) for name in ("image_uses", "text_uses")]
+    samples = sum(row.samples for row in known)
+    rows.append(PlanRow("all", samples, total[0], len(everything[0]), total[1], len(everything[1])))
+    needs.append(everything)
+    for spec in models:
+        rows = _with_cost(rows, needs, load_model(spec, options.device, options.precision), options)
     return rows, summary.exit_code
+
+
+def _with_cost(
+    rows: list[PlanRow], needs: list[tuple], model: DualEncoder, options: Options
+) -> list[PlanRow]:
+    """The rows with what one model has in its store and what the rest will cost added."""
+    folder = options.data / "embeddings" / model.identity.fingerprint[:32]
+    store = Store(folder)
+    cost = Encoder(model, Images(options.data), store, options.batch_size).calibrate()
+    # Decoding overlaps the encoder, unless both are the same cores.
+    on_cpu = str(getattr(model, "device", "cpu")) == "cpu"
+    one_image = cost["image"] + cost["decode"] if on_cpu else max(cost["image"], cost["decode"])
+    one_text = cost["text"]
+    found = []
+    for row, (images, texts) in zip(rows, needs, strict=True):
+        cached = [
+            int(store.present(kind, list(keys)).sum())
+            for kind, keys in (("image", images), ("text", texts))
+        ]
+        seconds = one_image * (len(images) - cached[0]) + one_text * (len(texts) - cached[1])
+        unique = one_image * len(images) + one_text * len(texts)
+        each = one_image * row.image_uses + one_text * row.text_uses
+        found.append(
+            replace(
+                row,
+                cached_images=(row.cached_images or 0) + cached[0],
+                cached_texts=(row.cached_texts or 0) + cached[1],
+                seconds=(row.seconds or 0.0) + seconds,
+                saving=each / unique if unique else None,
+            )
+        )
+    return found
 
 
 def check_writable(out: Path) -> None:

@@ -26,46 +26,67 @@ class Ranks:
 def ranks(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> Ranks:
     """Ranks both ways.
 
-    images: float32 [n, d]; texts: float32 [m, d]; owner: int [m], the image that each text describes.
-    A right answer's similarity is taken from the same matrix product as its distractors': a product
-    computed on its own differs in the last bit, and exact copies would then beat each other.
+    images: float32 [n, d]; texts: float32 [m, d]; owner: int [m], the image that each text
+    describes. A right answer's similarity is taken from the same matrix product as its
+    distractors': a product computed on its own differs in the last bit, and exact copies would then
+    beat each other.
     """
     # Equal rows are multiplied once, so that equal texts (and equal images) tie exactly.
     text_rows, text_place = unique_rows(texts)
     image_rows, image_place = unique_rows(images)
+    image_of = image_place[owner]  # the right answer of each text, among the distinct images
+    i2t = np.empty((2, len(images)), np.int64)
+    t2i = np.empty((2, len(texts)), np.int64)
     order = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[order], np.arange(len(images) + 1))
-    i2t_strict = np.empty(len(images), np.int64)
-    i2t_lenient = np.empty(len(images), np.int64)
+    copies = np.bincount(text_place, minlength=len(text_rows))
     for begin in range(0, len(images), BLOCK):
-        block = images[begin : begin + BLOCK] @ text_rows.T
-        for row in range(len(block)):
-            image = begin + row
-            own = order[starts[image] : starts[image + 1]]
-            similarity = block[row][text_place]
-            best = similarity[own].max() if len(own) else np.nan
-            before, level = _count(similarity, best)
-            mine_before, mine_level = _count(similarity[own], best)
-            i2t_lenient[image] = before - mine_before
-            i2t_strict[image] = before - mine_before + level - mine_level
-    t2i_strict = np.empty(len(texts), np.int64)
-    t2i_lenient = np.empty(len(texts), np.int64)
+        end = min(begin + BLOCK, len(images))
+        similarity = images[begin:end] @ text_rows.T
+        own = order[starts[begin] : starts[end]]
+        rows = owner[own] - begin
+        mine = similarity[rows, text_place[own]]
+        best = np.full(end - begin, -np.inf, np.float32)
+        with np.errstate(invalid="ignore"):
+            np.maximum.at(best, rows, mine)  # NaN stays NaN
+        best[np.bincount(rows, minlength=end - begin) == 0] = np.nan
+        # Right answers do not stand in one another's way.
+        before = np.bincount(rows, mine > best[rows], end - begin)
+        level = np.bincount(rows, mine == best[rows], end - begin)
+        i2t[:, begin:end] = _placed(similarity, best, copies, len(texts), before, level)
+    copies = np.bincount(image_place, minlength=len(image_rows))
     for begin in range(0, len(texts), BLOCK):
-        part = slice(begin, min(begin + BLOCK, len(texts)))
-        similarity = (texts[part] @ image_rows.T)[:, image_place]
-        right = similarity[np.arange(len(similarity)), owner[part]]
-        before = (similarity > right[:, None]).sum(axis=1)
-        level = (similarity == right[:, None]).sum(axis=1) - 1
-        lost = np.isnan(right) * len(images)
-        t2i_lenient[part] = before + lost
-        t2i_strict[part] = before + level + lost
-    return Ranks(i2t_strict, i2t_lenient, t2i_strict, t2i_lenient)
+        end = min(begin + BLOCK, len(texts))
+        similarity = texts[begin:end] @ image_rows.T
+        right = similarity[np.arange(end - begin), image_of[begin:end]]
+        t2i[:, begin:end] = _placed(similarity, right, copies, len(images), 0, 1)
+    return Ranks(i2t[0], i2t[1], t2i[0], t2i[1])
 
 
-def _count(similarity: np.ndarray, best: float) -> tuple[int, int]:
-    if np.isnan(best):
-        return len(similarity) + 1, 0
-    return int((similarity > best).sum()), int((similarity == best).sum())
+def _placed(
+    similarity: np.ndarray,
+    best: np.ndarray,
+    copies: np.ndarray,
+    gallery: int,
+    own_before: np.ndarray | int,
+    own_level: np.ndarray | int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(strict, lenient) ranks of `best` [n] among similarities [n, distinct], each held `copies`
+    times.
+
+    own_before, own_level: the query's own right answers above and level with its best one.
+    """
+    above, equal = similarity > best[:, None], similarity == best[:, None]
+    if len(copies) == gallery:
+        before, level = np.count_nonzero(above, axis=1), np.count_nonzero(equal, axis=1)
+    else:
+        weights = copies.astype(np.float32)  # whole numbers far below 2^24
+        before, level = (above @ weights).astype(np.int64), (equal @ weights).astype(np.int64)
+    lenient = before - np.asarray(own_before, np.int64)
+    strict = lenient + level - np.asarray(own_level, np.int64)
+    lost = np.isnan(best)
+    lenient[lost] = strict[lost] = gallery
+    return strict, lenient
 
 
 def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

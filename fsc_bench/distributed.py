@@ -1,0 +1,96 @@
+"""Distributed: one run on many processes, started by `torchrun ... -m fsc_bench run ...`.
+
+Every process plans the same work and encodes its own share of it, divided by content: no sample is
+repeated, none added to make the shares even. The store is where they meet; the processes only wait
+for one another and tell which images were unreadable, so gloo carries it all, on GPUs too. Process
+0 prepares data, scores and writes; one that dies takes the others with it (torchrun sees to that),
+what was encoded stays in the store, and the same command finishes.
+
+Many checkpoints need no torchrun at all: start the same command as often as there are machines,
+
+    fsc-bench run -m CHECKPOINT... -t fsc -o SHARED/runs --data SHARED/data
+
+and each job takes the next model that no other job holds (run.py). What that costs, for M models:
+
+    time = M x (load + images x t_image + texts x t_text) / jobs + hash of all images, once
+
+with the unique images and texts of the tasks, and t_image = max(encoder, decoder / threads).
+`fsc-bench run --dry-run -m MODEL` counts and measures all of it. On paper, for a million unique
+images and a million texts: at 70 ms and 8 ms (ViT-B/32, fp32, two CPU cores) 22 h a model; at
+0.4 ms (16 decoding threads are the limit there, not the card) and 0.01 ms on a GPU 7 minutes, so
+that 1,000 checkpoints on 8 GPUs are 15 hours. They leave 4 GB of embeddings each, which
+`fsc-bench cache prune NAME` forgets.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of one run. Alone: rank 0 of 1, and nothing waits."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everybody's value, everywhere, once all are here."""
+        if self.count == 1:
+            return [value]
+        from torch import distributed
+
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        self.gather(None)
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """What writes files that the others then find: process 0 does it, then the others."""
+        if not self.first:
+            self.wait()
+        try:
+            yield
+        finally:
+            if self.first:
+                self.wait()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks; needs no torch."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def join() -> Ranks:
+    """The run that torchrun started, or this process alone."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1 or "RANK" not in os.environ:
+        return Ranks()
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        # Others may wait for hours while one hashes a million files.
+        distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    return Ranks(int(os.environ["RANK"]), count)
+
+
+def own_device(device: str) -> str:
+    """`auto` and `cuda` become the card that torchrun means for this process."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None or device not in ("auto", "cuda"):
+        return device
+    import torch
+
+    if not torch.cuda.is_available():
+        return device
+    return f"cuda:{int(local) % torch.cuda.device_count()}"

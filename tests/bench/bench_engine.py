@@ -1,0 +1,433 @@
+"""The engine against what it replaces: ratios of interleaved trials, exactness asserted first.
+
+    FSC_BENCH_REAL_DATA=FOLDER python tests/bench/bench_engine.py [text pixels ranks ...]
+
+FOLDER holds the benchmarks' own annotation files; the pictures are drawn. The model is ViT-B/32
+with random weights: speed and rounding do not depend on what it has learned.
+"""
+
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+REPEATS = int(os.environ.get("BENCH_REPEATS", "5"))
+
+
+def compare(baseline: Callable, ours: Callable, repeats: int = 0) -> tuple[float, str]:
+    """(median ratio, words) of baseline time to ours, in turns; each is run once before."""
+    baseline(), ours()
+    ratios, times = [], []
+    for _ in range(repeats or REPEATS):
+        begun = time.perf_counter()
+        baseline()
+        middle = time.perf_counter()
+        ours()
+        times.append((middle - begun, time.perf_counter() - middle))
+        ratios.append(times[-1][0] / times[-1][1])
+    seconds = [statistics.median(column) for column in zip(*times, strict=True)]
+    middle = statistics.median(ratios)
+    words = f"{middle:.2f}x [{min(ratios):.2f}-{max(ratios):.2f}]"
+    return middle, f"{words} ({seconds[0]:.3f} s -> {seconds[1]:.3f} s)"
+
+
+def row(name: str, value: str, goal: str) -> None:
+    print(f"| {name} | {value} | {goal} |", flush=True)
+
+
+def vit():
+    from fsc_bench.models import load_model
+
+    return load_model("open_clip:ViT-B-32/random?seed=0", "cpu")
+
+
+def photos(n: int) -> list[bytes]:
+    """JPEGs of 640x480 and 480x640, quality 90, about 110 KB each."""
+    rng = np.random.default_rng(0)
+    files = []
+    for number in range(n):
+        size = (640, 480) if number % 2 else (480, 640)
+        coarse = rng.integers(0, 256, (size[1] // 4, size[0] // 4, 3), np.uint8)
+        picture = Image.fromarray(coarse).resize(size).filter(ImageFilter.GaussianBlur(1))
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+# ---------------------------------------------------------------- text
+
+
+def text() -> None:
+    """256 captions: padded to the context as open_clip's users do, and as the engine does it."""
+    from fsc_bench.data.images import Images
+    from fsc_bench.encode import Encoder
+    from fsc_bench.plan import Plan, text_digests
+    from fsc_bench.store import Store
+
+    model = vit()
+    rng = np.random.default_rng(0)
+    words = tuple("a the dog man woman red blue table on in with holding large two grass".split())
+    captions = [
+        " ".join([*rng.choice(words, int(rng.integers(6, 19))), str(number)])
+        for number in range(256)
+    ]
+    lengths = model.token_ids(captions)[1]
+    plan = Plan({}, {}, text_digests(captions), 0, 0)
+    keys = list(plan.text_key.values())
+
+    def padded(size: int = 64) -> np.ndarray:
+        parts = [captions[i : i + size] for i in range(0, 256, size)]
+        return np.concatenate([model.encode_texts(part).numpy() for part in parts])
+
+    def engine() -> np.ndarray:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(Path(folder))
+            Encoder(model, Images(Path(folder)), store).encode(plan)
+            return store.get("text", keys)
+
+    noise = np.abs(padded() - padded(1)).max()
+    error = np.abs(engine() - padded()).max()
+    assert error <= max(2 * noise, 1e-6), (error, noise)
+    _, words = compare(padded, engine)
+    bound = 77 / lengths.mean()
+    row(
+        f"text, 256 captions of {lengths.mean():.1f} tokens, fp32",
+        f"{words}; max difference {error:.1e}, batches of 1 and 64 differ by {noise:.1e}",
+        f"{0.8 * bound:.1f}x = 0.8 x 77 / mean length",
+    )
+
+
+# ---------------------------------------------------------------- a suite
+
+
+def suite() -> None:
+    """Records of four real benchmarks: every sample its own images and texts, and the engine."""
+    from draw_images import draw
+
+    from fsc_bench.data.images import DigestCache, Images
+    from fsc_bench.data.prepare import Prepared
+    from fsc_bench.data.raw import Raw
+    from fsc_bench.data.readers import load_reader
+    from fsc_bench.encode import Encoder
+    from fsc_bench.evaluate import Embeddings, evaluate
+    from fsc_bench.metrics import matching, retrieval
+    from fsc_bench.plan import make_plan
+    from fsc_bench.store import Store
+    from fsc_bench.task import catalogue
+
+    real = Path(os.environ["FSC_BENCH_REAL_DATA"])
+    model = vit()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        chosen = []
+        for name, share in (("sugarcrepe", 20), ("valse", 16), ("crepe", 10), ("coco_karpathy", 8)):
+            task = catalogue()[name]
+            reader = load_reader(task.data.reader, name)
+            records = [r for r in reader.read(task, Raw(task, real / name)) if r.scored]
+            pictures = list(dict.fromkeys(ref.path for r in records for ref in r.images))
+            kept = set(pictures[:: max(1, len(pictures) // share)][:share])
+            records = [r for r in records if all(ref.path in kept for ref in r.images)]
+            chosen.append(Prepared(task, records, "", data))
+            for source, path in {(ref.source, ref.path) for r in records for ref in r.images}:
+                draw(data / "images" / source / path, (640, 480))
+        images = Images(data)
+
+        def each_sample() -> list:
+            found = []
+            for item in chosen:
+                rows = []
+                for begin in range(0, len(item.records), 16):
+                    part = item.records[begin : begin + 16]
+                    pixels = [
+                        model.preprocess(images.open(item.task.name, ref))
+                        for r in part
+                        for ref in r.images
+                    ]
+                    with torch.no_grad():
+                        v = model.model.encode_image(torch.stack(pixels), normalize=True)
+                        ids = model.tokenizer([text for r in part for text in r.texts])
+                        t = model.model.encode_text(ids, normalize=True)
+                    v, t = iter(v.numpy()), iter(t.numpy())
+                    rows += [
+                        (
+                            np.stack([next(v) for _ in r.images]),
+                            np.stack([next(t) for _ in r.texts]),
+                        )
+                        for r in part
+                    ]
+                found.append(rows)
+            return found
+
+        calls = {}
+
+        def engine() -> list:
+            with tempfile.TemporaryDirectory() as fresh:
+                store = Store(Path(fresh) / "store")
+                cache = DigestCache(Path(fresh) / "digests.sqlite")
+                encoder = Encoder(model, images, store)
+                results = []
+                for item in chosen:
+                    plan = make_plan(item, images, cache)
+                    encoder.encode(plan)
+                    samples = evaluate(item, Embeddings(plan, store), model)[1]
+                    results.append((plan, samples))
+                calls.update(
+                    images=sum(len(s.records) for s in store.segments.values() if s.kind == "image")
+                )
+                return results
+
+        decided = 0
+        uses, unique = [0, 0], [set(), set()]
+        for item, rows, (plan, samples) in zip(chosen, each_sample(), engine(), strict=True):
+            uses[0] += plan.image_uses
+            uses[1] += plan.text_uses
+            unique[0] |= set(plan.image_place)
+            unique[1] |= set(plan.text_key)
+            if item.task.kind == "retrieval":
+                v = np.concatenate([pair[0] for pair in rows])
+                t = np.concatenate([pair[1] for pair in rows])
+                owner = np.repeat(np.arange(len(rows)), [len(pair[1]) for pair in rows])
+                own = retrieval.ranks(v, t, owner)
+                assert np.array_equal(own.i2t_strict + 1, samples["i2t_rank"])
+                decided += len(rows)
+                continue
+            for place, (v, t) in enumerate(rows):
+                hits = matching.outcomes((v @ t.T)[None]).hits
+                for name in hits:
+                    if f"correct_{name}" in samples:
+                        assert hits[name][0] == samples[f"correct_{name}"][place]
+                        decided += 1
+        _, words = compare(each_sample, engine, 3)
+        row(
+            f"suite, {sum(len(item.records) for item in chosen)} samples of SugarCrepe, VALSE, CREPE "
+            f"and COCO: {uses[0]} images -> {len(unique[0])}, {uses[1]} texts -> {len(unique[1])}",
+            f"{words}; {decided} decisions equal",
+            "5x",
+        )
+
+
+# ---------------------------------------------------------------- pixels
+
+
+def pixels() -> None:
+    """JPEG bytes to the float batch: open_clip's transform, and ours, one thread each."""
+    import open_clip
+
+    from fsc_bench import preprocess as fast
+    from fsc_bench.data.images import decode
+    from fsc_bench.models import _pixels
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    transform = open_clip.image_transform(224, is_train=False)
+    halves = _pixels.split(transform, "cpu")
+    files = photos(48)
+
+    def own() -> torch.Tensor:
+        opened = (Image.open(io.BytesIO(file)).convert("RGB") for file in files)
+        return torch.stack([transform(image) for image in opened])
+
+    def ours(read: Callable) -> torch.Tensor:
+        return halves.finish(np.stack([halves.load(read(file)) for file in files]))
+
+    readers = {"Pillow": lambda file: decode(file, "")}
+    if fast.decoder() is not None:
+        readers[fast.decoder().__name__] = fast.open_rgb
+    for name, read in readers.items():
+        assert torch.equal(own(), ours(read))
+        _, words = compare(own, lambda read=read: ours(read))
+        row(
+            f"48 JPEGs to a batch, {name}",
+            f"{words}; torch.equal",
+            "1.7x with a library, else 1.1x",
+        )
+    torch.set_num_threads(threads)
+
+
+# ---------------------------------------------------------------- towers
+
+
+def tower() -> None:
+    """Image tower against its own matrix products; the last block for the class token alone."""
+    model = vit()
+    images = torch.randn(16, 3, 224, 224)
+    width, layers, tokens = 768, 12, 16 * 50
+    sizes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
+    products = [(torch.randn(tokens, k), torch.randn(n, k)) for n, k in sizes]
+
+    def gemms() -> None:
+        for _ in range(layers):
+            for x, weight in products:
+                torch.nn.functional.linear(x, weight)
+
+    @torch.no_grad()
+    def whole() -> torch.Tensor:
+        return torch.nn.functional.normalize(model.model.encode_image(images), dim=-1)
+
+    def cut() -> torch.Tensor:
+        return model.encode_images(images)
+
+    assert (whole() - cut()).abs().max() < 1e-5
+    _, words = compare(cut, gemms)
+    row("image tower, fp32, batch 16, to its 48 matrix products", words, "at most 1.15")
+    _, words = compare(whole, cut)
+    row("last block for the class token alone", words, "1.07x is possible")
+
+
+# ---------------------------------------------------------------- scoring
+
+
+def ranks() -> None:
+    """5,000 images and 25,010 captions: clip_benchmark's recall, and ours, products included."""
+    from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
+
+    from fsc_bench.metrics import retrieval
+
+    rng = np.random.default_rng(0)
+    owner = np.sort(np.r_[np.repeat(np.arange(5000), 5), rng.integers(0, 5000, 10)])
+    v = rng.normal(size=(5000, 512)).astype(np.float32)
+    t = v[owner] + 3.2 * rng.normal(size=(25_010, 512)).astype(np.float32)
+    v, t = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (v, t))
+    assert (np.bincount(owner) > 0).all()
+
+    def theirs() -> list[float]:
+        scores = torch.from_numpy(t) @ torch.from_numpy(v).T
+        positive = torch.zeros_like(scores, dtype=torch.bool)
+        positive[torch.arange(len(owner)), torch.from_numpy(owner)] = True
+        found = []
+        for k in (1, 5, 10):
+            for x, y in ((scores, positive), (scores.T, positive.T)):
+                found.append(
+                    (batchify(recall_at_k, x, y, 64, "cpu", k=k) > 0).float().mean().item()
+                )
+        return found
+
+    def ours() -> list[float]:
+        r = retrieval.ranks(v, t, owner)
+        return [float((x < k).mean()) for k in (1, 5, 10) for x in (r.t2i_strict, r.i2t_strict)]
+
+    assert np.allclose(theirs(), ours(), atol=1e-6), (theirs(), ours())
+    _, words = compare(theirs, ours, 3)
+    row("retrieval 5,000 x 25,010, both ways, K 1, 5, 10", f"{words}; recalls equal", "4x")
+
+
+def groups() -> None:
+    """EqBen's 251,048 2x2 groups through evaluate, and 242,677 images against 1,000 classes."""
+    import resource
+
+    from fsc_bench.metrics import classification, matching
+    from fsc_bench.statistics import Means, bootstrap
+
+    rng = np.random.default_rng(0)
+    n = 251_048
+    begun = time.perf_counter()
+    scores = rng.normal(size=(n, 2, 2)).astype(np.float32)
+    drawn = time.perf_counter()
+    found = matching.outcomes(scores)
+    scored = time.perf_counter()
+    clusters = rng.integers(0, n // 2, n)
+    measures = {
+        name: Means(hits, ["all"] * n, [""] * n, clusters, n // 2)
+        for name, hits in found.hits.items()
+    }
+    bootstrap(measures, {"all": n}, "samples", n // 2)
+    done = time.perf_counter()
+    row(
+        f"{n:,} 2x2 groups",
+        f"outcomes {scored - drawn:.2f} s, intervals of {len(measures)} metrics over {n // 2:,} "
+        f"clusters {done - scored:.1f} s",
+        "bounded",
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.perf_counter()
+    weights = rng.normal(size=(1000, 512)).astype(np.float32)
+    labels = rng.integers(0, 1000, 242_677)
+    correct = 0
+    for start in range(0, len(labels), 4096):
+        part = labels[start : start + 4096]
+        block = rng.normal(size=(len(part), 512)).astype(np.float32) @ weights.T
+        correct += classification.outcomes(block, part).correct.sum()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    row(
+        "242,677 images x 1,000 classes",
+        f"{time.perf_counter() - begun:.1f} s, {max(0, peak - before) / 1e3:.0f} MB more",
+        "bounded",
+    )
+
+
+# ---------------------------------------------------------------- a whole run
+
+
+def second() -> None:
+    """The demo world's suite, first and second time, and what is neither encoder nor decoder."""
+    from fsc_bench import encode as engine
+    from fsc_bench.demo.build import build
+    from fsc_bench.models import load_model
+    from fsc_bench.run import Options, run
+    from fsc_bench.task import select
+
+    del load_model
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        build(data, lambda line: None)
+        tasks = select(["demo"], [])
+        calls = {"images": 0, "texts": 0}
+        spent = {"encoder": 0.0, "decoder": 0.0}
+        whole_images, whole_tokens = engine.Encoder._images_at_once, engine.Encoder._tokens_at_once
+
+        def timed(function: Callable, kind: str) -> Callable:
+            def call(self, *args):
+                calls[kind] += 1
+                begun = time.perf_counter()
+                result = function(self, *args)
+                spent["encoder"] += time.perf_counter() - begun
+                return result
+
+            return call
+
+        engine.Encoder._images_at_once = timed(whole_images, "images")
+        engine.Encoder._tokens_at_once = timed(whole_tokens, "texts")
+        begun = time.perf_counter()
+        done = run(["demo:pretrained"], tasks, Options(data, Path(folder) / "out"))
+        first = time.perf_counter() - begun
+        assert done.exit_code == 0
+        made = dict(calls)
+        calls.update(images=0, texts=0)
+        begun = time.perf_counter()
+        again = run(["demo:pretrained"], tasks, Options(data, Path(folder) / "out2"))
+        seconds = time.perf_counter() - begun
+        assert calls == {"images": 0, "texts": 0}
+        for name, result in done.results["demo:pretrained"].items():
+            other = again.results["demo:pretrained"][name]
+            assert json.dumps(vars(result), default=str) == json.dumps(vars(other), default=str)
+        row(
+            f"demo suite again, {len(tasks)} tasks",
+            f"{first:.1f} s ({made}) -> {seconds:.1f} s, 0 encoder calls, results equal",
+            "0 calls",
+        )
+        row(
+            "demo suite, outside the encoder",
+            f"{100 * (first - spent['encoder']) / first:.0f}% of {first:.1f} s",
+            "5% at 10 times the size",
+        )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    wanted = sys.argv[1:] or ["text", "suite", "pixels", "tower", "ranks", "groups", "second"]
+    print("| what | measured | goal |\n| --- | --- | --- |")
+    for name in wanted:
+        globals()[name]()

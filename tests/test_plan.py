@@ -1,0 +1,172 @@
+"""Planning: everything once, what is cached, what the rest will cost; cache commands; many
+commands.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fsc_bench.claims import Claims
+from fsc_bench.data.images import DigestCache, Images
+from fsc_bench.data.prepare import prepare
+from fsc_bench.plan import make_plan, text_digest, text_digests
+from fsc_bench.run import Options, Silent, dry_run, run
+from fsc_bench.task import read_task
+
+
+def options(tiny, **changes) -> Options:
+    return Options(data=tiny["data"], out=tiny["out"], **changes)
+
+
+def test_a_plan_holds_each_image_and_text_once(tiny):
+    item = prepare(read_task(tiny["task"]), tiny["data"])
+    images, cache = Images(tiny["data"]), DigestCache(tiny["data"] / "digests.sqlite")
+    plan = make_plan(item, images, cache)
+
+    assert (plan.image_uses, len(plan.image_place)) == (26, 5)
+    assert (plan.text_uses, len(plan.text_key)) == (52, 52)
+    (tiny["images"] / "copy.jpg").write_bytes((tiny["images"] / f"{0:012d}.jpg").read_bytes())
+    assert images.digest("tiny", next(iter(plan.image_key))[1]) in plan.image_place
+
+
+def test_texts_with_half_a_surrogate_pair_have_keys_too():
+    texts = ["plain", "half \ud83d", "über"]
+
+    assert text_digests(texts) == {text: text_digest(text) for text in texts}
+    assert len(set(text_digests(texts).values())) == 3
+
+
+def test_a_dry_run_says_what_is_cached_and_what_the_rest_costs(tiny):
+    task = read_task(tiny["task"])
+    before, code = dry_run([task], options(tiny), Silent(), ["control:chance"])
+    run(["control:chance"], [task], options(tiny))
+    after, _ = dry_run([task], options(tiny), Silent(), ["control:chance"])
+
+    assert code == 0
+    assert [row.task for row in before] == ["tiny", "all"]
+    assert (before[0].cached_images, before[0].cached_texts) == (0, 0)
+    assert before[0].seconds > 0
+    assert before[0].saving > 1  # 26 samples name 5 images
+    assert (after[0].cached_images, after[0].cached_texts) == (5, 52)
+    assert after[1].seconds == 0
+    assert not list(tiny["out"].glob("*/tasks/*.limit*"))
+
+
+def test_a_dry_run_without_a_model_only_counts(tiny):
+    rows, _ = dry_run([read_task(tiny["task"])], options(tiny), Silent())
+
+    assert rows[0].images == 5
+    assert rows[0].seconds is None
+    assert not (tiny["data"] / "embeddings").exists()
+
+
+def test_a_disk_that_cannot_remember_hashes_stops_nothing(tiny, monkeypatch):
+    import sqlite3
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(DigestCache, "put", full)
+
+    assert run(["control:chance"], [read_task(tiny["task"])], options(tiny)).exit_code == 0
+
+
+# ---------------------------------------------------------------- many commands
+
+
+def test_a_claim_goes_to_one_and_is_free_again_afterwards(tmp_path):
+    one, other = Claims(tmp_path, "fp32"), Claims(tmp_path, "fp32")
+    with one.take("family:a") as mine:
+        assert mine
+        with other.take("family:a") as theirs, other.take("family:b") as free:
+            assert (theirs, free) == (False, True)
+    with other.take("family:a") as mine:
+        assert mine
+
+
+def test_commands_that_run_at_once_divide_the_models(tiny):
+    """Each model is scored once; who comes later takes over what others finished meanwhile."""
+    models = [f"control:chance?seed={seed}" for seed in range(6)]
+    task = read_task(tiny["task"])
+    run(models[:1], [task], options(tiny))  # prepares the records once, for both
+    summaries = [None, None]
+
+    def go(place):
+        summaries[place] = run(models, [task], options(tiny))
+
+    threads = [threading.Thread(target=go, args=(place,)) for place in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    made = [sum(map(len, done.results.values())) - done.skipped for done in summaries]
+    assert len(list(tiny["out"].glob("*/tasks/tiny.json"))) == 6
+    assert sum(made) == 5
+    alone = run(models, [task], Options(data=tiny["data"], out=tiny["out"] / "alone"))
+    for model in models:
+        assert alone.results[model] == run(models, [task], options(tiny)).results[model]
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_several_processes_are_one_run(tiny, processes):
+    """torchrun: the work is divided, process 0 writes, and the results are those of one process."""
+    task = read_task(tiny["task"])
+    where = ["-t", str(tiny["task"]), "-o", str(tiny["out"]), "--data", str(tiny["data"])]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "fsc_bench", "run", "-m", "control:chance", *where],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    one = run(["control:chance"], [task], Options(tiny["data"], tiny["out"] / "one"))
+    (together,) = tiny["out"].glob("control-chance-*/tasks/tiny.json")
+    (alone,) = (tiny["out"] / "one").glob("control-chance-*/tasks/tiny.json")
+
+    assert json.loads(together.read_text()) == json.loads(alone.read_text())
+    assert one.skipped == 0
+    rows = sum(file.stat().st_size for file in tiny["data"].rglob("*.idx")) // 40
+    assert rows == 5 + 52  # nothing twice, nothing added to make shares even
+    assert len(list(tiny["data"].rglob("*.vec"))) == 2 * processes
+
+
+# ---------------------------------------------------------------- fsc-bench cache
+
+
+def test_the_cache_commands(tiny):
+    import typer
+
+    from fsc_bench.cli_cache import add_commands
+
+    app = typer.Typer()
+    add_commands(app)
+
+    def call(*words):
+        return CliRunner().invoke(app, ["cache", *words, "--data", str(tiny["data"])])
+
+    assert json.loads(call("info", "--json").stdout) == []
+    run(["control:chance"], [read_task(tiny["task"])], options(tiny))
+    (facts,) = json.loads(call("info", "--json").stdout)
+    assert (facts["images"], facts["texts"], facts["damage"]) == (5, 52, [])
+    assert "random directions" in call("info").stdout
+    assert call("verify").exit_code == 0
+    (vec,) = tiny["data"].rglob("text-*.vec")
+    rows = np.memmap(vec, np.float32, "r+")
+    rows[5] += 1
+    rows.flush()
+    broken = call("verify")
+    assert broken.exit_code == 4
+    assert "damaged" in broken.output
+    assert call("prune").exit_code == 0
+    assert call("verify").exit_code == 0
+    assert json.loads(call("info", "--json").stdout)[0]["texts"] == 0
+    assert call("prune", "nothing-like-it").exit_code != 0
+    assert call("prune", facts["folder"].rpartition("/")[2][:8]).exit_code == 0
+    assert json.loads(call("info", "--json").stdout) == []
