@@ -424,7 +424,7 @@ def package_version(name: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout this package runs from, with "-dirty" for changes; None for a wheel."""
+    """Commit of the checkout that this runs from, "-dirty" with changes; None for a wheel."""
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():
         return None

@@ -79,8 +79,23 @@ class World:
         (folder / "raw").mkdir()
         for number in range(IMAGES):
             draw(self.images / f"{number:012d}.jpg")
-        words = tuple("red green blue small large round striped wooden old bright".split())
-        things = tuple("dog cat chair table bicycle bird car boat lamp tree".split())
+        words = tuple(
+            [
+                "red",
+                "green",
+                "blue",
+                "small",
+                "large",
+                "round",
+                "striped",
+                "wooden",
+                "old",
+                "bright",
+            ]
+        )
+        things = tuple(
+            ["dog", "cat", "chair", "table", "bicycle", "bird", "car", "boat", "lamp", "tree"]
+        )
         rng = random.Random(0)
         for subset, count in SAMPLES.items():
             rows = {}

@@ -67,7 +67,7 @@ def test_negatives_are_built_shown_and_trained_with(tmp_path, capsys):
     assert command("negatives", "show", str(captions), "--json", "-n", "2") == 0
     shown = json.loads(capsys.readouterr().out)
 
-    assert [row["caption"] for row in shown][0] == "a red dog next to a blue cat"
+    assert next(row["caption"] for row in shown) == "a red dog next to a blue cat"
     assert shown[0]["negatives"]["swap"] and shown[0]["negatives"]["replace"]
 
 

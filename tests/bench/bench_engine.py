@@ -79,7 +79,25 @@ def text() -> None:
 
     model = vit()
     rng = np.random.default_rng(0)
-    words = tuple("a the dog man woman red blue table on in with holding large two grass".split())
+    words = tuple(
+        [
+            "a",
+            "the",
+            "dog",
+            "man",
+            "woman",
+            "red",
+            "blue",
+            "table",
+            "on",
+            "in",
+            "with",
+            "holding",
+            "large",
+            "two",
+            "grass",
+        ]
+    )
     captions = [
         " ".join([*rng.choice(words, int(rng.integers(6, 19))), str(number)])
         for number in range(256)
@@ -212,7 +230,8 @@ def suite() -> None:
                         decided += 1
         _, words = compare(each_sample, engine, 3)
         row(
-            f"suite, {sum(len(item.records) for item in chosen)} samples of SugarCrepe, VALSE, CREPE "
+            f"suite, {sum(len(item.records) for item in chosen)} samples of SugarCrepe, VALSE, "
+            "CREPE "
             f"and COCO: {uses[0]} images -> {len(unique[0])}, {uses[1]} texts -> {len(unique[1])}",
             f"{words}; {decided} decisions equal",
             "5x",
