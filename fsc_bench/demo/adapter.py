@@ -16,10 +16,13 @@ from fsc_bench.models.open_clip import (
 )
 
 
+ORDER = ("pretrained", "clip", "global-hn", "fsc-clip", "fsc-clip-lora")
+
+
 def names() -> list[str]:
-    """The shipped models, the pretrained one first."""
+    """The shipped models, in the order of the story: what fine-tuning gains, costs and saves."""
     found = sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
-    return sorted(found, key=lambda name: name != "pretrained")
+    return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
 def load(checkpoint: str, device: str, precision: str) -> OpenClip:
