@@ -171,6 +171,10 @@ def _one_model(
     print_table(header, rows, title or model)
     for note in dict.fromkeys(notes):
         print(note)
+    for task in tasks:
+        if task.name in results and task.reference.get(model, {}).get("subsets"):
+            print()
+            subsets_table(task, results[task.name], model)
 
 
 def subsets_table(task: Task, result: Result, model: str) -> None:

@@ -42,7 +42,7 @@ class Oracle:
         if task.kind == "classification":
             for label, texts in enumerate(class_prompts(task, next(iter(task.prompts)))):
                 for text in texts:
-                    self.text[text] = {label: 1.0}
+                    self.text.setdefault(text, {label: 1.0})
         self.width = max(len(names), len(task.classes), 1)
 
     @staticmethod

@@ -15,7 +15,6 @@ from fsc_bench.models.open_clip import (
     state_digest,
 )
 
-
 ORDER = ("pretrained", "clip", "global-hn", "fsc-clip", "fsc-clip-lora")
 
 
