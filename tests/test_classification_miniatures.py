@@ -1,5 +1,5 @@
-"""Each of the 21 as a miniature WebDataset: an adapter that knows scores 100, its opposite the metric's
-other extreme, one that knows nothing the declared chance.
+"""Each of the 21 as a miniature WebDataset: an adapter that knows scores 100, its opposite the
+metric's other extreme, one that knows nothing the declared chance.
 """
 
 import io
