@@ -758,7 +758,7 @@ def write_idx_digits(raw: Path, seed: int = 0, n: int = 300) -> None:
     _write_idx(raw, pixels, labels)
 
 
-def write_scan_digits(raw: Path, seed: int = 0, n: int = 1797) -> None:
+def write_scan_digits(raw: Path, seed: int = 0, n: int = 600) -> None:
     """The first n of scikit-learn's 1,797 real handwritten digits (UCI optdigits test set), as IDX.
 
     8x8 pixels of 0..16, here 0..255. They are real data: no model of the demo was trained on them.
