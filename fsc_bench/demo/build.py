@@ -22,7 +22,7 @@ SEED = 0  # of the drawn samples; the world keeps training, development and test
 def demo_models() -> list[str]:
     """The models that `run --demo` scores when none is named: before and after fine-tuning.
 
-    demo:clip, demo:global-hn and demo:fsc-clip-lora ship too; two keep the demo well under a minute.
+    demo:clip, demo:global-hn and demo:fsc-clip-lora ship too; two keep it under a minute.
     """
     return ["demo:pretrained", "demo:fsc-clip"]
 
