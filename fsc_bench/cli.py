@@ -99,7 +99,9 @@ def run(
     ] = False,
     data: DataOption = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images or texts at once.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at once. [default: what suits the device]")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     prompts: Annotated[
         str | None,
@@ -141,7 +143,7 @@ def run(
         prompts=prompts,
         allow_partial=allow_partial,
         precision=precision,
-        batch_size=batch_size,
+        batch_size=batch_size or 0,
         device=device,
     )
     terminal = Terminal()
@@ -149,7 +151,7 @@ def run(
         if demo:
             build(folder, terminal.say)
         if dry_run:
-            rows, code = runner.dry_run(chosen, options, terminal)
+            rows, code = runner.dry_run(chosen, options, terminal, models or [])
             terminal.close()
             _show_plan(rows, json)
             raise typer.Exit(code)
@@ -187,18 +189,31 @@ def run(
 
 
 def _show_plan(rows: list, json: bool) -> None:
-    from fsc_bench.show import print_json, print_table
+    """What a run would encode and fetch; with models, what they have already and the time."""
+    from fsc_bench.data.download import readable
+    from fsc_bench.show import print_json, print_table, readable_time
 
     if json:
         print_json([vars(row) for row in rows])
         return
-    header = ["task", "samples", "images", "unique", "texts", "unique", "problem"]
+    costed = rows[-1].seconds is not None
+    header = ["task", "samples", "images", "unique", "texts", "unique"]
+    header += ["cached", "time", "saving"] if costed else []
+    header += ["to fetch", "problem"]
     table = []
     for row in rows:
         if row.task == "all":
             table.append([])
         counts = (row.samples, row.image_uses, row.images, row.text_uses, row.texts)
-        table.append([row.task, *(f"{count:,}" for count in counts), row.problem])
+        cells = [row.task, *(f"{count:,}" for count in counts)]
+        if costed:
+            cells += [
+                f"{row.cached_images + row.cached_texts:,}" if row.seconds is not None else "",
+                readable_time(row.seconds or 0.0),
+                f"{row.saving:.1f}x" if row.saving else "",
+            ]
+        fetch = "?" if row.fetch is None else readable(row.fetch) if row.fetch else ""
+        table.append([*cells, fetch, row.problem])
     print_table(header, table)
 
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from fsc_bench import __version__
 from fsc_bench.claims import Claims
+from fsc_bench.data.get import status
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
 from fsc_bench.distributed import Ranks, join, own_device
@@ -443,7 +444,7 @@ def git_commit() -> str | None:
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One line of `--dry-run`. What follows `problem` is known when models were named: sums over
+    """One line of `--dry-run`. What follows `fetch` is known when models were named: sums over
     them.
     """
 
@@ -454,6 +455,7 @@ class PlanRow:
     text_uses: int
     texts: int
     problem: str = ""
+    fetch: int | None = 0  # bytes to download first; None where nobody knows
     cached_images: int | None = None
     cached_texts: int | None = None
     seconds: float | None = None  # to encode what is missing, from a short trial on this machine
@@ -475,8 +477,9 @@ def dry_run(
     prepared = {item.task.name: item for item in _prepare(tasks, options, summary, Silent())}
     errors = {name: str(error) for _, name, error in summary.failures}
     for task in tasks:
+        fetch = _to_fetch([task], options.data)
         if task.name in errors:
-            rows.append(PlanRow(task.name, task.n, 0, 0, 0, 0, errors[task.name]))
+            rows.append(PlanRow(task.name, task.n, 0, 0, 0, 0, errors[task.name], fetch))
             needs.append((set(), set()))
             continue
         item = prepared[task.name]
@@ -496,6 +499,7 @@ def dry_run(
                 plan.text_uses,
                 len(plan.text_key),
                 min(plan.unreadable.values(), default=""),
+                fetch,
             )
         )
         needs.append((set(plan.image_place), set(plan.text_key.values())))
@@ -504,11 +508,19 @@ def dry_run(
     known = [row for row in rows if row.task not in errors]
     total = [sum(getattr(row, name) for row in known) for name in ("image_uses", "text_uses")]
     samples = sum(row.samples for row in known)
-    rows.append(PlanRow("all", samples, total[0], len(everything[0]), total[1], len(everything[1])))
+    unique = [len(keys) for keys in everything]
+    fetch = _to_fetch(tasks, options.data)
+    rows.append(PlanRow("all", samples, total[0], unique[0], total[1], unique[1], "", fetch))
     needs.append(everything)
     for spec in models:
         rows = _with_cost(rows, needs, load_model(spec, options.device, options.precision), options)
     return rows, summary.exit_code
+
+
+def _to_fetch(tasks: Sequence[Task], data: Path) -> int | None:
+    """Bytes that `data get` would still download for these tasks and their images."""
+    sizes = [row.download for row in status(tasks, data)]
+    return None if None in sizes else sum(size for size in sizes if size)
 
 
 def _with_cost(

@@ -66,6 +66,14 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=1, default=str))
 
 
+def readable_time(seconds: float) -> str:
+    """5400 as 1 h 30 min; under a minute in seconds."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """A table on stdout, columns of numbers to the right. An empty row parts groups."""
     numbers = [

@@ -57,6 +57,32 @@ def test_a_dry_run_says_what_is_cached_and_what_the_rest_costs(tiny):
     assert not list(tiny["out"].glob("*/tasks/*.limit*"))
 
 
+def test_the_command_line_shows_cached_time_saving_and_bytes_to_fetch(tiny):
+    from fsc_bench.cli import app
+
+    where = ["--data", str(tiny["data"]), "-o", str(tiny["out"]), "--dry-run"]
+    plain = CliRunner().invoke(app, ["run", "-t", str(tiny["task"]), *where])
+    costed = CliRunner().invoke(
+        app, ["run", "-m", "control:chance", "-t", str(tiny["task"]), *where]
+    )
+    missing = CliRunner().invoke(app, ["run", "-t", "sugarcrepe", *where])
+
+    assert (plain.exit_code, costed.exit_code, missing.exit_code) == (0, 0, 3)
+    assert "saving" not in plain.stdout
+    assert costed.stdout.split("\n")[0].split()[6:] == [
+        "cached",
+        "time",
+        "saving",
+        "to",
+        "fetch",
+        "problem",
+    ]
+    (row,) = [line.split() for line in costed.stdout.splitlines() if line.startswith("tiny")]
+    assert row[:7] == ["tiny", "26", "26", "5", "52", "52", "0"]
+    assert float(row[9].rstrip("x")) > 1
+    assert "1.7 MB" in missing.stdout  # its annotations; the pictures of COCO are linked
+
+
 def test_a_dry_run_without_a_model_only_counts(tiny):
     rows, _ = dry_run([read_task(tiny["task"])], options(tiny), Silent())
 
