@@ -14,9 +14,11 @@ did not fit into memory and had to shrink may the last bits move, and the run sa
 import gc
 import io
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,8 @@ class Encoder:
         share: tuple[int, int] = (0, 1),
     ):
         kind = "cpu" if str(getattr(model, "device", "cpu")) == "cpu" else "cuda"
+        if kind == "cpu":
+            keep_memory()
         self.model = model
         self.images = images
         self.store = store
@@ -382,6 +386,23 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in words or "can't allocate memory" in words
     )
+
+
+@cache
+def keep_memory() -> None:
+    """Tells glibc to keep freed memory: a tower's activations are as large at every batch.
+
+    Without it each of them comes from the kernel anew, page by page, which costs a CPU 5 to 10% of
+    a tower's time. Elsewhere (macOS, musl) nothing happens.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return
+    import ctypes
+
+    mallopt = ctypes.CDLL(None).mallopt
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h; 32 MiB is the most that glibc takes
+    mallopt(mmap_threshold, 32 << 20)
+    mallopt(trim_threshold, 2**31 - 1)
 
 
 def free_memory(thoroughly: bool) -> None:

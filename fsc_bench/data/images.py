@@ -70,7 +70,9 @@ class Images:
         self.links = read_links(data)
         self.containers: OrderedDict[Path, Any] = OrderedDict()
         self.archives: dict[Path, list[Path]] = {}
-        self.folders: dict[Path, set[str]] = {}
+        self.folders: dict[str, set[str]] = {}
+        self.roots: dict[tuple[str, str], tuple[Path, bool, tuple[str, ...]]] = {}
+        self.located: dict[tuple[str, str, str], tuple[Path, str | None]] = {}
         self.lock = threading.Lock()
 
     def root(self, task_name: str, source: str) -> Path:
@@ -87,24 +89,52 @@ class Images:
         return folder
 
     def locate(self, task_name: str, ref: ImageRef) -> tuple[Path, str | None]:
-        """(file, member) of a reference: the member is None for an image file of its own."""
+        """(file, member) of a reference: the member is None for an image file of its own.
+
+        Remembered where something is there: a run asks four times for each of a million images.
+        """
+        key = (task_name if ref.source == OWN else "", ref.source, ref.path)
+        found = self.located.get(key)
+        if found is None:
+            path, member, there = self._look(task_name, ref)
+            found = (path, member)
+            if there:
+                self.located[key] = found
+        return found
+
+    def _look(self, task_name: str, ref: ImageRef) -> tuple[Path, str | None, bool]:
         outer, _, member = ref.path.partition("::")
         if why := unusable_path(ref.path):
             raise DataError(f"{task_name}: the image path {ref.path!r:.120} {why}.")
-        pure = PurePosixPath(outer)
-        root = self.root(task_name, ref.source)
-        other = VG_FOLDERS.get(pure.parts[0]) if ref.source == "vg" and pure.parts else None
-        inside = [pure] if other is None else [pure, PurePosixPath(other, *pure.parts[1:])]
-        wraps = ("",) if ref.source == OWN else wrappers(ref.source)
+        root, is_archive, wraps = self._root(task_name, ref.source)
+        outer = str(PurePosixPath(outer))
+        first, slash, rest = outer.partition("/")
+        other = VG_FOLDERS.get(first) if ref.source == "vg" and slash else None
+        inside = [outer] if other is None else [outer, f"{other}/{rest}"]
         names = [f"{wrap}{part}" for wrap in wraps for part in inside]
-        if root.is_file():
-            return root, self._member(root, names) or outer
-        path = next((root / name for name in names if (root / name).exists()), None)
-        if path is None and not member:
+        if is_archive:
+            found = self._member(root, names)
+            return root, found or outer, found is not None
+        for name in names:
+            path = root / name
+            if self._file_exists(path):
+                return path, member or None, True
+        if not member:
             for archive in self._archives(root):
                 if found := self._member(archive, names):
-                    return archive, found
-        return path or root / names[0], member or None
+                    return archive, found, True
+        return root / names[0], member or None, False
+
+    def _root(self, task_name: str, source: str) -> tuple[Path, bool, tuple[str, ...]]:
+        """(folder or archive, whether it is an archive, folders that copies are wrapped in)."""
+        key = (task_name if source == OWN else "", source)
+        if key not in self.roots:
+            root = self.root(task_name, source)
+            wraps = ("",) if source == OWN else tuple(wrappers(source))
+            if not root.exists():
+                return root, False, wraps
+            self.roots[key] = (root, root.is_file(), wraps)
+        return self.roots[key]
 
     def _member(self, archive: Path, names: list[str]) -> str | None:
         """The first of `names` that an archive holds."""
@@ -136,12 +166,13 @@ class Images:
         return path.suffix in (".zip", ".tar")
 
     def _file_exists(self, path: Path) -> bool:
-        if path.parent not in self.folders:
+        folder, name = os.path.split(path)
+        if folder not in self.folders:
             try:
-                self.folders[path.parent] = set(os.listdir(path.parent))
+                self.folders[folder] = set(os.listdir(folder))
             except OSError:
-                self.folders[path.parent] = set()
-        return path.name in self.folders[path.parent]
+                self.folders[folder] = set()
+        return name in self.folders[folder]
 
     def _container(self, path: Path) -> Any:
         with self.lock:
