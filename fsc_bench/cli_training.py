@@ -54,12 +54,16 @@ def train(
     ] = False,
     eval_tasks: Annotated[
         str | None,
-        typer.Option("--eval", help="Then score this and the first model on these tasks."),
+        typer.Option(
+            "--eval",
+            help="Then score this and the first model on these tasks; `fast` is a short list of "
+            "cheap ones, or the demo suite for a demo model.",
+        ),
     ] = None,
 ) -> None:
     """Fine-tunes a CLIP-style model: FSC-CLIP and its ancestors. Also under torchrun."""
     from fsc_bench.data.images import read_links
-    from fsc_bench.task import data_folder, select
+    from fsc_bench.task import data_folder
     from fsc_bench.train.config import parse_setting, read_recipe
 
     chosen = read_recipe(recipe)
@@ -70,7 +74,7 @@ def train(
     config = config.changed(dict(parse_setting(text) for text in settings or []))
     chosen = _with_config(chosen, config)
     out = out or Path("trained") / chosen.name
-    tasks = select(eval_tasks.split(",")) if eval_tasks else []
+    tasks = _tasks_for(config.model, eval_tasks) if eval_tasks else []
     links = read_links(data_folder(None))
     if dry_run:
         _show_recipe(chosen, json=False)
@@ -79,8 +83,55 @@ def train(
     from fsc_bench.train.loop import train as run_training
 
     run_training(chosen, out, resume=resume, links=links, say=_say)
-    if tasks and os.environ.get("RANK", "0") == "0":
-        _score([config.model, f"run:{out}"], tasks, out.parent / f"{out.name}-scores", None)
+    if tasks:
+        _compare(config.model, f"run:{out}", tasks, out.parent / f"{out.name}-scores")
+
+
+def _tasks_for(model: str, wanted: str) -> list[Any]:
+    """The tasks of `--eval`; what is fast for a demo model is its own suite."""
+    from fsc_bench.task import select
+
+    fast = "demo" if _knows_only_the_demo_world(model) else "fast"
+    return select([fast if word == "fast" else word for word in wanted.split(",")])
+
+
+def _knows_only_the_demo_world(model: str) -> bool:
+    """Whether a model is of the demo world: a shipped one, or a run that started from one."""
+    import json
+
+    family, _, rest = model.partition(":")
+    if family != "run":
+        return family == "demo"
+    try:
+        facts = json.loads((Path(rest.partition("?")[0]).expanduser() / "config.json").read_text())
+        return str(facts["skeleton"]).startswith("demo:")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # loading it says what is wrong
+
+
+def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
+    """The table of both models. The run is safe whatever cannot be scored, and why is one line."""
+    from fsc_bench.distributed import is_first
+
+    if not is_first():
+        return
+    # The processes of training have parted, and torchrun lets them meet once. One scores, alone.
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        os.environ.pop(name, None)
+    summary = _score([base, trained], tasks, out, None)
+    failed = list(dict.fromkeys(name for _, name, _ in summary.failures))
+    if not failed:
+        return
+    if summary.results:
+        _say(f"Not scored, for the reasons above: {', '.join(failed)}.")
+        return
+    names = " ".join(failed)
+    _say(
+        f"No task could be scored, for the reasons above; {trained} is trained. Fetch the data "
+        f"with `fsc-bench data get {names}`, then `fsc-bench run -m {base} -m {trained} "
+        f"-t {','.join(failed)}`."
+    )
+    raise typer.Exit(summary.exit_code)
 
 
 def _with_config(recipe: Any, config: Any) -> Any:
@@ -122,8 +173,15 @@ def _check_data(config: Any, links: dict[str, str]) -> None:
     from fsc_bench.train.sources import Keys, open_pairs
 
     negatives = (config.negative_key or "data") if config.negatives == "data" else ""
-    keys = Keys(config.image_key, config.caption_key, negatives, config.negative_kinds)
+    positives = (config.positive_key or "data") if config.positives == "data" else ""
+    keys = Keys(
+        config.image_key, config.caption_key, negatives, config.negative_kinds, positives
+    )  # fmt: skip
     pairs = open_pairs(config.data, keys, links)
+    if config.positive_text_weight:
+        from fsc_bench.train.paraphrases import paraphrases
+
+        paraphrases(config, pairs)
     steps = len(pairs) // config.batch_size * config.epochs
     steps = min(steps, config.max_steps) if config.max_steps else steps
     if len(pairs) < config.batch_size:
@@ -140,6 +198,7 @@ def _say(line: str) -> None:
 def _score(models: list[str], tasks: list, out: Path, data: Path | None, **options: Any) -> Any:
     """Scores models and prints the table; a summary of `run`."""
     from fsc_bench import run as runner
+    from fsc_bench.distributed import is_first, join
     from fsc_bench.show import Terminal, results_table
     from fsc_bench.task import data_folder
 
@@ -148,7 +207,8 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
         from fsc_bench.demo.build import build
 
         folder = folder / "demo"
-        build(folder, _say)
+        with join().first_goes_first():  # under torchrun all processes score, and the first prints
+            build(folder, _say)
     terminal = Terminal()
     try:
         summary = runner.run(
@@ -156,7 +216,7 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
         )
     finally:
         terminal.close()
-    if summary.results:
+    if summary.results and is_first():
         results_table(summary.results, tasks, "")
     return summary
 
@@ -236,22 +296,62 @@ def wise_ft(
     data: DataFolder = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images or texts at once.")] = 32,
 ) -> None:
-    """Scores the models between two: weights interpolated linearly (WiSE-FT)."""
+    """Scores the models between two: weights interpolated linearly (WiSE-FT). Draws the curve."""
+    from fsc_bench.distributed import is_first
     from fsc_bench.models import wise
-    from fsc_bench.task import select
 
     try:
         shares = [float(part) for part in alphas.split(",")]
     except ValueError:
         raise UsageError(f"--alphas {alphas}: write numbers and commas: 0,0.5,1.") from None
-    specs = [f"{first}+{second}?alpha={share:g}" for share in shares]
-    for spec in specs:
-        wise.read_spec(spec)
-    summary = _score(
-        [f"wise:{spec}" for spec in specs], select(tasks.split(",")), out, data,
-        batch_size=batch_size,
-    )  # fmt: skip
+    shares = list(dict.fromkeys(shares))
+    specs = {share: f"wise:{first}+{second}?alpha={share:g}" for share in shares}
+    for spec in specs.values():
+        wise.read_spec(spec.removeprefix("wise:"))
+    chosen = _tasks_for(first, tasks)
+    summary = _score(list(specs.values()), chosen, out, data, batch_size=batch_size)
+    if is_first():
+        _draw_curve(
+            {share: summary.results.get(spec, {}) for share, spec in specs.items()}, chosen, out,
+            f"{first} to {second}",
+        )  # fmt: skip
     raise typer.Exit(summary.exit_code)
+
+
+def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
+    """Comp against ZS along alpha, or the first two scores there are, as a picture in `out`.
+
+    results: {alpha: {task: Result}}.
+    """
+    from fsc_bench.curve import Point, curve_svg
+    from fsc_bench.results import slug
+
+    found = {share: _curve_scores(scored, tasks) for share, scored in results.items()}
+    first, *others = found.values()
+    names = [name for name in first if all(name in scores for scores in others)]
+    y, x = ("Comp", "ZS") if {"Comp", "ZS"} <= set(names) else [*names, "", ""][:2]
+    if not x or not others:
+        _say("No curve is drawn: it takes two alphas, and two scores that every one of them has.")
+        return
+    points = [Point(share, scores[x], scores[y]) for share, scores in found.items()]
+    path = out / f"{slug(title)}.svg"
+    path.write_text(curve_svg(points, x, y, title), encoding="utf-8")
+    _say(f"Written: {path} ({y} against {x}).")
+
+
+def _curve_scores(results: Any, tasks: list[Any]) -> dict[str, float]:
+    """Headline scores by column, then the averages that are complete, in percent."""
+    from fsc_bench.leaderboard import averages, columns, headline_cell
+    from fsc_bench.task import catalogue
+
+    cells = {}
+    for name, (task, metric) in columns(tasks).items():
+        if task.name in results and (cell := headline_cell(task, results[task.name], metric)):
+            cells[name] = cell
+    suites = {task.suite for task in tasks}
+    whole = [task for task in catalogue().values() if task.suite in suites]
+    cells |= averages(cells, whole)
+    return {name: cell.value for name, cell in cells.items()}
 
 
 # ---------------------------------------------------------------- negatives

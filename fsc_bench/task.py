@@ -33,6 +33,10 @@ KINDS = {
 }
 GROUPS = ("compositionality", "classification", "retrieval")
 ACCESS = ("open", "gated", "manual")
+# `-t fast`: what a fine-tuned model is looked at with first. Small, quickly encoded, and of every
+# kind that fine-tuning may gain or cost: foils, word order, places; objects, digits, satellite
+# images; retrieval. An average of the suite needs the whole suite: it has none of its own.
+FAST = ("sugarcrepe", "winoground", "whatsup", "cifar10", "mnist", "eurosat", "flickr30k")
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
 
@@ -140,7 +144,7 @@ def catalogue() -> dict[str, Task]:
 
 
 def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
-    """Tasks by name, group, suite, glob or path of a TOML file, in catalogue order.
+    """Tasks by name, group, suite, `fast`, glob or path of a TOML file, in catalogue order.
 
     Raises UsageError for a word that selects nothing.
     """
@@ -162,6 +166,8 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
         return {task.name: task}
     if word in known:
         return {word: known[word]}
+    if word == "fast":
+        return {name: known[name] for name in FAST}
     found = {
         name: task
         for name, task in known.items()
@@ -171,7 +177,7 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
         or fnmatchcase(name, word)
     }
     if not found:
-        choices = [*known, *GROUPS, *sorted({task.suite for task in known.values()})]
+        choices = [*known, *GROUPS, "fast", *sorted({task.suite for task in known.values()})]
         raise UsageError(
             f"no task called {word!r}.{near_miss(word, choices)} `fsc-bench tasks` lists them."
         )

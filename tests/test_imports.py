@@ -16,7 +16,7 @@ LAYERS = [
     {"errors"},
     {"task", "results", "statistics", "metrics", "models"},
     {"records", "leaderboard", "train"},
-    {"show"},
+    {"show", "curve"},
     {"data", "plan", "store", "encode", "distributed", "claims", "preprocess"},
     {"evaluate"},
     {"run"},

@@ -576,6 +576,57 @@ def test_ce_clip_contrasts_the_pair_with_all_negative_captions():
     torch.testing.assert_close(released, -logits.log_softmax(1)[:, 0].mean())
 
 
+def plain_positive_text(batch):
+    """One row at a time, over the paraphrases that are there."""
+    images, captions, scale = batch["image_features"], batch["text_features"], batch["logit_scale"]
+    there = [i for i, present in enumerate(batch["positive_mask"]) if present]
+    columns = torch.stack([batch["positive_features"][i] for i in there])
+    total = 0.0
+    for place, i in enumerate(there):
+        for anchor in (images[i], captions[i]):
+            total = total - (scale * columns @ anchor).log_softmax(0)[place]
+    return total / len(there) / 2
+
+
+def positive_text(batch):
+    names = "image_features", "text_features", "logit_scale", "positive_features", "positive_mask"
+    return losses.positive_text_loss(*(batch[name] for name in names))
+
+
+def batch_with_paraphrases(b=6, mask=(1, 1, 0, 1, 0, 1)):
+    batch = random_batch(b)
+    batch["positive_features"] = F.normalize(torch.randn(b, 16, dtype=torch.float64), dim=-1)
+    batch["positive_mask"] = torch.tensor(mask).bool()
+    return batch
+
+
+def test_tsvlc_images_and_captions_pick_their_paraphrase_among_those_that_are_there():
+    ours, plain = (differentiable(batch_with_paraphrases()) for _ in range(2))
+    torch.testing.assert_close(positive_text(ours), plain_positive_text(plain), rtol=1e-12, atol=0)
+
+    found = gradients(positive_text(ours), ours)
+    expected = gradients(plain_positive_text(plain), plain)
+    for name in ("image_features", "text_features", "logit_scale", "positive_features"):
+        apart = (found[name] - expected[name]).abs().max() / expected[name].abs().max()
+        assert expected[name].any() and apart < 1e-9, name
+    # Two paraphrases at logits (1, 0) and (0, 1) from image and caption alike: -log sigmoid(1).
+    eye = torch.eye(2)
+    value = losses.positive_text_loss(eye, eye, 1.0, eye, torch.tensor([True, True]))
+    assert value == pytest.approx(0.313262, abs=1e-6)
+
+
+def test_absent_paraphrases_take_no_part_whatever_is_in_their_place():
+    batch, spoilt = (differentiable(batch_with_paraphrases()) for _ in range(2))
+    with torch.no_grad():
+        spoilt["positive_features"][2] = torch.nan
+    assert positive_text(spoilt) == positive_text(batch)
+    assert all(g.isfinite().all() for g in gradients(positive_text(spoilt), spoilt).values())
+
+    none = differentiable(batch_with_paraphrases(mask=(0,) * 6))
+    assert positive_text(none) == 0
+    assert not any(g.any() for g in gradients(positive_text(none), none).values())
+
+
 def test_degla_grounds_captions_in_the_teachers_texts():
     _, text, negative, mask = features()
     teacher = F.normalize(torch.randn_like(text), dim=-1).requires_grad_()
@@ -636,7 +687,8 @@ def uneven_batch():
     batch = random_batch(b=6)
     batch["negative_mask"][:3, 0], batch["negative_mask"][3, 1] = True, True
     batch["negative_mask"][4:] = False
-    return batch
+    positives = batch_with_paraphrases()
+    return {**batch, **{n: v for n, v in positives.items() if n.startswith("positive")}}
 
 
 def batch_loss(batch):
@@ -658,6 +710,12 @@ def batch_loss(batch):
         "global_hn": losses.global_hn_loss(image, text, scale, negative, mask, rows=rows),
         "local_hn": losses.local_hn_loss_packed(
             batch["image_tokens"], *packed, mask, scale, rows=rows
+        ),
+        "positive_text": losses.positive_text_loss(
+            *gathered[:2],
+            scale,
+            losses.gather_features(batch["positive_features"]),
+            losses.gather_features(batch["positive_mask"]),
         ),
     }
     return losses.weighted_sum(terms, dict.fromkeys(terms, 1.0))

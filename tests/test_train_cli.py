@@ -5,14 +5,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 import typer
+from safetensors.torch import load_file
 
 from fsc_bench.cli import OneLineErrors
-from fsc_bench.cli_training import add_commands
+from fsc_bench.cli_training import _draw_curve, _score, _tasks_for, add_commands
+from fsc_bench.curve import Point, curve_svg
+from fsc_bench.demo.build import build
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import fsc_clip, load_model, wise
+from fsc_bench.task import FAST, select
 
 app = typer.Typer(cls=OneLineErrors)
 add_commands(app)
@@ -24,6 +30,32 @@ def command(*arguments: str) -> int:
     return end.value.code
 
 
+@pytest.fixture(scope="module")
+def demo_data(tmp_path_factory) -> Path:
+    """A data folder with the demo world drawn, and nothing else."""
+    folder = tmp_path_factory.mktemp("data")
+    build(folder / "demo")
+    return folder
+
+
+FEW_STEPS = [
+    "train", "demo-clip", "--data", "world:finetune?pairs=64", "--set", "batch_size=8",
+    "--set", "max_steps=3", "--set", "device=cpu", "--set", "learning_rate=1e-4",
+]  # fmt: skip
+
+
+def scores(out: Path) -> dict[str, dict]:
+    """{model's folder without its hash: {task: headline}} of a folder of results."""
+    return {
+        folder.name.rpartition("-")[0]: {
+            file.stem: json.loads(file.read_text())["metrics"]["headline"]
+            for file in (folder / "tasks").glob("*.json")
+        }
+        for folder in out.iterdir()
+        if (folder / "tasks").is_dir()
+    }
+
+
 def test_recipes_lists_them_with_what_was_published(capsys):
     assert command("recipes", "--json") == 0
     listed = {recipe["name"]: recipe for recipe in json.loads(capsys.readouterr().out)}
@@ -31,6 +63,9 @@ def test_recipes_lists_them_with_what_was_published(capsys):
     assert listed["laioncoco-lora-ViT-B-32"]["expected"]["zs"] == 55.9
     assert listed["cc3m-ViT-B-32"]["settings"]["global_hn_weight"] == 1.0
     assert "README" in listed["cc3m-ViT-B-32"]["notes"][0]
+
+
+DRY_RUN = ["train", "clip", "--data", "world:finetune", "--dry-run", "--set", "positives=captions"]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +82,15 @@ def test_recipes_lists_them_with_what_was_published(capsys):
         (["negatives", "show", "nowhere:x"], "Kinds:"),
         (["wise-ft", "demo:pretrained", "demo:pretrained", "--alphas", "0,half"], "0,0.5,1"),
         (["wise-ft", "demo", "demo:pretrained"], "write wise:FAMILY:A+FAMILY:B"),
+        (["wise-ft", "dmeo:clip", "demo:clip"], "Did you mean 'demo'?"),
+        (["wise-ft", "demo:clip", "demo:clip", "--alphas", "0,2"], "alpha must be within 0 and 1"),
+        (["wise-ft", "demo:clip", "demo:clip", "-t", "fst"], "Did you mean 'fast'?"),
+        (["train", "demo-clip", "--eval", "fsat"], "Did you mean 'fast'?"),
+        (["train", "demo-clip", "--eval", "sugarcreep"], "Did you mean 'sugarcrepe'?"),
+        (["train", "demo-clip", "--set", "parallel=fdsp"], "Did you mean 'fsdp'?"),
+        (["train", "demo-clip", "--set", "positives=cpations"], "Did you mean 'captions'?"),
+        (["train", "demo-clip", "--set", "positive_text_weight=1"], "needs paraphrases: set posi"),
+        ([*DRY_RUN, "--set", "positive_text_weight=1"], "no image has a second caption"),
     ],
     ids=" ".join,
 )
@@ -84,6 +128,226 @@ def test_a_run_is_trained_and_its_settings_shown_first(tmp_path, capsys):
     assert "step 2/2" in capsys.readouterr().err
 
     assert load_model(f"run:{tmp_path / 'run'}").identity.architecture.startswith("open_clip")
+
+
+# --- training, then scoring ---------------------------------------------------------------------
+
+
+def test_eval_ends_in_a_table_of_the_first_model_and_the_trained_one(
+    tmp_path, capsys, demo_data, monkeypatch
+):
+    monkeypatch.setenv("FSC_BENCH_DATA", str(demo_data))
+    out = tmp_path / "run"
+    wanted = "demo_colours,demo_digits,demo_winoground"
+    assert command(*FEW_STEPS, "-o", str(out), "--eval", wanted) == 0
+    lines = capsys.readouterr().out.splitlines()
+
+    assert lines[0].split() == ["task", "metric", "pretrained", f"run:{out}", "chance"]
+    rows = [line.split() for line in lines[1:] if line]
+    assert [row[0] for row in rows] == ["demo_winoground", "demo_colours", "demo_digits"]
+    found = scores(tmp_path / "run-scores")
+    assert len(found) == 2 and all(len(tasks) == 3 for tasks in found.values())
+    for row in rows:
+        for model, shown in (("demo-pretrained", row[2]), ("run-", row[4])):
+            name = next(name for name in found if name.startswith(model))
+            assert float(shown) == pytest.approx(found[name][row[0]][row[1]]["value"], abs=0.05)
+
+
+def test_a_task_without_data_is_one_line_and_the_rest_is_scored(
+    tmp_path, capsys, demo_data, monkeypatch
+):
+    monkeypatch.setenv("FSC_BENCH_DATA", str(demo_data))
+    out = tmp_path / "run"
+    assert command(*FEW_STEPS, "-o", str(out), "--eval", "sugarcrepe,demo_colours") == 0
+    said = capsys.readouterr()
+
+    why = [line for line in said.err.splitlines() if "sugarcrepe" in line]
+    assert len(why) == 2 and "`fsc-bench data get sugarcrepe`" in why[0]
+    assert why[1] == "Not scored, for the reasons above: sugarcrepe."
+    assert "sugarcrepe" in said.out and "demo_colours" in said.out  # a hole is shown as a hole
+    # Nothing at all: how to go on is one line; the trained model is there.
+    assert command(*FEW_STEPS, "-o", str(out), "--resume", "--eval", "cifar10,mnist") == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        f"No task could be scored, for the reasons above; run:{out} is trained. Fetch the data "
+        "with `fsc-bench data get cifar10 mnist`, then `fsc-bench run -m demo:pretrained "
+        f"-m run:{out} -t cifar10,mnist`."
+    )
+    assert load_model(f"run:{out}").identity
+
+
+def test_fast_is_a_short_list_or_the_demo_suite_for_what_came_of_the_demo(tmp_path):
+    (tmp_path / "config.json").write_text('{"skeleton": "demo:pretrained"}')
+    demo = [task.name for task in select(["demo"])]
+
+    real = [task.name for task in _tasks_for("open_clip:ViT-B-32/random", "fast")]
+    assert sorted(real) == sorted(FAST) and len(FAST) == 7
+    assert {task.group for task in select(["fast"])} == {
+        "compositionality", "classification", "retrieval",
+    }  # fmt: skip
+    assert [task.name for task in _tasks_for("demo:pretrained", "fast")] == demo
+    assert [task.name for task in _tasks_for(f"run:{tmp_path}?weights=ema", "fast")] == demo
+    assert sorted(t.name for t in _tasks_for("run:nowhere", "fast,svo_probes")) == sorted(
+        [*FAST, "svo_probes"]
+    )
+
+
+def test_torchrun_on_the_command_line_gives_one_run_and_the_weights_of_one_process(
+    tmp_path, demo_data
+):
+    two, one, log = tmp_path / "two", tmp_path / "one", tmp_path / "log"
+    root = Path(__file__).parent.parent
+    environment = {
+        **os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1",
+        "FSC_BENCH_DATA": str(demo_data),
+    }  # fmt: skip
+    torchrun = [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "--redirects", "3", "--log-dir", str(log),
+    ]  # fmt: skip
+    evaluate = ["--eval", "demo_colours"]
+    for launcher, out, more in ((torchrun, two, evaluate), ([], one, [])):
+        done = subprocess.run(
+            [sys.executable, *launcher, "-m", "fsc_bench", *FEW_STEPS, "-o", str(out), *more],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    facts = json.loads((two / "config.json").read_text())
+    assert facts["processes"] == 2 and "finished" in facts
+    assert json.loads((one / "config.json").read_text())["processes"] == 1
+    lines = (two / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 3]
+    assert sorted(p.name for p in two.iterdir()) == sorted(p.name for p in one.iterdir())
+    said = {
+        (path.parent.name, path.name): path.read_text() for path in log.rglob("std*.log")
+    }  # fmt: skip
+    assert "over 2 processes" in said["0", "stderr.log"]
+    assert said["0", "stdout.log"].count("demo_colours") == 1
+    assert said["1", "stdout.log"] == said["1", "stderr.log"] == ""
+    ours, theirs = (load_file(out / "model.safetensors") for out in (two, one))
+    start = load_model("demo:pretrained").model.state_dict()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-5
+    assert max(float((start[name] - theirs[name]).abs().max()) for name in theirs) > 1e-5
+
+
+def test_tensorboard_holds_the_logged_scalars(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    code = (
+        "import json, sys\n"
+        "from tensorboard.backend.event_processing.event_accumulator import EventAccumulator\n"
+        "board = EventAccumulator(sys.argv[1]).Reload()\n"
+        "names = board.Tags()['scalars']\n"
+        "print(json.dumps({n: [[e.step, e.value] for e in board.Scalars(n)] for n in names}))\n"
+    )
+    out = tmp_path / "run"
+    assert command(*FEW_STEPS, "-o", str(out), "--set", "tensorboard=true") == 0
+    # In a process of its own: its imports warn, and warnings are errors here.
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(out / "tensorboard")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    board = json.loads(done.stdout)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+    assert {"loss", "contrastive", "learning_rate", "logit_scale"} <= board.keys()
+    for name in ("loss", "contrastive", "learning_rate", "logit_scale"):
+        assert [step for step, _ in board[name]] == [1, 3]
+        for (_, value), line in zip(board[name], lines, strict=True):
+            assert value == pytest.approx(line[name], rel=1e-6)
+
+
+def test_tensorboard_that_is_not_installed_is_one_line_before_anything_is_written(
+    tmp_path, capsys, monkeypatch
+):
+    for name in [n for n in sys.modules if n.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as Python marks what is not there
+    out = tmp_path / "run"
+    assert command(*FEW_STEPS, "-o", str(out), "--set", "tensorboard=true") == 2
+
+    line = capsys.readouterr().err
+    assert line == "fsc-bench: tensorboard = true: `pip install tensorboard` first.\n"
+    assert not out.exists()
+
+
+# --- between two models -------------------------------------------------------------------------
+
+
+def test_a_wise_ft_curve_ends_at_the_scores_of_both_models(
+    tmp_path, capsys, demo_data, monkeypatch
+):
+    monkeypatch.setenv("FSC_BENCH_DATA", str(demo_data))
+    models, tasks = ["demo:pretrained", "demo:fsc-clip"], "demo_colours,demo_sugarcrepe"
+    out = tmp_path / "curve"
+    assert command("wise-ft", *models, "--alphas", "0,0.5,1", "-t", tasks, "-o", str(out)) == 0
+    said = capsys.readouterr()
+    _score(models, select(tasks.split(",")), tmp_path / "ends", None)
+    found, ends = scores(out), scores(tmp_path / "ends")
+    path = [found[f"wise-demo-pretrained-demo-fsc-clip-alpha-{alpha}"] for alpha in (0, 0.5, 1)]
+
+    assert path[0] == ends["demo-pretrained"] and path[2] == ends["demo-fsc-clip"]
+    assert path[1] not in (path[0], path[2])
+    colours = [scored["demo_colours"]["accuracy"]["value"] for scored in path]
+    foils = [scored["demo_sugarcrepe"]["text"]["value"] for scored in path]
+    picture = out / "demo-pretrained-to-demo-fsc-clip.svg"
+    assert f"Written: {picture} (demo_sugarcrepe against demo_colours)." in said.err
+    told = [mark.text for mark in ElementTree.parse(picture).iter() if mark.tag.endswith("}title")]
+    assert told == [
+        f"alpha {alpha}: demo_colours {x:.2f}, demo_sugarcrepe {y:.2f}"
+        for alpha, x, y in zip(("0", "0.5", "1"), colours, foils, strict=True)
+    ]
+    # One score has no curve, and says so.
+    assert command("wise-ft", *models, "--alphas", "0,1", "-t", "demo_colours", "-o", str(out)) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("No curve is drawn: it takes two")
+
+
+def test_the_curve_is_of_comp_against_zs_where_both_are_complete(tmp_path, capsys):
+    def scored(task, value):
+        headline = {metric: {"value": value, "ci": [value, value]} for metric in task.headline}
+        return SimpleNamespace(metrics={"headline": headline}, complete=True, flags=())
+
+    tasks = select(["demo"])
+    results = {
+        share: {task.name: scored(task, 40.0 + 10 * share) for task in tasks} for share in (0, 1)
+    }
+    _draw_curve(results, tasks, tmp_path, "a to b")
+    assert "(Comp against ZS)" in capsys.readouterr().err
+    assert "alpha 1: ZS 50.00, Comp 50.00" in (tmp_path / "a-to-b.svg").read_text()
+    del results[1]["demo_colours"]  # ZS has a hole at alpha 1: two tasks that both have, instead
+    _draw_curve(results, tasks, tmp_path, "a to b")
+    assert "(demo_aro against demo_crepe)" in capsys.readouterr().err
+
+
+def test_a_curve_shows_every_point_inside_its_frame_with_alpha_beside_it():
+    points = [Point(1.0, 50.0, 54.25), Point(0.0, 57.1, 46.1), Point(0.5, 57.6, 51.0)]
+    drawn = ElementTree.fromstring(curve_svg(points, "ZS", "Comp", "a & b"))
+    svg = "{http://www.w3.org/2000/svg}"
+    circles = [
+        (float(c.get("cx")), float(c.get("cy")), c.find(f"{svg}title").text)
+        for c in drawn.iter(f"{svg}circle")
+    ]
+    texts = [text.text for text in drawn.iter(f"{svg}text")]
+
+    assert [told for *_, told in circles] == [
+        "alpha 0: ZS 57.10, Comp 46.10", "alpha 0.5: ZS 57.60, Comp 51.00",
+        "alpha 1: ZS 50.00, Comp 54.25",
+    ]  # fmt: skip
+    # Further right is more ZS, further up (a smaller y) more Comp.
+    (x0, y0, _), (x_half, y_half, _), (x1, y1, _) = circles
+    assert 70 <= x1 < x0 < x_half <= 610 and 50 <= y1 < y_half < y0 <= 420
+    # Axes from 50 to 58 and from 46 to 56, in steps of two.
+    assert x1 == pytest.approx(70) and x0 == pytest.approx(70 + 540 * 7.1 / 8, abs=0.01)
+    assert y0 == pytest.approx(420 - 370 * 0.1 / 10, abs=0.01)
+    assert {"a & b", "ZS (%)", "Comp (%)", "0", "0.5", "1", "50", "58", "46", "56"} <= set(texts)
+
+
+def test_a_curve_of_scores_that_are_all_alike_has_a_frame_too():
+    drawn = curve_svg([Point(0, 50.0, 50.0), Point(1, 50.0, 50.0)], "x", "y", "t")
+    assert "nan" not in drawn and drawn.count("<circle") == 2
+
+
+# --- light commands -----------------------------------------------------------------------------
 
 
 def test_training_commands_import_no_torch_to_list_recipes(tmp_path):

@@ -36,6 +36,8 @@ def test_presets_are_settings_of_one_objective():
     assert read_recipe("fsc-clip").config.focal_gamma == 2.0
     assert read_recipe("fsc-clip").config.label_smoothing == 0.02
     assert read_recipe("fsc-clip-lora").config.learning_rate == 5e-5
+    # CC3M has one caption an image and no paraphrases: TSVLC's positive loss is for other data.
+    assert weights["tsvlc"] == {"contrastive": 1.0, "global_hn": 1.0}
 
 
 def test_expected_values_of_the_recipes_are_those_of_the_papers_table():
@@ -73,6 +75,12 @@ def test_expected_values_of_the_recipes_are_those_of_the_papers_table():
         ({"negatives": "rule"}, "Did you mean 'rules'?"),
         ({"local_hn_weight": 0.2}, "local_hn_weight need hard negatives"),
         ({"distillation_weight": 0.1}, "set ema_decay too"),
+        ({"parallel": "fdsp"}, "parallel = 'fdsp': choose ddp, fsdp. Did you mean 'fsdp'?"),
+        ({"parallel": "fsdp", "precision": "fp16"}, 'does not go with precision = "fp16"'),
+        ({"positive_text_weight": 1.0}, "positive_text_weight = 1.0 needs paraphrases: set positi"),
+        ({"positives": "caption"}, "Did you mean 'captions'?"),
+        ({"positive_key": "caption_2"}, "positive_key = 'caption_2' is read with positives"),
+        ({"positive_text_weight": -1.0}, "positive_text_weight = -1.0: it must be 0 (off) or more"),
         ({"patience": 2}, "set dev_share too"),
         ({"contrastive_weight": 0.0}, "nothing to learn from"),
         ({"focal_gamma": 2.0}, "both have weight 0"),

@@ -16,7 +16,8 @@ from fsc_bench.train.batches import Batches, Pixels, crop_box, text_blocks
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.hard_negatives import FromData
 from fsc_bench.train.loop import load, split_dev
-from fsc_bench.train.sources import BadPair, Keys, open_pairs
+from fsc_bench.train.paraphrases import paraphrases
+from fsc_bench.train.sources import BadPair, Keys, Pair, open_pairs
 
 PIXELS = Pixels(32, (0.5,) * 3, (0.25,) * 3, crop_scale=0.9)
 
@@ -31,6 +32,7 @@ def write_shard(path, numbers, **broken) -> None:
     with tarfile.open(path, "w") as tar:
         for number in numbers:
             facts = {"key": f"{number:04d}", "other": f"other text {number}"}
+            facts["two"] = [f"{number}, so", f"so, {number}"]
             members = {
                 "jpg": broken.get("jpg", jpeg(number)),
                 "txt": f"caption {number}".encode(),
@@ -147,6 +149,100 @@ def test_parquet_finds_its_columns_and_counts_a_damaged_image_as_one_pair(tmp_pa
         pairs[1]
     with pytest.raises(UsageError, match="no column 'txt' for the caption"):
         open_pairs(f"parquet:{path}", Keys(caption="txt"))
+
+
+class TwoCaptions:
+    """Five pairs of three images: "a", "b" twice, and "c" twice with one caption."""
+
+    rows = (("a", "one"), ("b", "two"), ("b", "three"), ("c", "four"), ("c", "four"))
+    keys = tuple(key for key, _ in rows)
+
+    def __len__(self):
+        return 5
+
+    def caption(self, index):
+        return self.rows[index][1]
+
+    def __getitem__(self, index):
+        return Pair(Image.new("RGB", (8, 8)), self.caption(index))
+
+
+def test_another_caption_of_the_same_image_is_a_paraphrase():
+    pairs = TwoCaptions()
+    config = TrainConfig(positives="captions", positive_text_weight=1.0)
+    found = paraphrases(config, pairs)
+    drawn = found.draw(range(5), [pairs[n] for n in range(5)], [np.random.default_rng(0)] * 5)
+
+    assert drawn == [None, "three", "two", None, None]
+    assert paraphrases(TrainConfig(positives="captions"), pairs) is None  # its loss is off
+
+
+def test_paraphrases_come_from_a_column_of_sentences_or_lists(tmp_path):
+    (tmp_path / "1.jpg").write_bytes(jpeg(1))
+    table = tmp_path / "train.tsv"
+    table.write_text(
+        "title\tfilepath\tpos_caption\tother\na dog\t1.jpg\tone dog\t1\n"
+        "a cat\t1.jpg\t['one cat', 'some cat']\t2\na bird\t1.jpg\t\t3\na fox\t1.jpg\t[3]\t4\n"
+    )
+    pairs = open_pairs(f"coco-tsv:{table}", Keys(positives="data"))
+
+    assert [pairs[n].positives for n in range(3)] == [("one dog",), ("one cat", "some cat"), ()]
+    with pytest.raises(BadPair, match="the paraphrases are not a list of strings"):
+        pairs[3]
+    other = open_pairs(f"coco-tsv:{table}", Keys(positives="other"))
+    assert other[0].positives == ("1",) and other.fingerprint != pairs.fingerprint
+    with pytest.raises(UsageError, match=r"no column 'pos_captoin'.*Did you mean 'pos_caption'"):
+        open_pairs(f"coco-tsv:{table}", Keys(positives="pos_captoin"))
+
+
+def test_parquet_and_webdataset_bring_paraphrases_too(tmp_path, shards):
+    path = tmp_path / "pairs.parquet"
+    image = {"bytes": jpeg(1), "path": None}
+    texts = [["one", "uno"], ["two", "dos"]]
+    rows = {"image": [image] * 2, "text": texts, "paraphrase": ["1", None]}
+    pd.DataFrame(rows).to_parquet(path)
+    column = open_pairs(f"parquet:{path}", Keys(positives="data"))
+    row = open_pairs(f"parquet:{path}", Keys())
+
+    assert [column[n].positives for n in range(2)] == [("1",), ()]
+    assert [row[n].positives for n in range(2)] == [("uno",), ("dos",)]
+    assert row[0].caption == "one"
+    tars = open_pairs(f"webdataset:{shards}", Keys(positives="other"))
+    assert tars[3].caption == "caption 3" and tars[3].positives == ("other text 3",)
+    both = open_pairs(f"webdataset:{shards}", Keys(caption="two"))
+    assert both[3].caption == "3, so" and both[3].positives == ("so, 3",)
+    with pytest.raises(DataError, match=r"no paraphrase 'othr'.*Did you mean 'other'"):
+        open_pairs(f"webdataset:{shards}", Keys(positives="othr"))
+    with pytest.raises(UsageError, match="set positive_key to the JSON field"):
+        open_pairs(f"webdataset:{shards}", Keys(positives="data"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"positives": "captions"}, "no image has a second caption"),
+        ({"positives": "data"}, "set positive_key to their column"),
+    ],
+)
+def test_a_paraphrase_loss_without_any_paraphrase_is_one_line(shards, settings, says):
+    config = TrainConfig().changed({**settings, "positive_text_weight": 1.0})
+    with pytest.raises(UsageError, match=says):
+        paraphrases(config, open_pairs(f"webdataset:{shards}", Keys()))
+
+
+def test_a_paraphrase_is_the_rows_last_text_and_changes_nothing_else(shards):
+    pairs = open_pairs(f"webdataset:{shards}", Keys(positives="other"))
+    found = paraphrases(TrainConfig(positives="data", positive_text_weight=1.0), pairs)
+    (plain,), (ours,) = make(pairs)[1], make(pairs, positives=found)[1]
+
+    assert plain.positive_mask is None and ours.positive_mask.tolist() == [True] * 6
+    assert torch.equal(plain.images, ours.images)
+    texts = {
+        place
+        for block in ours.texts
+        for place in zip(block.image_index.tolist(), block.text_index.tolist(), strict=True)
+    }
+    assert texts == {(row, place) for row in range(6) for place in (0, 1)}
 
 
 @pytest.mark.parametrize(

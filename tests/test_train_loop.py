@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -63,6 +64,25 @@ def data(tmp_path_factory) -> str:
         rows.append(f"{' '.join(words)} {number}\tcoco/val2014/{number}.jpg\t{negatives!r}")
     (folder / "train.tsv").write_text("\n".join(rows) + "\n")
     return f"coco-tsv:{folder / 'train.tsv'}"
+
+
+@pytest.fixture(scope="module")
+def captioned(data, tmp_path_factory) -> str:
+    """The same rows, two an image, half of them with a paraphrase in a column of its own."""
+    source = Path(data.partition(":")[2])
+    header, *rows = source.read_text().splitlines()
+    lines = [f"{header}\tpositive"]
+    for number, row in enumerate(rows):
+        title, _, negatives = row.split("\t")
+        image = source.parent / f"val2014/{number // 2}.jpg"
+        folder = tmp_path_factory.getbasetemp() / "captioned/val2014"
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / image.name).write_bytes(image.read_bytes())
+        words = " ".join(sorted(title.split())) if number % 2 else ""
+        lines.append(f"{title}\tval2014/{image.name}\t{negatives}\t{words}")
+    table = folder.parent / "train.tsv"
+    table.write_text("\n".join(lines) + "\n")
+    return f"coco-tsv:{table}"
 
 
 @pytest.fixture(autouse=True)
@@ -244,6 +264,26 @@ def test_parts_give_the_same_for_every_objective(data, tmp_path, preset):
     assert all(a["loss"] == pytest.approx(b["loss"], rel=1e-5) for a, b in pair)
 
 
+@pytest.mark.parametrize("positives", ["data", "captions"])
+def test_parts_give_the_same_with_paraphrases(data, captioned, tmp_path, positives):
+    settings = {"positives": positives, "positive_text_weight": 0.5, "epochs": 2, "log_every": 1}
+    whole, _ = run(captioned, tmp_path / "1", **settings)
+    parts, _ = run(captioned, tmp_path / "4", accumulate=4, **settings)
+    without, _ = run(captioned, tmp_path / "0", **{**settings, "positive_text_weight": 0.0})
+
+    assert furthest(whole, parts) < 1e-5 < furthest(whole, without)
+    for a, b in zip(metrics(tmp_path / "1"), metrics(tmp_path / "4"), strict=True):
+        assert a["positive_text"] > 0
+        assert a["positive_text"] == pytest.approx(b["positive_text"], rel=1e-5)
+    # At step 1 the other losses do not know of the paraphrases; the local one least of all.
+    first, bare = metrics(tmp_path / "1")[0], metrics(tmp_path / "0")[0]
+    for name in ("contrastive", "global_hn", "local_hn"):
+        assert first[name] == pytest.approx(bare[name], rel=1e-6)
+    with pytest.raises(UsageError, match="no column 'captions' for the positive"):
+        run(captioned, tmp_path / "x", **{**settings, "positives": "data",
+            "positive_key": "captions"})  # fmt: skip
+
+
 LAUNCHED = """
 import os, sys, torch
 torch.set_num_threads(1)
@@ -255,7 +295,9 @@ if "RANK" in os.environ:
     # Several runs of one launch share one group; a single run makes and leaves its own.
     torch.distributed.init_process_group("gloo")
 for name, settings in {runs!r}:
-    train(Recipe("test", "", TrainConfig().changed(settings)), Path({out!r}) / name)
+    place = Path({out!r}) / name
+    recipe = Recipe("test", "", TrainConfig().changed(settings))
+    train(recipe, place, resume=(place / "config.json").is_file())
 """
 
 
@@ -269,7 +311,17 @@ def launch(command: list[str], tmp_path: Path, runs: list, **options):
     )  # fmt: skip
 
 
-def test_two_processes_give_the_weights_of_one(data, whole, tmp_path):
+def launch_two(tmp_path: Path, runs: list) -> str:
+    """What two processes of torchrun said."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+                "--standalone"]  # fmt: skip
+    process = launch(torchrun, tmp_path, runs)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def test_two_processes_give_the_weights_of_one(data, captioned, whole, tmp_path):
     rank = {**FSC, "data": data, "negative_columns": True, "intra_modal_weight": 0.3,
             "rank_weight": 0.2, "ema_decay": 0.9, "distillation_weight": 0.01,
             "text_grounded_weight": 0.1}  # fmt: skip
@@ -277,20 +329,74 @@ def test_two_processes_give_the_weights_of_one(data, whole, tmp_path):
         ("plain", {**FSC, "data": data}),
         ("parts", {**FSC, "data": data, "accumulate": 2}),
         ("all", rank),
+        ("column", {**FSC, "data": captioned, "positives": "data", "positive_text_weight": 1.0}),
     ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-                "--standalone"]  # fmt: skip
-    process = launch(torchrun, tmp_path, runs)
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
-    one = {"plain": whole, "parts": whole, "all": tmp_path / "one"}
+    launch_two(tmp_path, runs)
+    one = {"plain": whole, "parts": whole, "all": tmp_path / "one", "column": tmp_path / "single"}
     run(**rank, out=tmp_path / "one")
+    run(**runs[-1][1], out=tmp_path / "single")
 
     for name, alone in one.items():
         theirs = load_file(tmp_path / name / "model.safetensors")
         assert furthest(theirs, load_file(alone / "model.safetensors")) < 1e-5, name
         for ours, single in zip(metrics(tmp_path / name), metrics(alone), strict=True):
             assert ours["loss"] == pytest.approx(single["loss"], abs=1e-5), name
+
+
+def forget_the_end(out: Path) -> Path:
+    """The run as it was when killed after step 10."""
+    (out / "checkpoints/step-00000020.pt").unlink()
+    (out / "model.safetensors").unlink()
+    facts = json.loads((out / "config.json").read_text())
+    del facts["finished"]
+    (out / "config.json").write_text(json.dumps(facts))
+    return out
+
+
+def test_two_sharded_processes_give_the_weights_of_one(data, captioned, whole, tmp_path):
+    few = {**FSC, "data": data, "parallel": "fsdp", "max_steps": 8}
+    everything = {
+        "ema_decay": 0.9, "distillation_weight": 0.01, "text_grounded_weight": 0.1,
+        "rank_weight": 0.2, "negative_columns": True, "data": captioned, "positives": "captions",
+        "positive_text_weight": 0.5, "dev_share": 0.3, "patience": 2, "checkpoint_every": 4,
+        "batch_size": 8,
+    }  # fmt: skip
+    runs = {
+        "sharded": {**few, "max_steps": 0},
+        "resumed": {**few, "max_steps": 0},
+        "parts": {**few, "accumulate": 2, "activation_checkpointing": True},
+        "lora": {**few, "tune": "lora", "learning_rate": 1e-4},
+        # With so large an epsilon a step is in proportion to the gradient, the scale's above all.
+        "scale": {**few, "contrastive_weight": 0.0, "epsilon": 1.0, "learning_rate": 0.05},
+        "everything": {**few, **everything},
+    }
+    alone, one = tmp_path / "alone", {}
+    for name, settings in runs.items():
+        one[name] = whole if name == "resumed" else alone / name
+        if name != "resumed":
+            run(**settings, out=alone / name)
+    # Begun by one process, to be continued by two, and the other way round.
+    shutil.copytree(alone / "sharded", tmp_path / "resumed")
+    forget_the_end(tmp_path / "resumed")
+    said = launch_two(tmp_path, list(runs.items()))
+
+    assert said.count("over 2 processes, sharded") == len(runs)
+    assert f"Resuming {tmp_path / 'resumed'} from step 10" in said
+    assert furthest(load_file(one["sharded"] / "model.safetensors"),
+                    load_file(whole / "model.safetensors")) == 0.0  # fmt: skip
+    files = [path.relative_to(tmp_path) for path in tmp_path.glob("*/*.safetensors")]
+    assert len(files) == 8  # six models, the factors, the moving average
+    for file in files:
+        theirs = load_file(one[file.parts[0]] / file.name)
+        assert furthest(load_file(tmp_path / file), theirs) < 1e-5, file
+    for name in runs:
+        for ours, single in zip(metrics(tmp_path / name), metrics(one[name]), strict=True):
+            assert ours.keys() == single.keys()
+            for key in ("loss", "dev_loss"):
+                assert ours.get(key) == pytest.approx(single.get(key), abs=1e-5), name
+    run(**runs["sharded"], out=forget_the_end(tmp_path / "sharded"), resume=True)
+    weights = load_file(tmp_path / "sharded/model.safetensors")
+    assert furthest(weights, load_file(whole / "model.safetensors")) < 1e-5
 
 
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(data, whole, tmp_path):
@@ -346,6 +452,23 @@ def test_another_recipe_does_not_resume_a_run(data, whole, tmp_path):
         run(data, whole)
     with pytest.raises(UsageError, match=r"started with focal_gamma = 2\.0, not 1\.0"):
         run(data, whole, resume=True, focal_gamma=1.0)
+    with pytest.raises(UsageError, match="started with parallel = 'ddp', not 'fsdp'"):
+        run(data, whole, resume=True, parallel="fsdp")
+
+
+def test_a_run_of_an_older_version_resumes_with_what_it_did_not_know_switched_off(
+    data, whole, tmp_path
+):
+    shutil.copytree(whole, tmp_path / "old")
+    facts = json.loads((tmp_path / "old/config.json").read_text())
+    for name in ("parallel", "positives", "positive_key", "positive_text_weight"):
+        del facts["settings"][name]
+    (tmp_path / "old/config.json").write_text(json.dumps(facts))
+    _, lines = run(data, tmp_path / "old", resume=True)
+
+    assert "Nothing to do" in lines[-1]
+    with pytest.raises(UsageError, match="started with parallel = 'ddp', not 'fsdp'"):
+        run(data, tmp_path / "old", resume=True, parallel="fsdp")
 
 
 # --- what is left behind ------------------------------------------------------------------------

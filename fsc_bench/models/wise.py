@@ -6,7 +6,7 @@ paper's code scales both factors by alpha, so that its alpha is the square root 
 
 import torch
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.models import families, load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import in_precision, with_weights
@@ -53,4 +53,6 @@ def read_spec(checkpoint: str) -> tuple[str, str, float]:
         first, second = "+".join(parts[:cut]), "+".join(parts[cut:])
         if all(part.partition(":")[0] in known and ":" in part for part in (first, second)):
             return first, second, alpha
-    raise UsageError(usage)
+    strange = [part.partition(":")[0] for part in parts if part.partition(":")[0] not in known]
+    hints = [near_miss(name, known) for name in strange]
+    raise UsageError(usage + next(filter(None, hints), ""))

@@ -19,7 +19,7 @@ from fsc_bench.errors import DataError, UsageError
 from fsc_bench.train.sources import BadPair, Pair, Pairs
 
 # What a random stream is for, so that two streams of one step never meet.
-ORDER, CROP, NEGATIVES, SUBSTITUTE = range(4)
+ORDER, CROP, NEGATIVES, SUBSTITUTE, POSITIVES = range(5)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TextBlock:
     ids: Tensor  # [N, T]
     end: Tensor  # [N], the position of the end token
     image_index: Tensor  # [N], the row of the part that a text belongs to
-    text_index: Tensor  # [N], 0 for the caption, k for its k-th hard negative
+    text_index: Tensor  # [N], 0 for the caption, k for its k-th hard negative, K + 1: paraphrase
 
     @property
     def token_mask(self) -> Tensor:
@@ -50,6 +50,7 @@ class Part:
     texts: tuple[TextBlock, ...]
     negative_mask: Tensor  # [b, K]
     bad: tuple[str, ...] = ()  # pairs that could not be used, each with the reason
+    positive_mask: Tensor | None = None  # [b], rows with a paraphrase; None where none are wanted
 
     def pin_memory(self) -> "Part":
         texts = tuple(block.pin_memory() for block in self.texts)
@@ -64,6 +65,17 @@ class HardNegatives(Protocol):
     def draw(
         self, pairs: Sequence[Pair], rngs: Sequence[np.random.Generator]
     ) -> list[list[str | None]]: ...
+
+
+class Positives(Protocol):
+    """Paraphrases of a batch's captions: one text, or None, for each pair."""
+
+    def draw(
+        self,
+        indices: Sequence[int],
+        pairs: Sequence[Pair],
+        rngs: Sequence[np.random.Generator],
+    ) -> list[str | None]: ...
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,7 @@ class Batches(torch.utils.data.Dataset):
     world: int = 1
     buckets: int = 1  # 0: texts are not trimmed
     augment: bool = True
+    positives: Positives | None = None
 
     def __post_init__(self) -> None:
         check_batch(self.batch_size, len(self.indices), self.world, self.parts)
@@ -173,18 +186,26 @@ class Batches(torch.utils.data.Dataset):
         return [self._part(step, some, everyone) for some in np.split(mine, self.parts)]
 
     def _part(self, step: int, indices: np.ndarray, everyone: np.ndarray) -> Part:
-        pairs, rngs, images, bad = [], [], [], []
+        pairs, rngs, images, used, bad = [], [], [], [], []
         for index in indices:
             index, pair = self._usable(step, int(index), everyone, bad)
+            used.append(index)
             crop = self._rng(CROP, step, index) if self.augment else None
             images.append(self.pixels(pair.image, crop))
             pairs.append(pair)
             rngs.append(self._rng(NEGATIVES, step, index))
         drawn = self.negatives.draw(pairs, rngs) if self.negatives else [[] for _ in pairs]
         present = [[text is not None for text in row] for row in drawn]
+        positive_mask = None
+        if self.positives:
+            streams = [self._rng(POSITIVES, step, index) for index in used]
+            paraphrases = self.positives.draw(used, pairs, streams)
+            positive_mask = torch.tensor([text is not None for text in paraphrases])
+            # The last text of a row, after all the hard negatives, there or not.
+            drawn = [[*row, text] for row, text in zip(drawn, paraphrases, strict=True)]
         texts, image_index, text_index = [], [], []
-        for row, (pair, negatives) in enumerate(zip(pairs, drawn, strict=True)):
-            for place, text in enumerate([pair.caption, *negatives]):
+        for row, (pair, others) in enumerate(zip(pairs, drawn, strict=True)):
+            for place, text in enumerate([pair.caption, *others]):
                 if text is not None:
                     texts.append(text)
                     image_index.append(row)
@@ -194,6 +215,7 @@ class Batches(torch.utils.data.Dataset):
             texts=text_blocks(self.tokenizer(texts), image_index, text_index, self.buckets),
             negative_mask=torch.tensor(present, dtype=torch.bool).view(len(pairs), -1),
             bad=tuple(bad),
+            positive_mask=positive_mask,
         )
 
     def _usable(

@@ -30,6 +30,8 @@ class TrainConfig:
     negatives: str = "none"  # none, data, rules, spacy, or file:FILE.parquet
     negative_key: str = ""  # column with the hard negatives, for negatives = "data"
     negative_kinds: tuple[str, ...] = ("swap", "replace", "shuffle")  # one column of each
+    positives: Literal["none", "data", "captions"] = "none"  # captions: another of the same image
+    positive_key: str = ""  # column, field or folder with paraphrases, for positives = "data"
     bad_share: float = 0.01  # of an epoch's samples may be unreadable before the run stops
     dev_share: float = 0.0  # of the images are kept out of training, to stop early by
 
@@ -45,6 +47,7 @@ class TrainConfig:
     intra_modal_weight: float = 0.0  # CE-CLIP's L_imc
     intra_modal_as_released: bool = False
     rank_weight: float = 0.0  # CE-CLIP's L_cmr
+    positive_text_weight: float = 0.0  # TSVLC's CE(I, T+) and CE(T, T+); needs positives
     text_grounded_weight: float = 0.0  # DeGLA's TGC; needs ema_decay
     distillation_weight: float = 0.0  # DeGLA's squared distance to its teacher; needs ema_decay
 
@@ -74,6 +77,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     tf32: bool = False
     accumulate: int = 1  # parts that the batch is encoded in; the contrast stays whole
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # fsdp: weights and moments sharded, for large models
     activation_checkpointing: bool = False
     compile: bool = False
     length_buckets: int = 2
@@ -115,6 +119,11 @@ class TrainConfig:
             raise UsageError(f"lora_alpha = {self.lora_alpha}: it must be above 0.")
         if self.batch_size < 2:
             raise UsageError(f"batch_size = {self.batch_size}: a contrast needs 2 pairs.")
+        if self.parallel == "fsdp" and self.precision == "fp16":
+            raise UsageError(
+                'parallel = "fsdp" does not go with precision = "fp16": the scaling of its '
+                'gradients knows no shards. Use "bf16" or "fp32".'
+            )
         if self.accumulate > self.batch_size:
             raise UsageError(
                 f"accumulate = {self.accumulate} parts of a batch of {self.batch_size}: a part "
@@ -124,6 +133,16 @@ class TrainConfig:
 
     def _check_objective(self) -> None:
         self._check_negatives_source()
+        if self.positive_text_weight and self.positives == "none":
+            raise UsageError(
+                f"positive_text_weight = {self.positive_text_weight} needs paraphrases: set "
+                "positives to data (a column of them) or captions (another of the same image)."
+            )
+        if self.positive_key and self.positives != "data":
+            raise UsageError(
+                f'positive_key = {self.positive_key!r} is read with positives = "data", not '
+                f"{self.positives!r}."
+            )
         for name in ("text_grounded_weight", "distillation_weight"):
             if getattr(self, name) and not self.ema_decay:
                 raise UsageError(f"{name} needs a teacher: set ema_decay too, such as 0.9996.")
@@ -180,6 +199,7 @@ class TrainConfig:
             "local_hn": self.local_hn_weight,
             "intra_modal": self.intra_modal_weight,
             "rank": self.rank_weight,
+            "positive_text": self.positive_text_weight,
             "text_grounded": self.text_grounded_weight,
             "distillation": self.distillation_weight,
         }
@@ -213,8 +233,9 @@ _AT_LEAST_ONE = ("epochs", "accumulate", "length_buckets", "checkpoint_every", "
                  "log_every")  # fmt: skip
 _NOT_NEGATIVE = (
     "contrastive_weight", "global_hn_weight", "local_hn_weight", "focal_gamma",
-    "intra_modal_weight", "rank_weight", "text_grounded_weight", "distillation_weight",
-    "max_steps", "warmup_steps", "weight_decay", "workers", "patience", "seed",
+    "intra_modal_weight", "rank_weight", "positive_text_weight", "text_grounded_weight",
+    "distillation_weight", "max_steps", "warmup_steps", "weight_decay", "workers", "patience",
+    "seed",
 )  # fmt: skip
 _BELOW_ONE = ("label_smoothing", "ema_decay", "beta1", "beta2", "bad_share", "dev_share")
 

@@ -1,7 +1,8 @@
 """The training loop: one story from a recipe to a run directory, told whole.
 
-One process or many (`torchrun`), one part a batch or several (`accumulate`), interrupted or not:
-the same pairs in the same order, the same contrast over the whole batch, the same weights.
+One process or many (`torchrun`), each with the whole model or a shard of it (`parallel`), one part
+a batch or several (`accumulate`), interrupted or not: the same pairs in the same order, the same
+contrast over the whole batch, the same weights.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import skeleton
+from fsc_bench.train import sharding
 from fsc_bench.train.batches import Batches, Part, Pixels, check_batch, pixels_of
 from fsc_bench.train.checkpoint import (
     SCHEMA,
@@ -46,7 +48,7 @@ from fsc_bench.train.checkpoint import (
 )
 from fsc_bench.train.config import RESUMABLE, Recipe, TrainConfig
 from fsc_bench.train.hard_negatives import hard_negatives
-from fsc_bench.train.lora import apply_lora, lora_state_dict, merge_reference_lora
+from fsc_bench.train.lora import apply_lora, is_factor, merge_reference_lora
 from fsc_bench.train.losses import mean_row_count
 from fsc_bench.train.objective import (
     Features,
@@ -55,6 +57,7 @@ from fsc_bench.train.objective import (
     negative_accuracy,
     weighted,
 )
+from fsc_bench.train.paraphrases import paraphrases
 from fsc_bench.train.sources import Keys, Pairs, open_pairs
 from fsc_bench.train.towers import Encoded, Teacher, Towers
 
@@ -89,15 +92,19 @@ def train(
             raise UsageError(
                 f"{out} holds a run already: --resume continues it, --out puts this one elsewhere."
             )
+        if config.tensorboard:
+            _summary_writer()
         keys = Keys(
             config.image_key, config.caption_key,
             (config.negative_key or "data") if config.negatives == "data" else "",
             config.negative_kinds if config.negatives != "none" else (),
+            (config.positive_key or "data") if config.positives == "data" else "",
         )  # fmt: skip
         pairs = open_pairs(config.data, keys, links)
         for note in getattr(pairs, "notes", ()):
             say(note)
         negatives = hard_negatives(config)
+        positives = paraphrases(config, pairs)
         chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
         check_batch(config.batch_size, len(chosen), world, config.accumulate)
 
@@ -122,12 +129,20 @@ def train(
             model.set_grad_checkpointing(True)
         towers = Towers(model, tokens=bool(config.local_hn_weight))
         towers.probe(tokenizer(["a", "two dogs and a cat on a red sofa"]))
+        teacher = Teacher(towers, config.ema_decay) if config.ema_decay else None
+        sharded = config.parallel == "fsdp" and world > 1
+        if sharded:
+            for module in (towers, *([teacher.towers] if teacher else ())):
+                sharding.shard(module, device)
+        elif config.parallel == "fsdp":
+            say("parallel = fsdp: one process holds everything, nothing is sharded.")
 
         # --- batches ----------------------------------------------------------------------------
         pixels = pixels_of(adapter.preprocess, config.crop_scale)
         common = {
             "tokenizer": tokenizer, "pixels": pixels, "seed": config.seed,
             "buckets": config.length_buckets if towers.trims else 0, "negatives": negatives,
+            "positives": positives,
         }  # fmt: skip
         batches = Batches(
             pairs, chosen, **common, batch_size=config.batch_size, parts=config.accumulate,
@@ -144,12 +159,14 @@ def train(
 
         # --- optimiser --------------------------------------------------------------------------
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        groups = decay_groups(trainable, config.weight_decay)
+        if config.parallel == "fsdp":  # of one process too: its checkpoint may be resumed by two
+            groups = sharding.separate_scalars(groups)
         optimizer = torch.optim.AdamW(
-            decay_groups(trainable, config.weight_decay), lr=config.learning_rate,
+            groups, lr=config.learning_rate,
             betas=(config.beta1, config.beta2), eps=config.epsilon, fused=device != "mps",
         )  # fmt: skip
         scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
-        teacher = Teacher(towers, config.ema_decay) if config.ema_decay else None
         thresholds = torch.zeros(len(batches.kinds), device=device)
         best = {"loss": math.inf, "step": 0, "since": 0}
 
@@ -199,7 +216,7 @@ def train(
                 model.visual.transformer.compile()
             towers.text.transformer.compile()
         encode: Any = towers
-        if world > 1:
+        if world > 1 and not sharded:
             # The buffers are constants; the argument that says so changed its name in torch 2.15.
             known = inspect.signature(DistributedDataParallel).parameters
             sync = (
@@ -215,7 +232,7 @@ def train(
         say(
             f"{recipe.name}: {config.model}, {config.tune}, {count:,} parameters train; "
             f"{len(chosen):,} pairs, batch {config.batch_size} over {world} process"
-            f"{'es' if world > 1 else ''}, {steps:,} steps; losses "
+            f"{'es' if world > 1 else ''}{', sharded' if sharded else ''}, {steps:,} steps; losses "
             + ", ".join(f"{name} x {weight:g}" for name, weight in config.weights.items())
         )
         if left_over := len(chosen) % config.batch_size:
@@ -260,6 +277,8 @@ def train(
                     f"bad_share = {config.bad_share} of {len(chosen):,}. Mend the data or raise it."
                 )
 
+            if sharded:
+                sharding.average_scalars(model)
             scaler.step(optimizer)
             scaler.update()
             with torch.no_grad():
@@ -285,12 +304,15 @@ def train(
                     )
                     progress.dev(done, loss, figures)
                     stop = bool(config.patience) and best["since"] >= config.patience
-                    if improved and config.patience and leader:
-                        state = {n: p.detach().cpu() for n, p in trainable.items()}
+                    if improved and config.patience:
+                        state = {n: p.detach() for n, p in trainable.items()}
+                        state = sharding.whole(state, keep=leader)
                         place = out / "checkpoints" / "best.pt"
-                        write_atomically(place, lambda partial, s=state: torch.save(s, partial))
+                        if leader:
+                            write_atomically(place, lambda partial, s=state: torch.save(s, partial))
+                state = _state(trainable, optimizer, scaler, teacher)
+                state = sharding.whole(state, keep=leader)
                 if leader:
-                    state = _state(trainable, optimizer, scaler, teacher)
                     state |= {"thresholds": thresholds, "best": best, "bad_in_epoch": bad_in_epoch}
                     save_checkpoint(out, done, state, config.keep_checkpoints)
                 if world > 1:
@@ -300,11 +322,13 @@ def train(
                     break
 
         # --- what is left behind ----------------------------------------------------------------
+        if config.patience and best["step"] and (leader or sharded):
+            _load_named(trainable, read_checkpoint(out / "checkpoints" / "best.pt"))
+            say(f"The weights of step {best['step']:,} are kept: the best on the dev split.")
+        weights = sharding.whole(model.state_dict(), keep=leader)
+        average = sharding.whole(teacher.towers.model.state_dict(), keep=leader) if teacher else {}
         if leader:
-            if config.patience and (out / "checkpoints" / "best.pt").is_file():
-                _load_named(trainable, read_checkpoint(out / "checkpoints" / "best.pt"))
-                say(f"The weights of step {best['step']:,} are kept: the best on the dev split.")
-            save_weights(out, model, teacher, config)
+            save_weights(out, weights, average, config)
             progress.close()
             write_json(
                 out / "config.json",
@@ -328,7 +352,7 @@ class Worker:
     """What turns a batch into losses and gradients."""
 
     config: TrainConfig
-    encode: nn.Module  # Towers, or DistributedDataParallel around them
+    encode: nn.Module  # Towers, sharded or not, or DistributedDataParallel around them
     pixels: Pixels
     device: str
     teacher: Teacher | None
@@ -340,6 +364,7 @@ class Worker:
         config = self.config
         mask = torch.cat([part.negative_mask for part in batch]).to(self.device)
         rows = mean_row_count(mask)
+        positive_mask = self._positive_mask(batch)
         taught = self._taught(batch)
         if len(batch) == 1:
             torch.manual_seed(_step_seed(config.seed, step, rank, 0))
@@ -348,7 +373,7 @@ class Worker:
             features = Features.of(part, encoded)
             terms, following = feature_terms(
                 config, features, mask, encoded.logit_scale, rows,
-                teacher=taught, thresholds=thresholds,
+                positive_mask=positive_mask, teacher=taught, thresholds=thresholds,
             )  # fmt: skip
             if config.local_hn_weight:
                 terms["local_hn"] = local_term(config, part, encoded, rows, encoded.logit_scale)
@@ -365,17 +390,19 @@ class Worker:
                 encoded = self._forward(self._bare, part, tokens=False)
                 cached.append(Features.of(part, encoded))
         joined = Features.join(cached)
-        leaves = [
-            joined.images.requires_grad_(),
-            joined.texts.requires_grad_(),
-            encoded.logit_scale.detach().requires_grad_(),
-        ]
-        features, scale = Features(*leaves[:2]), leaves[2]
+        # Of the features one part after another, of the logit scale once.
+        leaves = [joined.images, joined.texts, joined.positives]
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves if leaf is not None]
+        scale = encoded.logit_scale.detach().requires_grad_()
+        features = Features(*leaves)
         terms, following = feature_terms(
-            config, features, mask, scale, rows, teacher=taught, thresholds=thresholds
-        )
+            config, features, mask, scale, rows, positive_mask=positive_mask, teacher=taught,
+            thresholds=thresholds,
+        )  # fmt: skip
         scaler.scale(weighted(config, terms)).backward()
-        gradients = [leaf.grad if leaf.grad is not None else 0 * leaf for leaf in leaves]
+        gradients = [
+            leaf.grad if leaf.grad is not None else 0 * leaf.detach() for leaf in (*leaves, scale)
+        ]
         local = []
         at = 0
         for number, part in enumerate(batch):
@@ -387,7 +414,9 @@ class Worker:
                 mine, span = Features.of(part, encoded), slice(at, at + len(part.images))
                 surrogate = (mine.images * gradients[0][span]).sum()
                 surrogate = surrogate + (mine.texts * gradients[1][span]).sum()
-                surrogate = surrogate + encoded.logit_scale * (gradients[2] if last else 0.0)
+                if mine.positives is not None:
+                    surrogate = surrogate + (mine.positives * gradients[2][span]).sum()
+                surrogate = surrogate + encoded.logit_scale * (gradients[-1] if last else 0.0)
                 if config.local_hn_weight:
                     term = local_term(config, part, encoded, rows, encoded.logit_scale)
                     local.append(term.detach())
@@ -412,7 +441,8 @@ class Worker:
             features = Features.of(part, encoded)
             terms, _ = feature_terms(
                 self.config, features, mask, encoded.logit_scale, rows,
-                teacher=self._taught(batch), thresholds=thresholds, gather=_same,
+                positive_mask=self._positive_mask(batch), teacher=self._taught(batch),
+                thresholds=thresholds, gather=_same,
             )  # fmt: skip
             if self.config.local_hn_weight:
                 terms["local_hn"] = local_term(
@@ -443,6 +473,11 @@ class Worker:
         kind = torch.device(self.device).type
         with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
             return encode(images, ids, ends, tokens)
+
+    def _positive_mask(self, batch: list[Part]) -> Tensor | None:
+        if batch[0].positive_mask is None:
+            return None
+        return torch.cat([part.positive_mask for part in batch]).to(self.device)
 
     @torch.no_grad()
     def _taught(self, batch: list[Part]) -> Features | None:
@@ -576,7 +611,7 @@ def _state(trainable, optimizer, scaler, teacher) -> dict[str, Any]:
 
 def _restore(state, trainable, optimizer, scaler, teacher) -> None:
     _load_named(trainable, state["trainable"])
-    optimizer.load_state_dict(state["optimizer"])
+    sharding.load_optimizer(optimizer, state["optimizer"])
     scaler.load_state_dict(state["scaler"])
     if teacher:
         _load_named(dict(teacher.towers.named_parameters()), state["teacher"])
@@ -587,12 +622,13 @@ def _load_named(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Ten
     if parameters.keys() != values.keys():
         raise UsageError("the checkpoint is of another model: its weights have other names.")
     for name, parameter in parameters.items():
-        parameter.copy_(values[name])
+        parameter.copy_(sharding.part_of(values[name], parameter))
 
 
 def _check_same_run(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """A resumed run must be the same run. Raises UsageError that names the first difference."""
-    before, now = old.get("settings", {}), new["settings"]
+    # A setting that an older version did not know had the value that now switches it off.
+    before, now = {**TrainConfig().settings(), **old.get("settings", {})}, new["settings"]
     for name in now:
         if name not in RESUMABLE and before.get(name) != now[name]:
             raise UsageError(
@@ -606,21 +642,21 @@ def _check_same_run(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None
             )
 
 
-def save_weights(out: Path, model: nn.Module, teacher: Teacher | None, config: TrainConfig) -> None:
+def save_weights(
+    out: Path, weights: Mapping[str, Tensor], average: Mapping[str, Tensor], config: TrainConfig
+) -> None:
     """model.safetensors (LoRA merged), and the factors and the moving average where there are."""
     facts = {"fsc_bench": __version__}
     if config.tune == "lora":
         write_tensors(
-            out / "lora.safetensors", lora_state_dict(model),
+            out / "lora.safetensors", {n: value for n, value in weights.items() if is_factor(n)},
             {**facts, "rank": str(config.lora_rank), "alpha": str(config.lora_alpha)},
         )  # fmt: skip
 
-    def plain(module: nn.Module) -> dict[str, Tensor]:
-        return merge_reference_lora(module.state_dict(), config.lora_alpha)
-
-    write_tensors(out / "model.safetensors", plain(model), facts)
-    if teacher:
-        write_tensors(out / "ema.safetensors", plain(teacher.towers.model), facts)
+    for name, state in (("model", weights), ("ema", average)):
+        if state:
+            merged = merge_reference_lora(state, config.lora_alpha)
+            write_tensors(out / f"{name}.safetensors", merged, facts)
 
 
 # --- Telling ------------------------------------------------------------------------------------
@@ -634,11 +670,7 @@ class Progress:
         self.began, self.images = time.perf_counter(), 0
         self.board = None
         if config.tensorboard and leader:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                raise UsageError("tensorboard = true: `pip install tensorboard` first.") from None
-            self.board = SummaryWriter(str(out / "tensorboard"))
+            self.board = _summary_writer()(str(out / "tensorboard"))
 
     def log(self, step: int, rate: float, report: dict, scale: float, bad: int) -> None:
         self.images += self.config.batch_size
@@ -684,6 +716,14 @@ class Progress:
     def close(self) -> None:
         if self.board:
             self.board.close()
+
+
+def _summary_writer() -> type:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("tensorboard = true: `pip install tensorboard` first.") from None
+    return SummaryWriter
 
 
 def _memory() -> int:

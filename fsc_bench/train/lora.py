@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fsc_bench.errors import FscBenchError
-from fsc_bench.models._lora_merge import is_factor
+from fsc_bench.models._lora_merge import is_factor as is_factor
 from fsc_bench.models._lora_merge import merge_reference_lora as merge_reference_lora
 
 Init = Literal["zero", "reference"]

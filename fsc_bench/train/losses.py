@@ -531,6 +531,37 @@ def intra_modal_contrast_loss(
 
 
 @_in_full_precision
+def positive_text_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | float,
+    positive_features: Tensor,
+    positive_mask: Tensor,
+) -> Tensor:
+    """TSVLC's positive loss (arXiv 2211.11733): images and captions pick their paraphrase.
+
+    The mean of CE(I, T+) and CE(T, T+) over the batch's paraphrases `[B, D]`. A row that
+    `positive_mask` `[B]` marks absent is left out, as an anchor and as a column; with none left it
+    is 0. Like `contrastive_loss` it takes `gather_features(...)` of everything, the mask included.
+    """
+    image_features, text_features, positives = _upcast(
+        image_features, text_features, positive_features
+    )
+    present = positive_mask.bool()
+    # An absent paraphrase's features are whatever the caller left there, NaN included.
+    positives = positives.masked_fill(~present[:, None], 0.0)
+    labels = torch.arange(len(positives), device=positives.device)
+    # Masked and not cut out: no shape depends on the data, so no GPU is waited for.
+    rows = present.sum().clamp_min(1)
+    total = 0.0
+    for anchors in (image_features, text_features):
+        logits = (logit_scale * anchors @ positives.T).masked_fill(~present, -torch.inf)
+        logits = logits.masked_fill(~present[:, None], 0.0)  # such rows are zeroed below
+        total = total + F.cross_entropy(logits, labels, reduction="none").masked_fill(~present, 0.0)
+    return total.sum() / rows / 2
+
+
+@_in_full_precision
 def text_grounded_contrast_loss(
     text_features: Tensor,
     teacher_text_features: Tensor,

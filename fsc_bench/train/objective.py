@@ -23,22 +23,31 @@ class Features:
 
     images: Tensor  # [B, D]
     texts: Tensor  # [B, 1 + K, D], the caption first; zeros where a hard negative is absent
+    positives: Tensor | None = None  # [B, D], paraphrases; zeros where one is absent
 
     @classmethod
     def of(cls, part: Part, encoded: Encoded) -> "Features":
         """Puts the texts of a part's blocks where they belong."""
         rows, kinds = part.negative_mask.shape
+        own = 1 + kinds + (part.positive_mask is not None)
         flat = torch.cat(encoded.text_features)
-        places = [block.image_index * (1 + kinds) + block.text_index for block in part.texts]
+        places = [block.image_index * own + block.text_index for block in part.texts]
         places = torch.cat(places).to(flat.device, non_blocking=True)
-        texts = flat.new_zeros(rows * (1 + kinds), flat.shape[1]).index_copy(0, places, flat)
-        return cls(encoded.image_features, texts.view(rows, 1 + kinds, -1))
+        texts = flat.new_zeros(rows * own, flat.shape[1]).index_copy(0, places, flat)
+        texts = texts.view(rows, own, -1)
+        if part.positive_mask is None:
+            return cls(encoded.image_features, texts)
+        return cls(encoded.image_features, texts[:, : 1 + kinds], texts[:, -1])
 
     @classmethod
     def join(cls, parts: "list[Features]") -> "Features":
         if len(parts) == 1:
             return parts[0]
-        return cls(torch.cat([p.images for p in parts]), torch.cat([p.texts for p in parts]))
+        positives = None
+        if parts[0].positives is not None:
+            positives = torch.cat([p.positives for p in parts])
+        images, texts = torch.cat([p.images for p in parts]), torch.cat([p.texts for p in parts])
+        return cls(images, texts, positives)
 
 
 def feature_terms(
@@ -48,6 +57,7 @@ def feature_terms(
     logit_scale: Tensor,
     rows: Tensor,
     *,
+    positive_mask: Tensor | None = None,
     teacher: Features | None = None,
     thresholds: Tensor | None = None,
     gather: Callable[[Tensor], Tensor] = losses.gather_features,
@@ -86,6 +96,11 @@ def feature_terms(
     if "rank" in weights:
         terms["rank"] = losses.cross_modal_rank_loss(*own, thresholds)
         following = losses.rank_thresholds(*everyone)
+    if "positive_text" in weights:
+        terms["positive_text"] = losses.positive_text_loss(
+            *everyone[:3], gather(features.positives.contiguous()),
+            gather(positive_mask.to(torch.uint8)),
+        )  # fmt: skip
     if "text_grounded" in weights:
         terms["text_grounded"] = losses.text_grounded_contrast_loss(
             features.texts[:, 0], teacher.texts[:, 0], features.texts[:, 1:], negative_mask,
@@ -102,8 +117,15 @@ def local_term(
     config: TrainConfig, part: Part, encoded: Encoded, rows: Tensor, logit_scale: Tensor
 ) -> Tensor:
     """A part's share of the local loss: its rows' sum over the whole batch's `rows`."""
+    # A paraphrase has no part in it: a text without a token is not packed, and costs nothing.
+    last = part.negative_mask.shape[1]
     blocks = [
-        TextTokens(tokens, block.token_mask, block.image_index, block.text_index)
+        TextTokens(
+            tokens,
+            block.token_mask & (block.text_index <= last)[:, None],
+            block.image_index,
+            block.text_index,
+        )
         for block, tokens in zip(part.texts, encoded.text_tokens, strict=True)
     ]
     packed, text_index = pack_tokens(blocks, len(part.images))

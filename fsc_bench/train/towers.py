@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
+from fsc_bench.train.sharding import local
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,12 @@ class Teacher:
 
     def __init__(self, towers: Towers, decay: float):
         self.towers = copy.deepcopy(towers).requires_grad_(False)
-        self.decay = decay
-        self._pairs = [
-            (mean, current)
-            for (name, mean), (_, current) in zip(
-                self.towers.named_parameters(), towers.named_parameters(), strict=True
-            )
-            if current.requires_grad
-        ]
+        self.decay, self._current = decay, towers
 
     @torch.no_grad()
     def update(self) -> None:
-        means, currents = zip(*self._pairs, strict=True)
+        # Looked up each time: sharding gives both of them other parameters.
+        both = zip(self.towers.parameters(), self._current.parameters(), strict=True)
+        pairs = [(local(mean), local(now)) for mean, now in both if now.requires_grad]
+        means, currents = zip(*pairs, strict=True)
         torch._foreach_lerp_(list(means), list(currents), 1 - self.decay)

@@ -20,6 +20,9 @@ from PIL import Image
 
 from fsc_bench.errors import DataError, UsageError, near_miss
 
+# What a column of paraphrases is usually called.
+POSITIVES = ("positives", "positive", "paraphrase", "paraphrases", "pos_caption")
+
 
 class BadPair(Exception):
     """One pair cannot be used: an image absent or damaged, a caption empty. The run counts them."""
@@ -33,15 +36,20 @@ class Keys:
     caption: str = ""
     negatives: str = ""  # "" for none
     negative_kinds: tuple[str, ...] = ()
+    positives: str = ""  # paraphrases: "" for none, "data" for the kind's usual column
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image with its caption; `negatives` where the data brings its own."""
+    """An image with its caption; `negatives` and `positives` where the data brings its own.
+
+    `positives` say the same as the caption: paraphrases, or the other captions of the same row.
+    """
 
     image: Image.Image
     caption: str
     negatives: tuple[str, ...] = ()
+    positives: tuple[str, ...] = ()
 
 
 class Pairs(Protocol):

@@ -1,7 +1,8 @@
 """COCO with captions in a table, `coco-tsv:train_neg_clip.tsv`: the layout of NegCLIP's repository.
 
 Tab-separated columns `title`, `filepath` (`coco/val2014/COCO_....jpg`) and `neg_caption` (a Python
-list of one to five strings, read as a literal, never evaluated).
+list of one to five strings, read as a literal, never evaluated). A column of paraphrases holds
+either such a list or one sentence.
 """
 
 import ast
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from fsc_bench.errors import DataError
 from fsc_bench.train.sources import (
+    POSITIVES,
     BadPair,
     Keys,
     Pair,
@@ -44,9 +46,16 @@ class CocoTsv:
                 ("neg_caption", "negatives"), columns, "negative", path,
             )  # fmt: skip
             self.negatives = [row[name] or "[]" for row in rows]
-        self.fingerprint = fingerprint(
-            zip(self.keys, self.captions, self.negatives or self.captions, strict=True)
-        )
+        self.positives: list[str] = []
+        if keys.positives:
+            name = column(
+                keys.positives if keys.positives != "data" else "", POSITIVES, columns, "positive",
+                path,
+            )  # fmt: skip
+            self.positives = [row[name] or "" for row in rows]
+        texts = [self.captions, self.negatives or self.captions]
+        texts += [self.positives] if self.positives else []
+        self.fingerprint = fingerprint(zip(self.keys, *texts, strict=True))
         self.folder, self.links = path.parent, dict(links)
 
     def __len__(self) -> int:
@@ -57,12 +66,18 @@ class CocoTsv:
         caption = self.caption(index)
         negatives: tuple[str, ...] = ()
         if self.negatives:
-            negatives = _strings(self.negatives[index], f"row {index} ({name})")
+            negatives = _strings(self.negatives[index], f"row {index} ({name})", "hard negatives")
+        positives: tuple[str, ...] = ()
+        if self.positives:
+            text = self.positives[index].strip()  # one sentence, or a list as the negatives are
+            positives = (text,) if text else ()
+            if text.startswith(("[", "(")):
+                positives = _strings(text, f"row {index} ({name})", "paraphrases")
         try:
             content = self._locate(name).read_bytes()
         except OSError as error:
             raise BadPair(f"{name}: {error.strerror}") from None
-        return Pair(decode(content, name), caption, negatives)
+        return Pair(decode(content, name), caption, negatives, positives)
 
     def caption(self, index: int) -> str:
         return check_caption(self.captions[index], f"row {index} ({self.keys[index]})")
@@ -86,13 +101,13 @@ def _below_coco(name: str) -> str:
     return name.removeprefix("coco/").removeprefix("images/")
 
 
-def _strings(text: str, where: str) -> tuple[str, ...]:
+def _strings(text: str, where: str, what: str) -> tuple[str, ...]:
     try:
         found = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise BadPair(f"{where}: the hard negatives are not a list: {text[:60]!r}") from None
+        raise BadPair(f"{where}: the {what} are not a list: {text[:60]!r}") from None
     if isinstance(found, str):
         found = [found]
     if not isinstance(found, list | tuple) or not all(isinstance(part, str) for part in found):
-        raise BadPair(f"{where}: the hard negatives are not a list of strings: {text[:60]!r}")
+        raise BadPair(f"{where}: the {what} are not a list of strings: {text[:60]!r}")
     return tuple(part.strip() for part in found)

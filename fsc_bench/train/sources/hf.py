@@ -9,6 +9,7 @@ from typing import Any
 
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.train.sources import (
+    POSITIVES,
     BadPair,
     Keys,
     Pair,
@@ -36,6 +37,10 @@ class Table:
             wanted = keys.negatives if keys.negatives != "data" else ""
             usual = ("negatives", "neg_caption", "hard_negatives")
             self.negatives = column(wanted, usual, columns, "negative", where)
+        self.positives = ""
+        if keys.positives:
+            wanted = keys.positives if keys.positives != "data" else ""
+            self.positives = column(wanted, POSITIVES, columns, "positive", where)
         if isinstance(table.features[self.image], datasets.Image):
             # Decoded here, so that a damaged image is counted instead of ending the run.
             table = table.cast_column(self.image, datasets.Image(decode=False))
@@ -54,7 +59,15 @@ class Table:
         caption = _first(row[self.text], where)
         negatives = row[self.negatives] or [] if self.negatives else []
         negatives = [negatives] if isinstance(negatives, str) else negatives
-        return Pair(self._open(row[self.image], where), caption, tuple(n or "" for n in negatives))
+        # Without a column of them, the row's other captions say the same.
+        positives = row[self.positives] if self.positives else _others(row[self.text])
+        positives = [positives] if isinstance(positives, str) else positives or []
+        return Pair(
+            self._open(row[self.image], where),
+            caption,
+            tuple(n or "" for n in negatives),
+            tuple(p or "" for p in positives),
+        )
 
     def caption(self, index: int) -> str:
         return _first(self.captions[index], f"row {index}")
@@ -78,6 +91,10 @@ def _first(text: Any, where: str) -> str:
     if isinstance(text, list):
         text = text[0] if text else ""
     return check_caption(text, where)
+
+
+def _others(text: Any) -> list[str]:
+    return text[1:] if isinstance(text, list) else []
 
 
 def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> Table:

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from fsc_bench.errors import DataError, near_miss
+from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.train.sources import (
     BadPair,
     Keys,
@@ -30,7 +30,7 @@ class WebDataset:
 
     def __init__(self, path: str, keys: Keys):
         self.shards = [Opened(shard) for shard in expand(path)]
-        self.caption_key = keys.caption
+        self.caption_key, self.positive_key = keys.caption, keys.positives
         self.notes: list[str] = []
         # (shard, image at, size, text at, size, JSON at, size); -1 where a member is absent.
         self.places: list[tuple[int, ...]] = []
@@ -50,59 +50,80 @@ class WebDataset:
                 sizes.append((shard.path.name, key, image[1], (text or (0, 0))[1]))
         if left_out:
             self.notes.append(f"{left_out:,} samples without an image or a text are left out.")
-        self.fingerprint = fingerprint([*sizes, (self.caption_key,)])
-        self._check_caption_key()
+        read = [self.caption_key, *([self.positive_key] if self.positive_key else [])]
+        self.fingerprint = fingerprint([*sizes, tuple(read)])
+        self._check_key(self.caption_key, "caption")
+        self._check_key(self.positive_key, "paraphrase")
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Pair:
         shard, image_at, image_size, *_ = self.places[index]
-        caption = self.caption(index)
+        first, *others = self._captions(index)
+        if self.positive_key:
+            others = self._field(index, self.positive_key) or []
+        caption = check_caption(first, self.keys[index])
         content = self.shards[shard].read(image_at, image_size)
-        return Pair(decode(content, self.keys[index]), caption)
+        return Pair(decode(content, self.keys[index]), caption, (), tuple(others))
 
     def caption(self, index: int) -> str:
-        return check_caption(self._caption(index), self.keys[index])
+        return check_caption(self._captions(index)[0], self.keys[index])
 
-    def _caption(self, index: int) -> str:
-        shard, _, _, text_at, text_size, json_at, json_size = self.places[index]
+    def _captions(self, index: int) -> list[str]:
+        """The caption, and others of the sample where its JSON has a list of them."""
+        shard, _, _, text_at, text_size, *_ = self.places[index]
         if not self.caption_key:
-            return self._text(shard, text_at, text_size)
+            return [self._text(shard, text_at, text_size)]
+        found = self._field(index, self.caption_key)
+        if not found:
+            raise BadPair(f"{self.keys[index]}: no caption {self.caption_key!r}")
+        return found
+
+    def _field(self, index: int, name: str) -> list[str] | None:
+        """The text or texts that a sample has under a name; None where it has no such thing."""
+        shard, *_, json_at, json_size = self.places[index]
         facts = {}
         if json_at >= 0:
             try:
                 facts = json.loads(self._text(shard, json_at, json_size))
             except ValueError:
                 raise BadPair(f"{self.keys[index]}: its JSON cannot be read") from None
-        if isinstance(facts.get(self.caption_key), str):
-            return facts[self.caption_key]
+        value = facts.get(name)
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list) and all(isinstance(text, str) for text in value):
+            return value
         # The reference's other place: a folder of texts beside the shards, by the sample's key.
         key = str(facts.get("key") or Path(self.keys[index]).name)
         folder = self.shards[shard].path.parent
-        for place in (folder / self.caption_key, folder.parent / self.caption_key):
+        for place in (folder / name, folder.parent / name):
             try:
-                return (place / f"{Path(key).name}.txt").read_text().splitlines()[0]
+                return [(place / f"{Path(key).name}.txt").read_text().splitlines()[0]]
             except (OSError, IndexError, UnicodeDecodeError):
                 continue
-        raise BadPair(f"{self.keys[index]}: no caption {self.caption_key!r}")
+        return None
 
     def _text(self, shard: int, at: int, size: int) -> str:
         return self.shards[shard].read(at, size).decode("utf-8", errors="replace")
 
-    def _check_caption_key(self) -> None:
-        if not self.caption_key or not self.places:
+    def _check_key(self, name: str, what: str) -> None:
+        if not name or not self.places:
             return
+        shard, *_, json_at, json_size = self.places[0]
         try:
-            self._caption(0)
-        except BadPair:
-            shard, *_, json_at, json_size = self.places[0]
+            if self._field(0, name):
+                return
             facts = json.loads(self._text(shard, json_at, json_size)) if json_at >= 0 else {}
-            raise DataError(
-                f"{self.keys[0]}: no caption {self.caption_key!r}: neither a field of its JSON "
-                f"({', '.join(facts) or 'it has none'}) nor a folder beside the shards."
-                f"{near_miss(self.caption_key, facts)}"
-            ) from None
+        except (BadPair, ValueError):
+            facts = {}
+        if what == "paraphrase" and name in facts:
+            return  # this sample has none; others may
+        raise DataError(
+            f"{self.keys[0]}: no {what} {name!r}: neither a field of its JSON "
+            f"({', '.join(facts) or 'it has none'}) nor a folder beside the shards."
+            f"{near_miss(name, facts)}"
+        )
 
     def _check_stats(self, shard: Path, samples: dict) -> None:
         """img2dataset writes how many samples a shard holds: a shorter one was cut off."""
@@ -121,6 +142,11 @@ class WebDataset:
 def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> WebDataset:
     if keys.negatives:
         raise DataError("webdataset: these tars hold no hard negatives: set negatives = rules.")
+    if keys.positives == "data":
+        raise UsageError(
+            "webdataset: set positive_key to the JSON field, or the folder beside the shards, that "
+            "holds the paraphrases."
+        )
     return WebDataset(path, keys)
 
 
