@@ -294,7 +294,9 @@ def wise_ft(
     tasks: Annotated[str, typer.Option("-t", "--tasks", help="What to score on.")] = "fsc",
     out: Annotated[Path, typer.Option("-o", "--out", help="Where runs go.")] = Path("runs/wise-ft"),
     data: DataFolder = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images or texts at once.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at once. [default: what suits the device]")
+    ] = None,
 ) -> None:
     """Scores the models between two: weights interpolated linearly (WiSE-FT). Draws the curve."""
     from fsc_bench.distributed import is_first
@@ -309,7 +311,7 @@ def wise_ft(
     for spec in specs.values():
         wise.read_spec(spec.removeprefix("wise:"))
     chosen = _tasks_for(first, tasks)
-    summary = _score(list(specs.values()), chosen, out, data, batch_size=batch_size)
+    summary = _score(list(specs.values()), chosen, out, data, batch_size=batch_size or 0)
     if is_first():
         _draw_curve(
             {share: summary.results.get(spec, {}) for share, spec in specs.items()}, chosen, out,
