@@ -357,3 +357,17 @@ def test_a_faster_decoder_gives_pillows_pixels_and_pillows_judgement(tmp_path):
         for broken in (content[: len(content) // 2], content[:-40], content[:20], b"\xff\xd8\xff"):
             with pytest.raises(DataError):
                 preprocess.open_rgb(broken)
+
+
+def test_compiled_resizing_moves_no_vector(small, world, tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    images, plan = world
+    whole, _ = encoded(plan, small, images, tmp_path / "whole")
+    pixels = _pixels.split(small.preprocess, "cpu")
+    pixels.compile()
+    assert pixels.takes_arrays
+    monkeypatch.setattr(small, "pixels", pixels)
+    compiled, _ = encoded(plan, small, images, tmp_path / "compiled")
+
+    assert same(plan, whole, compiled)
+    assert pixels.seen < 300_000  # what `split` tried, and no picture of the plan

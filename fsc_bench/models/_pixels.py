@@ -3,10 +3,11 @@ normalisation.
 
 uint8 batches are a quarter of the bytes between threads and to the device, and the last two steps
 cost a third once done for a whole batch. The halves are used only if they give the transform's own
-tensor, bit for bit, on images of several shapes (`split`). No family.
+tensor, bit for bit, on images of several shapes (`split`). Where numba is installed, a long run's
+resizing is compiled on the way, with the same bytes (_resize.py). No family.
 """
 
-from collections.abc import Callable
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,53 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from fsc_bench.models import _resize
+
+# Pixels in, as of 1,300 photographs of 640x480: about as many more pay for the 2 seconds that
+# compiling takes. Shorter runs, and runs on small images such as the demo's, never start it.
+WORTH_COMPILING = 400_000_000
+
 
 class Pixels:
-    """`load`: PIL RGB image -> uint8 [h, w, 3], in any thread; `finish`: uint8 [n, h, w, 3] ->
+    """`load`: RGB image -> uint8 [h, w, 3], in any thread; `finish`: uint8 [n, h, w, 3] ->
     float32.
     """
 
-    def __init__(self, head: Callable, mean: Any, std: Any, device: str):
+    def __init__(self, head: transforms.Compose, mean: Any, std: Any, device: str):
         self.head = head
         # A tensor, not a number: CUDA multiplies by 1/255 where it is given a number.
         self.most = torch.tensor(255.0, device=device)
         self.mean = torch.as_tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
         self.std = torch.as_tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
         self.device = device
+        self.resize: _resize.Resize | None = None
+        self.seen = 0  # pixels that Pillow resized
+        self.once = threading.Lock()  # taken for good by the load that has `compile` started
 
-    def load(self, image: Image.Image) -> np.ndarray:
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether `load` would rather have uint8 [h, w, 4] than an image of PIL's."""
+        return self.resize is not None
+
+    def load(self, image: Image.Image | np.ndarray) -> np.ndarray:
+        array = image if isinstance(image, np.ndarray) else None
+        if self.resize is not None:
+            if array is None and image.mode == "RGB":
+                array = _resize.rgbx(image)
+            pixels = None if array is None else self.resize(array)
+            if pixels is not None:
+                return pixels
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image[:, :, :3])
+        self.seen += image.width * image.height
+        if self.seen > WORTH_COMPILING and self.once.acquire(blocking=False):
+            # The interpreter waits for it at its end: a compiler does not like to be cut off.
+            threading.Thread(target=self.compile, name="resize").start()
         return np.asarray(self.head(image))
+
+    def compile(self) -> None:
+        """Makes `load` faster from here on, if that is possible; its bytes stay the same."""
+        self.resize = _resize.build(self.head.transforms)
 
     def finish(self, batch: np.ndarray | torch.Tensor) -> torch.Tensor:
         batch = torch.as_tensor(batch)
