@@ -267,7 +267,7 @@ class Encoder:
     def _elastic(self) -> bool:
         """Whether a text's bits stay in a batch of fewer rows: tried once for each model."""
         key = (self.tokens, len(self.fitting))
-        known = self.model.__dict__.setdefault("_elastic", {})
+        known = vars(self.model).setdefault("_elastic", {})
         if key not in known:
             known[key] = self.fixed and not self.fitting and self._try_fewer_rows()
         return known[key]

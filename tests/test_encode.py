@@ -371,3 +371,36 @@ def test_compiled_resizing_moves_no_vector(small, world, tmp_path, monkeypatch):
 
     assert same(plan, whole, compiled)
     assert pixels.seen < 300_000  # what `split` tried, and no picture of the plan
+
+
+class Jittery:
+    """A tower whose last bit depends on how many rows a batch has, as a GPU's may."""
+
+    def __init__(self, model, jitter: bool):
+        self.model, self.jitter, self.shapes = model, jitter, []
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def encode_tokens(self, ids):
+        self.shapes.append(ids.shape)
+        vectors = self.model.encode_tokens(ids).numpy()
+        return vectors * np.float32(1 + 1e-6 * (len(ids) % 7)) if self.jitter else vectors
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_the_last_batch_of_a_length_is_filled_up_where_fewer_rows_would_move_bits(
+    small, tmp_path, jitter
+):
+    texts = [f"{n} of a red dog on grass" for n in range(41)]  # of one length or two
+    plan = Plan({}, {}, text_digests(texts), 0, 0)
+    model = Jittery(small, jitter)
+    encoder = Encoder(model, Images(tmp_path), Store(tmp_path / "store"), 32)
+
+    assert encoder._elastic is not jitter
+    model.shapes.clear()
+    encoder.encode(plan)
+    rows = {length: {n for n, l in model.shapes if l == length} for _, length in model.shapes}
+    for length, counts in rows.items():
+        full = encoder._rows(length)
+        assert counts == {full} if jitter else min(counts) * length >= 300
