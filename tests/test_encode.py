@@ -400,7 +400,9 @@ def test_the_last_batch_of_a_length_is_filled_up_where_fewer_rows_would_move_bit
     assert encoder._elastic is not jitter
     model.shapes.clear()
     encoder.encode(plan)
-    rows = {length: {n for n, l in model.shapes if l == length} for _, length in model.shapes}
+    rows = {
+        length: {n for n, other in model.shapes if other == length} for _, length in model.shapes
+    }
     for length, counts in rows.items():
         full = encoder._rows(length)
         assert counts == {full} if jitter else min(counts) * length >= 300
