@@ -267,13 +267,16 @@ def cli(folder: Path, n: int = 400) -> None:
     wds = folder / "wds"
     (wds / "test").mkdir(parents=True)
     labels = np.random.default_rng(0).integers(0, len(CLASSES), n)
-    with tarfile.open(wds / "test" / "0.tar", "w") as archive:
-        for number, (content, label) in enumerate(zip(photos(n), labels, strict=True)):
-            for ending, part in (("jpg", content), ("cls", str(label).encode())):
-                info = tarfile.TarInfo(f"s{number:07d}.{ending}")
-                info.size = len(part)
-                archive.addfile(info, io.BytesIO(part))
-    (wds / "test" / "nshards.txt").write_text("1")
+    files, shards = photos(n), 2  # clip_benchmark needs a shard for each of its workers
+    for shard in range(shards):
+        with tarfile.open(wds / "test" / f"{shard}.tar", "w") as archive:
+            for number in range(shard, n, shards):
+                label = str(labels[number]).encode()
+                for ending, part in (("jpg", files[number]), ("cls", label)):
+                    info = tarfile.TarInfo(f"s{number:07d}.{ending}")
+                    info.size = len(part)
+                    archive.addfile(info, io.BytesIO(part))
+    (wds / "test" / "nshards.txt").write_text(str(shards))
     (wds / "classnames.txt").write_text("\n".join(CLASSES))
     lines = [text.replace("{}", "{c}") for text in templates]
     (wds / "zeroshot_classification_templates.txt").write_text("\n".join(lines))
