@@ -172,16 +172,17 @@ def overhead(folder: Path, times: int = 10) -> None:
         assert done.exit_code == 0
         for store in (data / "embeddings").iterdir():
             for segment in Store(store).segments.values():
-                unique[segment.kind == "text"] += len(segment.records)
-    rest = whole - clock.encoder - clock.decoder
+                unique[int(segment.kind == "text")] += len(segment.records)
+    encoder, decoder = clock.encoder, clock.decoder
+    rest = whole - encoder - decoder
     model = load_model("open_clip:ViT-B-32/random?seed=0", "cpu")
     cost = Encoder(model, Images(folder), Store(folder / "none")).calibrate()
     large = cost["image"] * unique[0] + cost["text"] * unique[1]
     row(
         f"demo suite x {times}, neither encoder nor decoder: {unique[0]:,} images, "
         f"{unique[1]:,} texts",
-        f"{rest:.1f} s; the demo's encoder {clock.encoder:.1f} s, decoder waits "
-        f"{clock.decoder:.1f} s: {100 * rest / whole:.1f}%; were it ViT-B/32 ({large:.0f} s): "
+        f"{rest:.1f} s; the demo's encoder {encoder:.1f} s, decoder waits "
+        f"{decoder:.1f} s: {100 * rest / whole:.1f}%; were it ViT-B/32 ({large:.0f} s): "
         f"{100 * rest / (rest + large):.1f}%",
         "5%",
     )
