@@ -208,8 +208,8 @@ def _show_plan(rows: list, json: bool) -> None:
         cells = [row.task, *(f"{count:,}" for count in counts)]
         if costed:
             cells += [
-                f"{row.cached_images + row.cached_texts:,}" if row.seconds is not None else "",
-                readable_time(row.seconds or 0.0),
+                f"{row.cached_images + row.cached_texts:,}",
+                readable_time(row.seconds),
                 f"{row.saving:.1f}x" if row.saving else "",
             ]
         fetch = "?" if row.fetch is None else readable(row.fetch) if row.fetch else ""

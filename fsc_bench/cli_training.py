@@ -170,14 +170,9 @@ def _training_data(recipes_own: str, wanted: str | None) -> str:
 
 
 def _check_data(config: Any, links: dict[str, str]) -> None:
-    from fsc_bench.train.sources import Keys, open_pairs
+    from fsc_bench.train.sources import keys_of, open_pairs
 
-    negatives = (config.negative_key or "data") if config.negatives == "data" else ""
-    positives = (config.positive_key or "data") if config.positives == "data" else ""
-    keys = Keys(
-        config.image_key, config.caption_key, negatives, config.negative_kinds, positives
-    )  # fmt: skip
-    pairs = open_pairs(config.data, keys, links)
+    pairs = open_pairs(config.data, keys_of(config), links)
     if config.positive_text_weight:
         from fsc_bench.train.paraphrases import paraphrases
 
@@ -327,6 +322,7 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
     """
     from fsc_bench.curve import Point, curve_svg
     from fsc_bench.results import slug
+    from fsc_bench.train.checkpoint import write_atomically
 
     found = {share: _curve_scores(scored, tasks) for share, scored in results.items()}
     first, *others = found.values()
@@ -337,7 +333,8 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
         return
     points = [Point(share, scores[x], scores[y]) for share, scores in found.items()]
     path = out / f"{slug(title)}.svg"
-    path.write_text(curve_svg(points, x, y, title), encoding="utf-8")
+    svg = curve_svg(points, x, y, title)
+    write_atomically(path, lambda partial: partial.write_text(svg, encoding="utf-8"))
     _say(f"Written: {path} ({y} against {x}).")
 
 

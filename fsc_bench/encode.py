@@ -266,11 +266,10 @@ class Encoder:
     @cached_property
     def _elastic(self) -> bool:
         """Whether a text's bits stay in a batch of fewer rows: tried once for each model."""
-        key = (self.tokens, len(self.fitting))
-        known = vars(self.model).setdefault("_elastic", {})
-        if key not in known:
-            known[key] = self.fixed and not self.fitting and self._try_fewer_rows()
-        return known[key]
+        known = vars(self.model).setdefault("_elastic", {})  # by the size of a batch
+        if self.tokens not in known:
+            known[self.tokens] = self.fixed and self._try_fewer_rows()
+        return known[self.tokens]
 
     def _try_fewer_rows(self) -> bool:
         try:

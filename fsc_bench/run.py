@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from fsc_bench import __version__
 from fsc_bench.claims import Claims
-from fsc_bench.data.get import status
+from fsc_bench.data.get import bytes_to_fetch
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
 from fsc_bench.distributed import Ranks, join, own_device
@@ -476,8 +476,9 @@ def dry_run(
     needs: list[tuple[set[bytes], set[bytes]]] = []
     prepared = {item.task.name: item for item in _prepare(tasks, options, summary, Silent())}
     errors = {name: str(error) for _, name, error in summary.failures}
+    fetches, together = bytes_to_fetch(tasks, options.data)
     for task in tasks:
-        fetch = _to_fetch([task], options.data)
+        fetch = fetches[task.name]
         if task.name in errors:
             rows.append(PlanRow(task.name, task.n, 0, 0, 0, 0, errors[task.name], fetch))
             needs.append((set(), set()))
@@ -509,18 +510,11 @@ def dry_run(
     total = [sum(getattr(row, name) for row in known) for name in ("image_uses", "text_uses")]
     samples = sum(row.samples for row in known)
     unique = [len(keys) for keys in everything]
-    fetch = _to_fetch(tasks, options.data)
-    rows.append(PlanRow("all", samples, total[0], unique[0], total[1], unique[1], "", fetch))
+    rows.append(PlanRow("all", samples, total[0], unique[0], total[1], unique[1], "", together))
     needs.append(everything)
     for spec in models:
         rows = _with_cost(rows, needs, load_model(spec, options.device, options.precision), options)
     return rows, summary.exit_code
-
-
-def _to_fetch(tasks: Sequence[Task], data: Path) -> int | None:
-    """Bytes that `data get` would still download for these tasks and their images."""
-    sizes = [row.download for row in status(tasks, data)]
-    return None if None in sizes else sum(size for size in sizes if size)
 
 
 def _with_cost(

@@ -4,7 +4,7 @@ Nothing here prints: progress goes to a callback, and what a person must do is i
 """
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -212,24 +212,47 @@ def status(tasks: Iterable[Task], data: Path, *, images: Iterable[str] = ()) -> 
     rows = []
     for owner in every:
         state = states[owner.kind, owner.name]
-        if state in USABLE:
-            download = 0
-        else:
-            waiting = [group for group in owner.groups if not any(map(finished, group))]
-            sizes = [_still_to_come(group[0]) for group in waiting]
-            download = sum(sizes) if sizes and None not in sizes else None
         rows.append(
             Status(
                 owner.name,
                 owner.kind,
                 state,
                 _size(owner),
-                download,
+                _download(owner, state),
                 _path(owner),
                 _next(owner, state, states, data),
             )
         )
     return rows
+
+
+def bytes_to_fetch(tasks: Sequence[Task], data: Path) -> tuple[dict[str, int | None], int | None]:
+    """(of each task with its images, of all together): what `get` would still download.
+
+    None where nobody knows. Tasks share images: the whole is less than the sum.
+    """
+    sizes = {
+        (owner.kind, owner.name): _download(owner, _state(owner, data))
+        for owner in owners(tasks, data)
+    }
+    links = read_links(data)
+    each = {}
+    for task in tasks:
+        own = [("task", task.name), *(("images", name) for name in needs(task, links))]
+        each[task.name] = _sum([sizes[key] for key in own])
+    return each, _sum(list(sizes.values()))
+
+
+def _download(owner: Owner, state: str) -> int | None:
+    if state in USABLE:
+        return 0
+    waiting = [group for group in owner.groups if not any(map(finished, group))]
+    sizes = [_still_to_come(group[0]) for group in waiting]
+    return _sum(sizes) if sizes else None
+
+
+def _sum(sizes: list[int | None]) -> int | None:
+    return None if None in sizes else sum(sizes)
 
 
 def _state(owner: Owner, data: Path) -> str:

@@ -296,6 +296,7 @@ def score(out: Path, run: Path, say=print) -> None:
     from fsc_bench.demo.build import build
     from fsc_bench.demo.pretrain import evaluate
     from fsc_bench.leaderboard import averages, columns, headline_cell
+    from fsc_bench.results import write_json
     from fsc_bench.run import Options
     from fsc_bench.run import run as run_suite
     from fsc_bench.task import catalogue
@@ -317,9 +318,7 @@ def score(out: Path, run: Path, say=print) -> None:
     }
     for name, cell in (averages(cells, tasks) | cells).items():
         found["test"][name] = cell.value
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=1))
-    partial.replace(path)  # a model is scored when its file is there
+    write_json(path, found)  # a model is scored when its file is there
 
 
 def main() -> None:

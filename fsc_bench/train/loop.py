@@ -48,7 +48,7 @@ from fsc_bench.train.checkpoint import (
 )
 from fsc_bench.train.config import RESUMABLE, Recipe, TrainConfig
 from fsc_bench.train.hard_negatives import hard_negatives
-from fsc_bench.train.lora import apply_lora, is_factor, merge_reference_lora
+from fsc_bench.train.lora import apply_lora, factors, merge_reference_lora
 from fsc_bench.train.losses import mean_row_count
 from fsc_bench.train.objective import (
     Features,
@@ -58,7 +58,7 @@ from fsc_bench.train.objective import (
     weighted,
 )
 from fsc_bench.train.paraphrases import paraphrases
-from fsc_bench.train.sources import Keys, Pairs, open_pairs
+from fsc_bench.train.sources import Pairs, keys_of, open_pairs
 from fsc_bench.train.towers import Encoded, Teacher, Towers
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "safetensors")
@@ -94,13 +94,7 @@ def train(
             )
         if config.tensorboard:
             _summary_writer()
-        keys = Keys(
-            config.image_key, config.caption_key,
-            (config.negative_key or "data") if config.negatives == "data" else "",
-            config.negative_kinds if config.negatives != "none" else (),
-            (config.positive_key or "data") if config.positives == "data" else "",
-        )  # fmt: skip
-        pairs = open_pairs(config.data, keys, links)
+        pairs = open_pairs(config.data, keys_of(config), links)
         for note in getattr(pairs, "notes", ()):
             say(note)
         negatives = hard_negatives(config)
@@ -649,7 +643,7 @@ def save_weights(
     facts = {"fsc_bench": __version__}
     if config.tune == "lora":
         write_tensors(
-            out / "lora.safetensors", {n: value for n, value in weights.items() if is_factor(n)},
+            out / "lora.safetensors", factors(weights),
             {**facts, "rank": str(config.lora_rank), "alpha": str(config.lora_alpha)},
         )  # fmt: skip
 

@@ -7,6 +7,7 @@ Parameter names are those of the released checkpoints. `merge_reference_lora` ne
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fsc_bench.errors import FscBenchError
-from fsc_bench.models._lora_merge import is_factor as is_factor
+from fsc_bench.models._lora_merge import is_factor
 from fsc_bench.models._lora_merge import merge_reference_lora as merge_reference_lora
 
 Init = Literal["zero", "reference"]
@@ -91,7 +92,12 @@ def merge_lora(model: nn.Module) -> nn.Module:
 
 def lora_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The factors alone, under the released checkpoints' names; load with `strict=False`."""
-    return {key: value for key, value in model.state_dict().items() if is_factor(key)}
+    return factors(model.state_dict())
+
+
+def factors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`lora_state_dict` of a state dict that is at hand already."""
+    return {key: value for key, value in state.items() if is_factor(key)}
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

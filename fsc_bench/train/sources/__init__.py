@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from fsc_bench.errors import DataError, UsageError, near_miss
+from fsc_bench.train.config import TrainConfig
 
 # What a column of paraphrases is usually called.
 POSITIVES = ("positives", "positive", "paraphrase", "paraphrases", "pos_caption")
@@ -37,6 +38,17 @@ class Keys:
     negatives: str = ""  # "" for none
     negative_kinds: tuple[str, ...] = ()
     positives: str = ""  # paraphrases: "" for none, "data" for the kind's usual column
+
+
+def keys_of(config: TrainConfig) -> Keys:
+    """What a config asks of its data. "data" stands for the kind's usual column."""
+    return Keys(
+        config.image_key,
+        config.caption_key,
+        (config.negative_key or "data") if config.negatives == "data" else "",
+        config.negative_kinds if config.negatives != "none" else (),
+        (config.positive_key or "data") if config.positives == "data" else "",
+    )
 
 
 @dataclass(frozen=True)
