@@ -6,7 +6,7 @@ when they are the same string. What the plan does not hold is never encoded.
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +31,26 @@ class Plan:
     image_uses: int  # images to encode if every sample encoded its own
     text_uses: int
     unreadable: dict[Place, str] = field(default_factory=dict)  # the line to show
+
+    @property
+    def size(self) -> int:
+        """Images and texts to encode, if none is known."""
+        return len(self.image_place) + len(self.text_key)
+
+
+def merged(plans: Sequence[Plan]) -> Plan:
+    """One plan for several tasks: what they share is in it once."""
+    image_place: dict[bytes, Place] = {}
+    for plan in reversed(plans):
+        image_place.update(plan.image_place)
+    return Plan(
+        {place: key for plan in plans for place, key in plan.image_key.items()},
+        image_place,
+        {text: key for plan in plans for text, key in plan.text_key.items()},
+        sum(plan.image_uses for plan in plans),
+        sum(plan.text_uses for plan in plans),
+        {place: line for plan in plans for place, line in plan.unreadable.items()},
+    )
 
 
 def text_digest(text: str) -> bytes:

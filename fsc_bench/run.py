@@ -11,8 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,11 +28,12 @@ from fsc_bench.encode import Encoder
 from fsc_bench.errors import DataError, FscBenchError, RunError
 from fsc_bench.evaluate import Embeddings, evaluate
 from fsc_bench.models import DualEncoder, load_model
-from fsc_bench.plan import Plan, make_plan
+from fsc_bench.plan import Plan, make_plan, merged
 from fsc_bench.results import Busy, Result, RunDirectory
 from fsc_bench.store import FULL, Store, StoreFull
 from fsc_bench.task import Task
 
+LOT = 4096  # images and texts: smaller tasks are encoded together until they make as many
 PACKAGES = (
     "torch",
     "torchvision",
@@ -267,8 +268,8 @@ def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job)
     )
     seconds: dict[str, float] = {}
     try:
-        for item in todo:
-            begun = time.time()
+        for item, spent in _encoded(todo, encoder, job):
+            begun = time.time() - spent
             name = item.task.name
             try:
                 scored = _score(item, encoder, job)
@@ -294,23 +295,56 @@ def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job)
         directory.write_run(run_facts(spec, model, options, started, seconds, directory))
 
 
-def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Mapping[str, Any]] | None:
-    """One task: plan, encode with all processes, and score in the first; None in the others."""
-    name, options, reporter, ranks = item.task.name, job.options, job.reporter, job.ranks
+def _encoded(
+    todo: Sequence[Prepared], encoder: Encoder, job: Job
+) -> Iterator[tuple[Prepared, float]]:
+    """The tasks in turn, each with the seconds that were spent on it so far.
+
+    Small tasks are encoded several at once: each would end in batches that are not full. What goes
+    wrong here goes wrong again, and is told, when the task it belongs to is scored.
+    """
+    waiting = list(todo)
+    while waiting:
+        lot, plans, seconds = [], [], []
+        while waiting and sum(plan.size for plan in plans) < LOT:
+            begun = time.time()
+            lot.append(waiting.pop(0))
+            with suppress(FscBenchError):
+                plan = _plan(lot[-1], job)
+                if not plan.unreadable or job.options.allow_partial:
+                    plans.append(plan)
+            seconds.append(time.time() - begun)
+        begun = time.time()
+        if len(plans) > 1:
+            with suppress(FscBenchError):
+                name = f"{lot[0].task.name} and {len(plans) - 1} more"
+                _encode_together(merged(plans), encoder, name, job)
+        each = (time.time() - begun) / len(lot)
+        yield from ((item, spent + each) for item, spent in zip(lot, seconds, strict=True))
+
+
+def _plan(item: Prepared, job: Job) -> Plan:
+    name = item.task.name
     if name not in job.plans:
-        with ranks.first_goes_first():
+        with job.ranks.first_goes_first():
             job.plans[name] = make_plan(
                 item,
                 job.images,
                 job.cache,
-                options.prompts,
-                lambda done, total: reporter.progress(f"{name}: hash", done, total),
+                job.options.prompts,
+                lambda done, total: job.reporter.progress(f"{name}: hash", done, total),
             )
-    plan = job.plans[name]
+    return job.plans[name]
+
+
+def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Mapping[str, Any]] | None:
+    """One task: plan, encode with all processes, and score in the first; None in the others."""
+    name, options, ranks = item.task.name, job.options, job.ranks
+    plan = _plan(item, job)
     broken = dict(plan.unreadable)
-    if not broken:
+    if not broken or options.allow_partial:
         failures = _encode_together(plan, encoder, name, job)
-        broken = {place: failures[key] for place, key in plan.image_key.items() if key in failures}
+        broken |= {place: failures[key] for place, key in plan.image_key.items() if key in failures}
     if broken:
         line = min(broken.values())
         more = f" ({len(broken) - 1:,} more like it)" if len(broken) > 1 else ""

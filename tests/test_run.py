@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from draw_images import draw
 
+from fsc_bench.data.images import write_link
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.results import RunDirectory
 from fsc_bench.run import Options, Silent, run
@@ -368,3 +370,73 @@ def test_an_adapter_that_breaks_its_promise_is_told(tiny, tmp_path):
         run(
             [f"py:{tmp_path / 'long.py'}:model"], [read_task(tiny["task"])], options(tiny), Silent()
         )
+
+
+def second_task(tiny):
+    """The tiny benchmark with other captions and, for one of its five images, another one."""
+    path = tiny["task"].with_name("other.toml")
+    path.write_text(tiny["task"].read_text().replace('"Tiny"', '"Other"'))
+    raw = tiny["raw"].with_name("other")
+    raw.mkdir()
+    for file in tiny["raw"].iterdir():
+        text = file.read_text().replace("of number", "which is number")
+        (raw / file.name).write_text(text.replace("000000000004.jpg", "000000000009.jpg"))
+    draw(tiny["images"] / "000000000009.jpg")
+    write_link(tiny["data"], "other", raw)
+    return read_task(path)
+
+
+class Watch(Silent):
+    def __init__(self):
+        self.seen = []
+
+    def progress(self, what, done, total):
+        self.seen.append((what, total))
+
+
+CHANCE = "control:chance"
+
+
+def test_small_tasks_are_encoded_together_and_scored_as_alone(tiny, tmp_path):
+    tasks = [read_task(tiny["task"]), second_task(tiny)]
+    alone = {}
+    for task in tasks:
+        data = tmp_path / f"data-{task.name}"
+        for name, folder in (("coco/val2017", tiny["images"]), (task.name, tiny["raw"])):
+            write_link(data, name, folder.with_name("other") if name == "other" else folder)
+        scored = run([CHANCE], [task], Options(data=data, out=tmp_path / f"runs-{task.name}"))
+        alone[task.name] = scored.results[CHANCE][task.name]
+    watch = Watch()
+
+    together = run([CHANCE], tasks, options(tiny), watch)
+
+    assert together.results[CHANCE] == alone
+    encoded = [seen for seen in watch.seen if not seen[0].endswith("hash")]
+    assert set(encoded) == {("tiny and 1 more: images", 6), ("tiny and 1 more: texts", 104)}
+
+
+def test_a_bad_task_among_small_ones_stops_no_other(tiny):
+    tasks = [read_task(tiny["task"]), second_task(tiny)]
+    bad = tiny["images"] / "000000000009.jpg"
+    bad.write_bytes(bad.read_bytes()[:-200])
+
+    summary = run([CHANCE], tasks, options(tiny))
+    partial = run([CHANCE], tasks, options(tiny, allow_partial=True))
+
+    assert [name for _, name, _ in summary.failures] == ["other"]
+    assert "000000000009.jpg" in str(summary.failures[0][2])
+    assert summary.results[CHANCE]["tiny"].n == 26
+    assert not partial.failures
+    assert "1 images unreadable" in partial.results[CHANCE]["other"].flags[0]
+
+
+def test_an_image_that_cannot_even_be_hashed_is_left_out_where_asked(tiny):
+    task = read_task(tiny["task"])
+    (tiny["images"] / "000000000003.jpg").unlink()
+    (tiny["images"] / "000000000003.jpg").mkdir()
+
+    summary = run([CHANCE], [task], options(tiny))
+    kept = run([CHANCE], [task], options(tiny, allow_partial=True))
+
+    assert "000000000003.jpg" in str(summary.failures[0][2])
+    assert 0 < kept.results[CHANCE]["tiny"].n < 26

@@ -158,7 +158,7 @@ def suite() -> None:
     from fsc_bench.encode import Encoder
     from fsc_bench.evaluate import Embeddings, evaluate
     from fsc_bench.metrics import matching, retrieval
-    from fsc_bench.plan import make_plan
+    from fsc_bench.plan import make_plan, merged
     from fsc_bench.store import Store
     from fsc_bench.task import catalogue
 
@@ -206,9 +206,9 @@ def suite() -> None:
                 cache = DigestCache(Path(fresh) / "digests.sqlite")
                 encoder = Encoder(model, images, store)
                 results = []
-                for item in chosen:
-                    plan = make_plan(item, images, cache)
-                    encoder.encode(plan)
+                plans = [make_plan(item, images, cache) for item in chosen]
+                encoder.encode(merged(plans))  # as run.py does with small tasks
+                for item, plan in zip(chosen, plans, strict=True):
                     samples = evaluate(item, Embeddings(plan, store), model)[1].columns
                     results.append((plan, samples))
                 calls.update(
