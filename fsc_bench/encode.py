@@ -10,9 +10,9 @@ follows from its own number of tokens alone (`bucket`). Then results are equal b
 happened before, on one kind of machine and with one batch size of 16 or more. Only where a batch
 did not fit into memory and had to shrink may the last bits move, and the run says so.
 
-Above a few hundred tokens most libraries use one kernel for any number of rows. Where a trial shows
-that the last bits stay, the last batch of a length is larger or smaller instead of filled up
-(`_elastic`).
+Above a few hundred tokens a CPU's libraries use one kernel for any number of rows. So there the
+last batches are not filled up as far as their own texts and images show that no bit moves: see
+`_last_texts` and `_last_images`.
 """
 
 import gc
@@ -22,7 +22,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ from fsc_bench.preprocess import open_rgb
 from fsc_bench.store import Store
 
 BATCH = {"cpu": 32, "cuda": 256}  # images at once; a CPU is fastest between 8 and 32
-TOKENS = {"cpu": 16, "cuda": 32}  # text tokens at once, for each image of a batch
+TOKENS = 32  # text tokens at once, for each image of a batch
 LEAST = 320  # tokens; MKL changes kernels between 256 and 264 on two threads
 # MKL divides products of 5 to 11 rows among threads so that a row's place decides its last bits;
 # with 12 to 320 rows, 1, 2 and 4 threads no place did, in any layer's shape of ViT-B/32 and
@@ -83,12 +83,16 @@ class Encoder:
         self.images = images
         self.store = store
         self.batch = batch_size or BATCH[kind]
-        self.tokens = self.batch * TOKENS[kind]
+        self.tokens = self.batch * TOKENS
         self.say = say
         self.share = share
         self.fixed = bool(getattr(model, "fixed_shapes", False))
         self.fitting: dict[str, int] = {}  # what -> the largest batch that memory held
         self.calls = {"images": 0, "texts": 0}
+        # Whether a batch may have fewer rows: until that is seen to move bits.
+        self.any_rows = self.fixed and kind == "cpu"
+        self.witnesses: tuple[list[Any], np.ndarray] | None = None  # images of a whole batch
+        self.tried: list[int] = []  # lengths of texts that were seen to keep their bits
 
     def encode(
         self, plan: Plan, progress: Progress = lambda what, done, total: None
@@ -110,8 +114,8 @@ class Encoder:
 
         def store(batch: list[tuple[bytes, Any]]) -> None:
             keys, pixels = zip(*batch, strict=True)
-            vectors = self._fitted("images", pixels, self.batch, self._images_at_once)
-            self.store.put("image", keys, vectors)
+            encode = self._full_images if len(pixels) == self.batch else self._last_images
+            self.store.put("image", keys, encode(pixels))
 
         for loaded in self._loaded(groups, plan.image_place):
             for key, pixels in loaded:
@@ -129,6 +133,32 @@ class Encoder:
         if total:
             progress("images", total, total)
         return failures
+
+    def _full_images(self, pixels: Sequence[Any]) -> np.ndarray:
+        """Unit vectors [n, d] of at most a batch, filled up with copies where shapes count."""
+        vectors = self._fitted("images", pixels, self.batch, self._images_at_once)
+        if self.any_rows and len(pixels) == self.batch and not self.fitting:
+            self.witnesses = list(pixels[-ROWS:]), vectors[-ROWS:]
+        return vectors
+
+    def _last_images(self, pixels: Sequence[Any]) -> np.ndarray:
+        """Unit vectors [n, d] of less than a batch, among witnesses: images of an earlier batch.
+
+        Witnesses with other bits than before prove that the number of rows counts here: then the
+        batch is filled up instead, and this is never tried again.
+        """
+        fill = max(4, ROWS - len(pixels))
+        rows = len(pixels) + fill
+        if self.witnesses is None or not self.any_rows or self.fitting or rows >= self.batch:
+            return self._full_images(pixels)
+        known, expected = self.witnesses
+        mixed = [*known[: fill // 2], *pixels, *known[fill // 2 : fill]]
+        vectors = self._fitted("images", mixed, rows, self._images_at_once)
+        first, new, last = np.split(vectors, [fill // 2, fill // 2 + len(pixels)])
+        if np.array_equal(np.concatenate([first, last]), expected[:fill]):
+            return new
+        self.any_rows, self.witnesses = False, None
+        return self._full_images(pixels)
 
     def _groups(self, plan: Plan) -> list[list[bytes]]:
         """The missing images of this share, those of one file together: it is decoded once."""
@@ -214,7 +244,9 @@ class Encoder:
             work.sort(key=lambda item: len(item[1]))
             for begin in range(0, len(work), self.batch):
                 part = work[begin : begin + self.batch]
-                self._put_texts(part, self.batch, "texts", self._strings_at_once)
+                keys, texts = zip(*part, strict=True)
+                vectors = self._fitted("texts", texts, self.batch, self._strings_at_once)
+                self.store.put("text", keys, vectors)
                 progress("texts", begin + len(part), len(work))
 
     def _encode_tokens(self, work: list[tuple[bytes, str]], progress: Progress) -> None:
@@ -224,10 +256,9 @@ class Encoder:
 
         def store(length: int, batch: list) -> None:
             nonlocal done
-            rows = self._rows(length)
-            if self._elastic:
-                rows = max(len(batch), _least_rows(length))
-            self._put_texts(batch, rows, f"texts of {length} tokens", self._tokens_at_once)
+            keys, ids = zip(*batch, strict=True)
+            encode = self._one_length if len(ids) == self._rows(length) else self._last_texts
+            self.store.put("text", keys, encode(ids))
             done += len(batch)
             progress("texts", done, len(work))
 
@@ -236,13 +267,14 @@ class Encoder:
                 bin_ = waiting.setdefault(int(length), [])
                 bin_ += [(keys[i], ids[i, :length]) for i in np.flatnonzero(needed == length)]
                 rows = self._rows(int(length))
-                spare = _least_rows(int(length)) if self._elastic else 0  # the last batch is as big
-                while len(bin_) >= rows + spare:
+                while len(bin_) >= rows:
                     store(int(length), bin_[:rows])
                     del bin_[:rows]
-        for length, rest in sorted(waiting.items()):
-            if rest:
-                store(length, rest)
+        rests = {length: rest for length, rest in sorted(waiting.items()) if rest}
+        spared = [n for n, rest in rests.items() if self._fewer(n, len(rest)) < self._rows(n)]
+        ends = {*spared[:1], *spared[-1:]}  # what is true of both holds between them: they go first
+        for length in sorted(rests, key=lambda length: length not in ends):
+            store(length, rests[length])
 
     def _tokenised(self, work: Sequence[tuple[bytes, str]]) -> Iterator[tuple]:
         """(keys, ids [n, context], tokens to keep [n]) in lots, one ahead of the encoder."""
@@ -263,39 +295,32 @@ class Encoder:
     def _rows(self, length: int) -> int:
         return max(ROWS, self.tokens // length // ROWS * ROWS)
 
-    @cached_property
-    def _elastic(self) -> bool:
-        """Whether a text's bits stay in a batch of fewer rows: tried once for each model."""
-        known = vars(self.model).setdefault("_elastic", {})  # by the size of a batch
-        if self.tokens not in known:
-            known[self.tokens] = self.fixed and self._try_fewer_rows()
-        return known[self.tokens]
+    def _fewer(self, length: int, n: int) -> int:
+        """The least rows of a batch that a last `n` texts of a length may be encoded in."""
+        return max(n, ROWS, -(-LEAST // length))
 
-    def _try_fewer_rows(self) -> bool:
-        try:
-            for words in (6, 18):
-                texts = [f"{n} " + "a photo of two red dogs " * 3 for n in range(64)]
-                ids = self.model.token_ids([" ".join(t.split()[:words]) for t in texts])[0]
-                length = bucket(words + 2)
-                least = _least_rows(length)
-                most = self._rows(length) + least
-                if length >= ids.shape[1]:
-                    continue
-                ids = ids[np.arange(most) % len(ids), :length]
-                whole = unit_rows(self.model.encode_tokens(ids), most)
-                for fewer in (least, (least + most) // 2):
-                    part = unit_rows(self.model.encode_tokens(ids[-fewer:]), fewer)
-                    if not np.array_equal(part, whole[-fewer:]):
-                        return False
-        except Exception as error:
-            if not out_of_memory(error):
-                raise
-            return False
-        return True
+    def _one_length(self, ids: Sequence[np.ndarray], rows: int = 0) -> np.ndarray:
+        length = len(ids[0])
+        what = f"texts of {length} tokens"
+        return self._fitted(what, ids, rows or self._rows(length), self._tokens_at_once)
 
-    def _put_texts(self, part: list, rows: int, what: str, call: Callable) -> None:
-        keys, inputs = zip(*part, strict=True)
-        self.store.put("text", keys, self._fitted(what, inputs, rows, call))
+    def _last_texts(self, ids: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit vectors [n, d] of less than a batch of texts of one length.
+
+        The longest and the shortest are encoded both in a full batch and in a smaller one. Where
+        every row has the same bits in both, texts between these lengths do without the full one.
+        """
+        length = len(ids[0])
+        rows, full = self._fewer(length, len(ids)), self._rows(length)
+        if not self.any_rows or self.fitting or rows >= full:
+            return self._one_length(ids)
+        if self.tried and self.tried[0] <= length <= self.tried[-1]:
+            return self._one_length(ids, rows)
+        many = [ids[place % len(ids)] for place in range(full)]
+        expected = self._one_length(many)
+        self.any_rows = np.array_equal(self._one_length(many[:rows], rows), expected[:rows])
+        self.tried = sorted([*self.tried, length])
+        return expected[: len(ids)]
 
     def _strings_at_once(self, texts: Sequence[str], rows: int) -> Any:
         if self.fixed:
@@ -399,10 +424,6 @@ def bucket(length: int) -> int:
     """The number of tokens that a text of `length` tokens is encoded with: it alone decides."""
     step = 2 if length <= 32 else 4 if length <= 48 else 8
     return -(-length // step) * step
-
-
-def _least_rows(length: int) -> int:
-    return max(ROWS, -(-LEAST // length))
 
 
 def buckets(lengths: np.ndarray, context: int) -> np.ndarray:

@@ -384,25 +384,60 @@ class Jittery:
 
     def encode_tokens(self, ids):
         self.shapes.append(ids.shape)
-        vectors = self.model.encode_tokens(ids).numpy()
-        return vectors * np.float32(1 + 1e-6 * (len(ids) % 7)) if self.jitter else vectors
+        return self.shaken(self.model.encode_tokens(ids).numpy())
+
+    def encode_images(self, images):
+        self.shapes.append(len(images))
+        return self.shaken(self.model.encode_images(images).numpy())
+
+    def shaken(self, vectors):
+        return vectors * np.float32(1 + 1e-6 * (len(vectors) % 7)) if self.jitter else vectors
 
 
 @pytest.mark.parametrize("jitter", [False, True])
-def test_the_last_batch_of_a_length_is_filled_up_where_fewer_rows_would_move_bits(
-    small, tmp_path, jitter
-):
-    texts = [f"{n} of a red dog on grass" for n in range(41)]  # of one length or two
+def test_the_last_texts_of_a_length_fill_no_batch_where_that_moves_no_bit(small, tmp_path, jitter):
+    texts = [f"{n} dogs" + " on grass" * (n % 11) for n in range(90)]
     plan = Plan({}, {}, text_digests(texts), 0, 0)
     model = Jittery(small, jitter)
-    encoder = Encoder(model, Images(tmp_path), Store(tmp_path / "store"), 32)
-
-    assert encoder._elastic is not jitter
-    model.shapes.clear()
+    store = Store(tmp_path / "store")
+    encoder = Encoder(model, Images(tmp_path), store, 32)
     encoder.encode(plan)
-    rows = {
-        length: {n for n, other in model.shapes if other == length} for _, length in model.shapes
-    }
-    for length, counts in rows.items():
-        full = encoder._rows(length)
-        assert counts == {full} if jitter else min(counts) * length >= 300
+
+    lengths = sorted({length for _, length in model.shapes})
+    assert len(lengths) > 4
+    smaller = [length for rows, length in model.shapes if rows < encoder._rows(length)]
+    assert min(rows * length for rows, length in model.shapes) >= 300
+    if jitter:  # the first showed it, and nothing smaller was tried again
+        assert smaller == [lengths[0]]
+    else:
+        assert sorted(smaller) == lengths
+        assert len(model.shapes) == len(lengths) + 2  # both ends in full as well
+    for text in texts:  # the bits of a full batch
+        ids, needed = small.token_ids([text])
+        length = int(buckets(needed, ids.shape[1])[0])
+        full = model.encode_tokens(np.repeat(ids[:, :length], encoder._rows(length), 0))
+        assert np.array_equal(full[0], store.get("text", [plan.text_key[text]])[0])
+
+
+@pytest.mark.parametrize("jitter", [False, True])
+def test_the_last_images_are_encoded_among_others_where_that_moves_no_bit(
+    small, world, tmp_path, jitter
+):
+    images, plan = world  # 69 images: two batches of 32, and 5
+    model = Jittery(small, jitter)
+    whole, _ = encoded(plan, model, images, tmp_path / "whole", batch_size=32)
+    again = dict(list(plan.image_place.items())[:37])
+    later = Store(tmp_path / "later")
+    after = Encoder(model, images, later, 32)
+    for places in (again, plan.image_place):
+        after.encode(Plan({}, places, plan.text_key, 0, 0))
+
+    counts = [rows for rows in model.shapes if isinstance(rows, int)]
+    # Jittery: the witnesses see it once in each of two encoders, and then batches are filled up.
+    one, two = [32, 32, 16], [32, 16, 32]
+    assert counts == ([*one, 32, 32, 16, 32, 32] if jitter else one + two)
+    assert same(plan, whole, later)
+    for key in plan.image_place:  # nobody gets another's vector
+        place = plan.image_place[key]
+        alone = small.encode_images(module.stack([small.pixels.load(images.open(*place))])).numpy()
+        assert np.abs(alone[0] - later.get("image", [key])[0]).max() < 1e-5

@@ -167,7 +167,12 @@ def suite() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         chosen = []
-        for name, share in (("sugarcrepe", 20), ("valse", 16), ("crepe", 10), ("coco_karpathy", 8)):
+        for name, share in (
+            ("sugarcrepe", 40),
+            ("valse", 32),
+            ("crepe", 20),
+            ("coco_karpathy", 16),
+        ):
             task = catalogue()[name]
             if name == "crepe":  # FOLDER has the files of one complexity each
                 data_of = replace(task.data, options={**task.data.options, "files": "n4-12"})
