@@ -92,7 +92,10 @@ class Encoder:
         # Whether a batch may have fewer rows: until that is seen to move bits.
         self.any_rows = self.fixed and kind == "cpu"
         self.witnesses: tuple[list[Any], np.ndarray] | None = None  # images of a whole batch
-        self.tried: list[int] = []  # lengths of texts that were seen to keep their bits
+        # Lengths of texts that were tried; kept with the model, for whoever encodes with it next.
+        self.tried: list[int] = []
+        if self.any_rows:
+            self.tried = vars(model).setdefault("_tried", {}).setdefault(self.tokens, [])
 
     def encode(
         self, plan: Plan, progress: Progress = lambda what, done, total: None
@@ -314,12 +317,13 @@ class Encoder:
         rows, full = self._fewer(length, len(ids)), self._rows(length)
         if not self.any_rows or self.fitting or rows >= full:
             return self._one_length(ids)
-        if self.tried and self.tried[0] <= length <= self.tried[-1]:
+        if self.tried and min(self.tried) <= length <= max(self.tried):
             return self._one_length(ids, rows)
         many = [ids[place % len(ids)] for place in range(full)]
         expected = self._one_length(many)
         self.any_rows = np.array_equal(self._one_length(many[:rows], rows), expected[:rows])
-        self.tried = sorted([*self.tried, length])
+        if self.any_rows:
+            self.tried.append(length)
         return expected[: len(ids)]
 
     def _strings_at_once(self, texts: Sequence[str], rows: int) -> Any:
