@@ -12,7 +12,7 @@ did not fit into memory and had to shrink may the last bits move, and the run sa
 
 Above a few hundred tokens a CPU's libraries use one kernel for any number of rows. So there the
 last batches are not filled up as far as their own texts and images show that no bit moves: see
-`_last_texts` and `_last_images`.
+`_text_batch` and `_image_batch`.
 """
 
 import gc
@@ -117,8 +117,7 @@ class Encoder:
 
         def store(batch: list[tuple[bytes, Any]]) -> None:
             keys, pixels = zip(*batch, strict=True)
-            encode = self._full_images if len(pixels) == self.batch else self._last_images
-            self.store.put("image", keys, encode(pixels))
+            self.store.put("image", keys, self._image_batch(pixels))
 
         for loaded in self._loaded(groups, plan.image_place):
             for key, pixels in loaded:
@@ -144,11 +143,11 @@ class Encoder:
             self.witnesses = list(pixels[-ROWS:]), vectors[-ROWS:]
         return vectors
 
-    def _last_images(self, pixels: Sequence[Any]) -> np.ndarray:
-        """Unit vectors [n, d] of less than a batch, among witnesses: images of an earlier batch.
+    def _image_batch(self, pixels: Sequence[Any]) -> np.ndarray:
+        """Unit vectors [n, d] of at most a batch; less than one goes among witnesses if it may.
 
-        Witnesses with other bits than before prove that the number of rows counts here: then the
-        batch is filled up instead, and this is never tried again.
+        Witnesses, images of an earlier batch, with other bits than before prove that the number of
+        rows counts here: then the batch is filled up instead, and this is never tried again.
         """
         fill = max(4, ROWS - len(pixels))
         rows = len(pixels) + fill
@@ -257,11 +256,10 @@ class Encoder:
         waiting: dict[int, list[tuple[bytes, np.ndarray]]] = {}
         done = 0
 
-        def store(length: int, batch: list) -> None:
+        def store(batch: list) -> None:
             nonlocal done
             keys, ids = zip(*batch, strict=True)
-            encode = self._one_length if len(ids) == self._rows(length) else self._last_texts
-            self.store.put("text", keys, encode(ids))
+            self.store.put("text", keys, self._text_batch(ids))
             done += len(batch)
             progress("texts", done, len(work))
 
@@ -271,13 +269,13 @@ class Encoder:
                 bin_ += [(keys[i], ids[i, :length]) for i in np.flatnonzero(needed == length)]
                 rows = self._rows(int(length))
                 while len(bin_) >= rows:
-                    store(int(length), bin_[:rows])
+                    store(bin_[:rows])
                     del bin_[:rows]
         rests = {length: rest for length, rest in sorted(waiting.items()) if rest}
         spared = [n for n, rest in rests.items() if self._fewer(n, len(rest)) < self._rows(n)]
         ends = {*spared[:1], *spared[-1:]}  # what is true of both holds between them: they go first
         for length in sorted(rests, key=lambda length: length not in ends):
-            store(length, rests[length])
+            store(rests[length])
 
     def _tokenised(self, work: Sequence[tuple[bytes, str]]) -> Iterator[tuple]:
         """(keys, ids [n, context], tokens to keep [n]) in lots, one ahead of the encoder."""
@@ -307,11 +305,12 @@ class Encoder:
         what = f"texts of {length} tokens"
         return self._fitted(what, ids, rows or self._rows(length), self._tokens_at_once)
 
-    def _last_texts(self, ids: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors [n, d] of less than a batch of texts of one length.
+    def _text_batch(self, ids: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit vectors [n, d] of at most a batch of texts of one length.
 
-        The longest and the shortest are encoded both in a full batch and in a smaller one. Where
-        every row has the same bits in both, texts between these lengths do without the full one.
+        Of what fills no batch the longest and the shortest are encoded both in a full batch and in
+        a smaller one. Where every row has the same bits in both, texts between these lengths do
+        without the full one.
         """
         length = len(ids[0])
         rows, full = self._fewer(length, len(ids)), self._rows(length)

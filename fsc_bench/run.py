@@ -305,20 +305,22 @@ def _encoded(
     """
     waiting = list(todo)
     while waiting:
-        lot, plans, seconds = [], [], []
-        while waiting and sum(plan.size for plan in plans) < LOT:
+        lot, small, seconds, full = [], [], [], False
+        while waiting and not full:
             begun = time.time()
             lot.append(waiting.pop(0))
             with suppress(FscBenchError):
                 plan = _plan(lot[-1], job)
-                if not plan.unreadable or job.options.allow_partial:
-                    plans.append(plan)
+                if plan.size < LOT and (not plan.unreadable or job.options.allow_partial):
+                    small.append(plan)
+                # A large task ends the lot, but is encoded alone: the small ones are told first.
+                full = plan.size >= LOT or sum(one.size for one in small) >= LOT
             seconds.append(time.time() - begun)
         begun = time.time()
-        if len(plans) > 1:
+        if len(small) > 1:
             with suppress(FscBenchError):
-                name = f"{lot[0].task.name} and {len(plans) - 1} more"
-                _encode_together(merged(plans), encoder, name, job)
+                name = f"{lot[0].task.name} and {len(small) - 1} more"
+                _encode_together(merged(small), encoder, name, job)
         each = (time.time() - begun) / len(lot)
         yield from ((item, spent + each) for item, spent in zip(lot, seconds, strict=True))
 
