@@ -11,8 +11,8 @@ happened before, on one kind of machine and with one batch size of 16 or more. O
 did not fit into memory and had to shrink may the last bits move, and the run says so.
 
 Above a few hundred tokens a CPU's libraries use one kernel for any number of rows. So there the
-last batches are not filled up as far as their own texts and images show that no bit moves: see
-`_text_batch` and `_image_batch`.
+last images are not filled up to a batch as far as a trial shows that no bit moves (`_image_batch`),
+and texts that begin alike go through a causal tower once, with no padding (models/_prefixes.py).
 """
 
 import gc
@@ -37,7 +37,6 @@ from fsc_bench.store import Store
 
 BATCH = {"cpu": 32, "cuda": 256}  # images at once; a CPU is fastest between 8 and 32
 TOKENS = 32  # text tokens at once, for each image of a batch
-LEAST = 320  # tokens; MKL changes kernels between 256 and 264 on two threads
 # MKL divides products of 5 to 11 rows among threads so that a row's place decides its last bits;
 # with 12 to 320 rows, 1, 2 and 4 threads no place did, in any layer's shape of ViT-B/32 and
 # smaller.
@@ -89,13 +88,9 @@ class Encoder:
         self.fixed = bool(getattr(model, "fixed_shapes", False))
         self.fitting: dict[str, int] = {}  # what -> the largest batch that memory held
         self.calls = {"images": 0, "texts": 0}
-        # Whether a batch may have fewer rows: until that is seen to move bits.
+        # Whether a batch of images may have other rows: until that is seen to move bits.
         self.any_rows = self.fixed and kind == "cpu"
         self.witnesses: tuple[list[Any], np.ndarray] | None = None  # images of a whole batch
-        # Lengths of texts that were tried; kept with the model, for whoever encodes with it next.
-        self.tried: list[int] = []
-        if self.any_rows:
-            self.tried = vars(model).setdefault("_tried", {}).setdefault(self.tokens, [])
 
     def encode(
         self, plan: Plan, progress: Progress = lambda what, done, total: None
@@ -119,6 +114,14 @@ class Encoder:
             keys, pixels = zip(*batch, strict=True)
             self.store.put("image", keys, self._image_batch(pixels))
 
+        def store_full(most: int) -> None:
+            while len(ready) >= most:
+                store(ready[: self.batch])
+                del ready[: self.batch]
+                progress("images", done, total)
+
+        # A few images too many go with the last batch, where its size is free.
+        most = self.batch + (ROWS if self.any_rows else 0)
         for loaded in self._loaded(groups, plan.image_place):
             for key, pixels in loaded:
                 done += 1
@@ -126,10 +129,9 @@ class Encoder:
                     failures[key] = str(pixels)
                 else:
                     ready.append((key, pixels))
-            while len(ready) >= self.batch:
-                store(ready[: self.batch])
-                del ready[: self.batch]
-                progress("images", done, total)
+            store_full(most)
+        if self.witnesses is None:
+            store_full(self.batch)
         if ready:
             store(ready)
         if total:
@@ -137,21 +139,23 @@ class Encoder:
         return failures
 
     def _full_images(self, pixels: Sequence[Any]) -> np.ndarray:
-        """Unit vectors [n, d] of at most a batch, filled up with copies where shapes count."""
+        """Unit vectors [n, d] in whole batches, filled up with copies where shapes count."""
         vectors = self._fitted("images", pixels, self.batch, self._images_at_once)
         if self.any_rows and len(pixels) == self.batch and not self.fitting:
             self.witnesses = list(pixels[-ROWS:]), vectors[-ROWS:]
         return vectors
 
     def _image_batch(self, pixels: Sequence[Any]) -> np.ndarray:
-        """Unit vectors [n, d] of at most a batch; less than one goes among witnesses if it may.
+        """Unit vectors [n, d] of a batch; of other sizes than that, among witnesses if it may be.
 
         Witnesses, images of an earlier batch, with other bits than before prove that the number of
-        rows counts here: then the batch is filled up instead, and this is never tried again.
+        rows counts here: then batches are filled up instead, and this is never tried again.
         """
         fill = max(4, ROWS - len(pixels))
         rows = len(pixels) + fill
-        if self.witnesses is None or not self.any_rows or self.fitting or rows >= self.batch:
+        if self.witnesses is None or not self.any_rows or self.fitting:
+            return self._full_images(pixels)
+        if len(pixels) <= self.batch <= rows:  # filling up costs less
             return self._full_images(pixels)
         known, expected = self.witnesses
         mixed = [*known[: fill // 2], *pixels, *known[fill // 2 : fill]]
@@ -252,38 +256,62 @@ class Encoder:
                 progress("texts", begin + len(part), len(work))
 
     def _encode_tokens(self, work: list[tuple[bytes, str]], progress: Progress) -> None:
-        """Texts of one bucket of lengths together; each bucket waits until it fills a batch."""
-        waiting: dict[int, list[tuple[bytes, np.ndarray]]] = {}
+        shares = getattr(self.model, "prefixes", None) is not None
+        batches = (self._sharing if shares else self._bucketed)(self._tokenised(work))
         done = 0
-
-        def store(batch: list) -> None:
-            nonlocal done
-            keys, ids = zip(*batch, strict=True)
-            self.store.put("text", keys, self._text_batch(ids))
-            done += len(batch)
+        for keys, vectors in batches:
+            self.store.put("text", keys, vectors)
+            done += len(keys)
             progress("texts", done, len(work))
 
-        for keys, ids, needed in self._tokenised(work):
-            for length in np.unique(needed):
-                bin_ = waiting.setdefault(int(length), [])
+    def _sharing(self, lots: Iterator[tuple]) -> Iterator[tuple[list[bytes], np.ndarray]]:
+        """What texts of a lot begin with alike is encoded once; a batch has `tokens` tokens."""
+        for keys, ids, lengths in lots:
+            for chosen in self.model.prefixes.batches(ids, lengths, self.tokens):
+                texts = [ids[place, : lengths[place]] for place in chosen]
+                vectors = self._fitted("texts", texts, len(texts), self._tree(len(texts)))
+                yield [keys[place] for place in chosen], vectors
+
+    def _tree(self, n: int) -> Callable:
+        """Encodes texts as a tree; where fewer than `n` are to fit, in as much smaller products."""
+
+        def call(texts: Sequence[np.ndarray], rows: int) -> Any:
+            filled = [*texts, *[texts[-1]] * (rows - len(texts))] if self.fixed else texts
+            self.calls["texts"] += 1
+            return self.model.encode_prefixes(filled, self.tokens * rows // n)
+
+        return call
+
+    def _bucketed(self, lots: Iterator[tuple]) -> Iterator[tuple[Sequence[bytes], np.ndarray]]:
+        """Texts of one bucket of lengths together; each bucket waits until it fills a batch."""
+        waiting: dict[int, list[tuple[bytes, np.ndarray]]] = {}
+        for keys, ids, lengths in lots:
+            needed = buckets(lengths, ids.shape[1])
+            for length in np.unique(needed).tolist():
+                bin_ = waiting.setdefault(length, [])
                 bin_ += [(keys[i], ids[i, :length]) for i in np.flatnonzero(needed == length)]
-                rows = self._rows(int(length))
+                rows = self._rows(length)
                 while len(bin_) >= rows:
-                    store(bin_[:rows])
+                    yield self._one_length(bin_[:rows])
                     del bin_[:rows]
-        rests = {length: rest for length, rest in sorted(waiting.items()) if rest}
-        spared = [n for n, rest in rests.items() if self._fewer(n, len(rest)) < self._rows(n)]
-        ends = {*spared[:1], *spared[-1:]}  # what is true of both holds between them: they go first
-        for length in sorted(rests, key=lambda length: length not in ends):
-            store(rests[length])
+        for rest in waiting.values():
+            if rest:
+                yield self._one_length(rest)
+
+    def _rows(self, length: int) -> int:
+        return max(ROWS, self.tokens // length // ROWS * ROWS)
+
+    def _one_length(self, batch: Sequence[tuple]) -> tuple[Sequence[bytes], np.ndarray]:
+        keys, ids = zip(*batch, strict=True)
+        what, rows = f"texts of {len(ids[0])} tokens", self._rows(len(ids[0]))
+        return keys, self._fitted(what, ids, rows, self._tokens_at_once)
 
     def _tokenised(self, work: Sequence[tuple[bytes, str]]) -> Iterator[tuple]:
-        """(keys, ids [n, context], tokens to keep [n]) in lots, one ahead of the encoder."""
+        """(keys, ids [n, context], tokens needed [n]) in lots, one ahead of the encoder."""
 
         def lot(begin: int) -> tuple:
             part = work[begin : begin + TEXTS]
-            ids, lengths = self.model.token_ids([text for _, text in part])
-            return [key for key, _ in part], ids, buckets(lengths, ids.shape[1])
+            return [key for key, _ in part], *self.model.token_ids([text for _, text in part])
 
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(lot, 0)
@@ -292,38 +320,6 @@ class Encoder:
                 if begin < len(work):
                     ahead = pool.submit(lot, begin)
                 yield now
-
-    def _rows(self, length: int) -> int:
-        return max(ROWS, self.tokens // length // ROWS * ROWS)
-
-    def _fewer(self, length: int, n: int) -> int:
-        """The least rows of a batch that a last `n` texts of a length may be encoded in."""
-        return max(n, ROWS, -(-LEAST // length))
-
-    def _one_length(self, ids: Sequence[np.ndarray], rows: int = 0) -> np.ndarray:
-        length = len(ids[0])
-        what = f"texts of {length} tokens"
-        return self._fitted(what, ids, rows or self._rows(length), self._tokens_at_once)
-
-    def _text_batch(self, ids: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors [n, d] of at most a batch of texts of one length.
-
-        Of what fills no batch the longest and the shortest are encoded both in a full batch and in
-        a smaller one. Where every row has the same bits in both, texts between these lengths do
-        without the full one.
-        """
-        length = len(ids[0])
-        rows, full = self._fewer(length, len(ids)), self._rows(length)
-        if not self.any_rows or self.fitting or rows >= full:
-            return self._one_length(ids)
-        if self.tried and min(self.tried) <= length <= max(self.tried):
-            return self._one_length(ids, rows)
-        many = [ids[place % len(ids)] for place in range(full)]
-        expected = self._one_length(many)
-        self.any_rows = np.array_equal(self._one_length(many[:rows], rows), expected[:rows])
-        if self.any_rows:
-            self.tried.append(length)
-        return expected[: len(ids)]
 
     def _strings_at_once(self, texts: Sequence[str], rows: int) -> Any:
         if self.fixed:
@@ -384,17 +380,21 @@ class Encoder:
         pixels = getattr(self.model, "pixels", None)
         prepare = self.model.preprocess if pixels is None else pixels.load
         one = prepare(smooth)
-        text = "a photo of two dogs on the green grass"
+        # Texts that begin differently, so that none is spared.
+        texts = [f"{number} dogs on the green grass of a park" for number in range(self.batch)]
         calls = dict(self.calls)
-        if hasattr(self.model, "encode_tokens"):
-            ids, lengths = self.model.token_ids([text])
-            length = int(buckets(lengths, ids.shape[1])[0])
-            rows, call, trial = self._rows(length), self._tokens_at_once, ids[0, :length]
+        if not hasattr(self.model, "encode_tokens"):
+            rows, call, trial = self.batch, self._strings_at_once, texts
         else:
-            rows, call, trial = self.batch, self._strings_at_once, text
+            ids, lengths = self.model.token_ids(texts)
+            length = int(buckets(lengths, ids.shape[1]).max())
+            rows = self._rows(length)
+            trial = [ids[place % len(ids), :length] for place in range(rows)]
+            shares = getattr(self.model, "prefixes", None) is not None
+            call = self._tree(rows) if shares else self._tokens_at_once
         cost = {
             "image": _time(lambda: self._images_at_once([one] * self.batch, self.batch), seconds),
-            "text": _time(lambda: call([trial] * rows, rows), seconds),
+            "text": _time(lambda: call(trial, rows), seconds),
             "decode": _time(lambda: prepare(open_rgb(file.getvalue())), seconds / 4),
         }
         self.calls = calls

@@ -50,19 +50,19 @@ from fsc_bench.demo.adapter import load as load_demo
 def load(device, precision):
     torch.set_num_threads(2)
     model = load_demo("pretrained", device, precision)
-    images, tokens = model.encode_images, model.encode_tokens
+    images, texts = model.encode_images, model.encode_prefixes
     refuses = float(os.environ.get("FAULT_OOM", 0))
     luck = random.Random(os.getpid())
 
     def disturbed(encode):
-        def call(batch):
+        def call(*batch):
             time.sleep(0.02)
             if luck.random() < refuses:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            return encode(batch)
+            return encode(*batch)
         return call
 
-    model.encode_images, model.encode_tokens = disturbed(images), disturbed(tokens)
+    model.encode_images, model.encode_prefixes = disturbed(images), disturbed(texts)
     return model
 """
 IMAGES, SAMPLES = 240, {"replace_obj": 500, "swap_obj": 300}

@@ -20,7 +20,7 @@ from fsc_bench import preprocess
 from fsc_bench.data.images import Images, decode
 from fsc_bench.encode import Encoder, bucket, buckets
 from fsc_bench.errors import DataError, RunError
-from fsc_bench.models import _pixels, _towers, load_model
+from fsc_bench.models import _pixels, _prefixes, _towers, load_model
 from fsc_bench.plan import Plan, text_digest, text_digests
 from fsc_bench.records import ImageRef
 from fsc_bench.store import Store
@@ -83,13 +83,19 @@ def same(plan, one, other) -> bool:
     )
 
 
-def test_a_vector_does_not_depend_on_what_is_encoded_beside_it(small, world, tmp_path):
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_vector_does_not_depend_on_what_is_encoded_beside_it(tiny_clip, world, tmp_path, shares):
     images, plan = world
-    whole, _ = encoded(plan, small, images, tmp_path / "whole")
+    model = load_model(f"open_clip:{tiny_clip}/random?seed=0", "cpu")
+    if not shares:  # batches of one length then, their padding masked
+        torch.manual_seed(0)
+        model.model = padding_masked().eval()
+    assert (model.prefixes is not None) == shares
+    whole, _ = encoded(plan, model, images, tmp_path / "whole")
     pieces = tmp_path / "pieces"
     for seed in range(4):
-        encoded(part_of(plan, seed), small, images, pieces)
-    mended, _ = encoded(plan, small, images, pieces)
+        encoded(part_of(plan, seed), model, images, pieces)
+    mended, _ = encoded(plan, model, images, pieces)
 
     assert same(plan, whole, mended)
 
@@ -147,14 +153,15 @@ class Forgetful:
         self.model, self.refuses = model, refuses
         self.fixed_shapes, self.pixels = model.fixed_shapes, model.pixels
         self.token_ids, self.preprocess = model.token_ids, model.preprocess
+        self.prefixes, self.encode_tokens = model.prefixes, model.encode_tokens
 
     def encode_images(self, images):
         self._maybe_raise(len(images))
         return self.model.encode_images(images)
 
-    def encode_tokens(self, ids):
-        self._maybe_raise(len(ids))
-        return self.model.encode_tokens(ids)
+    def encode_prefixes(self, texts, full):
+        self._maybe_raise(len(texts))
+        return self.model.encode_prefixes(texts, full)
 
     def _maybe_raise(self, rows):
         if self.refuses(rows):
@@ -228,26 +235,30 @@ def padding_masked():
     return model
 
 
-# name -> (model, whether its texts may be trimmed, whether its last block may be cut to one token)
+# name -> (model, whether its texts may be trimmed, whether those that begin alike may share that,
+# whether its last block may be cut to one token)
 TOWERS = {
-    "CLIP": (lambda: CLIP(64, VISION, TEXT), True, True),
-    "CLIP with its own text tower": (tower, True, True),
-    "bidirectional, padding masked": (padding_masked, True, True),
-    "bidirectional, padding read": (lambda: tower(no_causal_mask=True), False, True),
+    "CLIP": (lambda: CLIP(64, VISION, TEXT), True, True, True),
+    "CLIP with its own text tower": (tower, True, True, True),
+    "bidirectional, padding masked": (padding_masked, True, False, True),
+    "bidirectional, padding read": (lambda: tower(no_causal_mask=True), False, False, True),
     "SigLIP": (
         lambda: tower(no_causal_mask=True, pool_type="last", proj_bias=True),
         False,
+        False,
         True,
     ),
-    "causal, last token": (lambda: tower(pool_type="last"), False, True),
-    "CoCa": (coca, False, False),
+    "causal, last token": (lambda: tower(pool_type="last"), False, False, True),
+    "CoCa": (coca, False, False, False),
     "average of the patches": (
         lambda: CLIP(64, {**VISION, "pool_type": "avg"}, TEXT),
+        True,
         True,
         False,
     ),
     "layer scale, norm after pooling": (
         lambda: CLIP(64, {**VISION, "ls_init_value": 0.1, "final_ln_after_pool": True}, TEXT),
+        True,
         True,
         True,
     ),
@@ -256,7 +267,7 @@ TOWERS = {
 
 @pytest.mark.parametrize("name", TOWERS)
 def test_shortcuts_are_taken_only_where_they_are_exact(name):
-    build, trims, cuts = TOWERS[name]
+    build, trims, shares, cuts = TOWERS[name]
     torch.manual_seed(0)
     model = build().eval()
     context = 76 if name == "CoCa" else 77
@@ -265,6 +276,7 @@ def test_shortcuts_are_taken_only_where_they_are_exact(name):
         return open_clip.get_tokenizer("ViT-B-32")(texts, context_length=context)
 
     assert (_towers.exact_trim(model, tokenizer, "cpu") is not None) == trims
+    assert (_prefixes.exact_prefixes(model, tokenizer, "cpu") is not None) == shares
     assert (_towers.exact_class_token(model, (3, 32, 32), "cpu") is not None) == cuts
 
 
@@ -382,10 +394,6 @@ class Jittery:
     def __getattr__(self, name):
         return getattr(self.model, name)
 
-    def encode_tokens(self, ids):
-        self.shapes.append(ids.shape)
-        return self.shaken(self.model.encode_tokens(ids).numpy())
-
     def encode_images(self, images):
         self.shapes.append(len(images))
         return self.shaken(self.model.encode_images(images).numpy())
@@ -394,36 +402,84 @@ class Jittery:
         return vectors * np.float32(1 + 1e-6 * (len(vectors) % 7)) if self.jitter else vectors
 
 
-@pytest.mark.parametrize("jitter", [False, True])
-def test_the_last_texts_of_a_length_fill_no_batch_where_that_moves_no_bit(small, tmp_path, jitter):
-    texts = [f"{n} dogs" + " on grass" * (n % 11) for n in range(90)]
-    plan = Plan({}, {}, text_digests(texts), 0, 0)
-    model = Jittery(small, jitter)
-    store = Store(tmp_path / "store")
-    encoder = Encoder(model, Images(tmp_path), store, 32)
-    encoder.encode(plan)
+# ---------------------------------------------------------------- texts that begin alike
 
-    lengths = sorted({length for _, length in model.shapes})
-    assert len(lengths) > 4
-    smaller = [length for rows, length in model.shapes if rows < encoder._rows(length)]
-    assert min(rows * length for rows, length in model.shapes) >= 300
-    if jitter:  # the first showed it, and nothing smaller was tried again
-        assert smaller == [lengths[0]]
-    else:
-        assert sorted(smaller) == lengths
-        assert len(model.shapes) == len(lengths) + 2  # both ends in full as well
-    for text in texts:  # the bits of a full batch
-        ids, needed = small.token_ids([text])
-        length = int(buckets(needed, ids.shape[1])[0])
-        full = model.encode_tokens(np.repeat(ids[:, :length], encoder._rows(length), 0))
-        assert np.array_equal(full[0], store.get("text", [plan.text_key[text]])[0])
+
+def test_a_tree_holds_what_texts_begin_with_alike_once():
+    #      1 - 2 - 3    two texts that begin with 1 2, one that begins with 1, the last one twice
+    #       \    \- 4
+    #        5
+    texts = [[1, 2, 3], [1, 2, 4], [1, 5], [1, 5]]
+    tree = _prefixes.Tree.of([np.array(text) for text in texts])
+
+    assert tree.token.tolist() == [1, 2, 3, 4, 5]
+    assert tree.depth.tolist() == [0, 1, 2, 2, 1]
+    assert tree.end.tolist() == [2, 3, 4, 4]
+    for text, path in zip(texts, tree.path, strict=True):
+        assert tree.token[path[: len(text)]].tolist() == text
+
+
+def test_a_token_of_id_0_is_not_the_padding_of_a_shorter_text():
+    ids = np.array([[1, 9, 0, 0], [1, 9, 0, 0], [1, 0, 9, 0], [1, 0, 0, 9]])
+    lengths = np.array([2, 3, 3, 4])
+
+    assert _prefixes.shared(ids, lengths).tolist() == [0, 2, 1, 2]
+
+
+def test_batches_hold_as_many_nodes_as_they_are_allowed_and_every_text_once():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 12, 300)
+    ids = np.where(np.arange(12) < lengths[:, None], rng.integers(1, 4, (300, 12)), 0)
+    found = list(_prefixes.Prefixes.batches(ids, lengths, 64))
+
+    assert sorted(np.concatenate(found)) == list(range(300))
+    nodes = [
+        len({tuple(ids[i, :n]) for i in chosen for n in range(1, lengths[i] + 1)})
+        for chosen in found
+    ]
+    trees = [_prefixes.Tree.of([ids[i, : lengths[i]] for i in chosen]) for chosen in found]
+    assert nodes == [len(tree.token) for tree in trees]
+    assert max(nodes) <= 64
+    assert np.mean(nodes[:-1]) > 56
+    assert [list(b) for b in _prefixes.Prefixes.batches(ids[:1], lengths[:1], 1)] == [[0]]
+    assert not list(_prefixes.Prefixes.batches(ids[:0], lengths[:0], 64))
+
+
+def test_a_batch_of_few_texts_has_fewer_rows_only_where_that_moves_no_bit(small, monkeypatch):
+    prefixes = small.prefixes
+    assert prefixes.rows(1024, 1024) == 1024
+    assert prefixes.rows(1100, 1024) == 1152
+    few = prefixes.rows(10, 1024)
+    assert few % 128 == 0
+
+    linear = torch.nn.functional.linear
+
+    def jittery(x, weight, bias):  # bits that depend on the number of rows
+        return linear(x, weight, bias) * (1 + 1e-6 * (len(x) % 9))
+
+    monkeypatch.setattr(_prefixes.F, "linear", jittery)
+    prefixes.known.clear()
+    assert prefixes.rows(10, 1024) == 128 * 8
+    prefixes.known.clear()
+
+
+def test_texts_that_begin_alike_cost_their_nodes_and_get_the_towers_own_vectors(small, tmp_path):
+    texts = [f"a photo of {n} dogs" + " on the grass" * (n % 20) for n in range(400)]
+    plan = Plan({}, {}, text_digests(texts), 0, 0)
+    store, encoder = encoded(plan, small, Images(tmp_path), tmp_path / "store", 32)
+    with torch.no_grad():
+        own = _towers.unit(small.model.encode_text(small.tokenizer(texts))).numpy()
+
+    _, lengths = small.token_ids(texts)
+    assert encoder.calls["texts"] < lengths.sum() / 1024 / 1.1
+    assert np.abs(store.get("text", list(plan.text_key.values())) - own).max() < 1e-6
 
 
 @pytest.mark.parametrize("jitter", [False, True])
 def test_the_last_images_are_encoded_among_others_where_that_moves_no_bit(
     small, world, tmp_path, jitter
 ):
-    images, plan = world  # 69 images: two batches of 32, and 5
+    images, plan = world  # 69 images: a batch of 32, and 37 with 4 witnesses
     model = Jittery(small, jitter)
     whole, _ = encoded(plan, model, images, tmp_path / "whole", batch_size=32)
     again = dict(list(plan.image_place.items())[:37])
@@ -432,10 +488,9 @@ def test_the_last_images_are_encoded_among_others_where_that_moves_no_bit(
     for places in (again, plan.image_place):
         after.encode(Plan({}, places, plan.text_key, 0, 0))
 
-    counts = [rows for rows in model.shapes if isinstance(rows, int)]
     # Jittery: the witnesses see it once in each of two encoders, and then batches are filled up.
-    one, two = [32, 32, 16], [32, 16, 32]
-    assert counts == ([*one, 32, 32, 16, 32, 32] if jitter else one + two)
+    one, two = [32, 41], [32, 16]
+    assert model.shapes == ([*one, 32, 32, *two, 32, 32] if jitter else [*one, *two, 32])
     assert same(plan, whole, later)
     for key in plan.image_place:  # nobody gets another's vector
         place = plan.image_place[key]

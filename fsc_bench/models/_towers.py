@@ -78,7 +78,10 @@ def _clip_text(tower: Any, ids: torch.Tensor, mask: Any, pool: str, eos: int | N
         padding = tower._build_additive_mask(ids, length, x.dtype)
         mask = padding if mask is None else mask.unsqueeze(0) + padding
     x = tower.ln_final(tower.transformer(x, attn_mask=mask))
-    x = text_global_pool(x, ids, pool, eos_token_id=eos)
+    return project(tower, text_global_pool(x, ids, pool, eos_token_id=eos))
+
+
+def project(tower: Any, x: torch.Tensor) -> torch.Tensor:
     projection = tower.text_projection
     if projection is None:
         return x
@@ -104,7 +107,7 @@ def exact_trim(model: Any, tokenizer: Callable, device: str) -> Forward | None:
             vector = unit(forward(short.to(device)))
         except (RuntimeError, IndexError, ValueError):
             return None  # a tower that takes whole contexts only
-        if not _agree(vector[0], whole[row]):
+        if not agree(vector[0], whole[row]):
             return None
     return forward
 
@@ -151,9 +154,9 @@ def exact_class_token(model: Any, shape: Sequence[int], device: str) -> Forward 
     noise = torch.Generator().manual_seed(0)
     images = torch.randn(2, *shape, generator=noise).to(device)
     return (
-        forward if _agree(unit(forward(images)), unit(first(model.encode_image(images)))) else None
+        forward if agree(unit(forward(images)), unit(first(model.encode_image(images)))) else None
     )
 
 
-def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
+def agree(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((one - other).abs().max() < TOLERANCE)

@@ -28,7 +28,7 @@ import torchvision
 from PIL import Image
 
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.models import Identity, _pixels, _towers, pick_device, split_options
+from fsc_bench.models import Identity, _pixels, _prefixes, _towers, pick_device, split_options
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,8 +37,8 @@ class OpenClip:
     """An open_clip model as a DualEncoder.
 
     What the engine (encode.py) may use of it: `fixed_shapes`, `pixels`, `token_ids`,
-    `encode_tokens`. Its shortcuts are tried against the model's own forward when first needed; see
-    _towers.py.
+    `encode_tokens`, `prefixes` with `encode_prefixes`. Its shortcuts are tried against the model's
+    own forward when first needed; see _towers.py and _prefixes.py.
     """
 
     fixed_shapes = True  # rows of one batch shape do not depend on one another: see encode.py
@@ -74,6 +74,11 @@ class OpenClip:
         forward = self._trimmed or self.model.encode_text
         return _towers.unit(_towers.first(forward(torch.from_numpy(ids).to(self.device))))
 
+    @torch.no_grad()
+    def encode_prefixes(self, texts: Sequence[np.ndarray], full: int) -> torch.Tensor:
+        """Unit vectors of token ids, one array a text, what begins alike once; see _prefixes.py."""
+        return _towers.unit(self.prefixes(texts, full))
+
     def token_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(ids [n, context], tokens needed [n]): the whole context where padding is read."""
         ids = self.tokenizer(list(texts)).numpy()
@@ -98,6 +103,14 @@ class OpenClip:
     def _trimmed(self) -> _towers.Forward | None:
         with self._in_float32():
             return _towers.exact_trim(self.model, self.tokenizer, self.device)
+
+    @cached_property
+    def prefixes(self) -> _prefixes.Prefixes | None:
+        """None on a GPU too, where nobody has measured yet what many small steps cost."""
+        if self.device != "cpu" or self._trimmed is None:
+            return None
+        with self._in_float32():
+            return _prefixes.exact_prefixes(self.model, self.tokenizer, self.device)
 
     @cached_property
     def _class_token_only(self) -> _towers.Forward | None:
