@@ -100,9 +100,12 @@ def run(
     data: DataOption = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at once. [default: what suits the device]")
+        int | None, typer.Option(min=1, help="Images at once. [default: found by trying]")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the image tower (CUDA; moves bits).")
+    ] = False,
     prompts: Annotated[
         str | None,
         typer.Option(help="Prompt set where they differ: elevater, openai, clip_benchmark."),
@@ -145,6 +148,7 @@ def run(
         precision=precision,
         batch_size=batch_size or 0,
         device=device,
+        compile=compile,
     )
     terminal = Terminal()
     try:

@@ -22,12 +22,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from fsc_bench import batch_size as batches
 from fsc_bench.data.images import Images
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.models import DualEncoder
@@ -35,7 +36,7 @@ from fsc_bench.plan import Place, Plan
 from fsc_bench.preprocess import open_rgb
 from fsc_bench.store import Store
 
-BATCH = {"cpu": 32, "cuda": 256}  # images at once; a CPU is fastest between 8 and 32
+CPU_BATCH = 32  # images at once: a CPU is fastest between 8 and 32, whatever the tower
 TOKENS = 32  # text tokens at once, for each image of a batch
 # MKL divides products of 5 to 11 rows among threads so that a row's place decides its last bits;
 # with 12 to 320 rows, 1, 2 and 4 threads no place did, in any layer's shape of ViT-B/32 and
@@ -62,8 +63,8 @@ def encode(
 class Encoder:
     """A model at work: its batch sizes, which shrink when memory runs out, outlast a task.
 
-    batch_size: images at once; 0 chooses by device. share: (rank, ranks), the part of the work that
-    is this process's; every process makes the same division by content.
+    batch_size: images at once; 0 finds out (batch_size.py). share: (rank, ranks), the part of the
+    work that is this process's; every process makes the same division by content.
     """
 
     def __init__(
@@ -75,22 +76,39 @@ class Encoder:
         say: Say = lambda line: None,
         share: tuple[int, int] = (0, 1),
     ):
-        kind = "cpu" if str(getattr(model, "device", "cpu")) == "cpu" else "cuda"
-        if kind == "cpu":
+        self.device = str(getattr(model, "device", "cpu"))
+        if self.device == "cpu":
             keep_memory()
         self.model = model
         self.images = images
         self.store = store
-        self.batch = batch_size or BATCH[kind]
-        self.tokens = self.batch * TOKENS
+        self.batch_size = batch_size
         self.say = say
         self.share = share
         self.fixed = bool(getattr(model, "fixed_shapes", False))
         self.fitting: dict[str, int] = {}  # what -> the largest batch that memory held
         self.calls = {"images": 0, "texts": 0}
         # Whether a batch of images may have other rows: until that is seen to move bits.
-        self.any_rows = self.fixed and kind == "cpu"
+        self.any_rows = self.fixed and self.device == "cpu"
         self.witnesses: tuple[list[Any], np.ndarray] | None = None  # images of a whole batch
+
+    @cached_property
+    def batch(self) -> int:
+        """Images at once."""
+        if self.batch_size or self.device == "cpu":
+            return self.batch_size or CPU_BATCH
+        image, prepare = self._one_image()
+        one = prepare(image)
+
+        def trial(rows: int) -> None:
+            _wait(self.model.encode_images(stack([one] * rows)))
+
+        return batches.found(self.store.folder, card(self.device), trial, out_of_memory)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of texts at once."""
+        return self.batch * TOKENS
 
     def encode(
         self, plan: Plan, progress: Progress = lambda what, done, total: None
@@ -371,14 +389,18 @@ class Encoder:
 
     # ---------------------------------------------------------------- calibration
 
-    def calibrate(self, seconds: float = 2.0) -> dict[str, float]:
-        """Seconds that an image, a text and the decoding of an image take, from a short trial."""
+    def _one_image(self) -> tuple[Image.Image, Callable]:
+        """A made-up photograph, and what prepares it for the model."""
         noise = np.random.default_rng(0)
         smooth = Image.fromarray(noise.integers(0, 256, (30, 40, 3), np.uint8)).resize((640, 480))
+        pixels = getattr(self.model, "pixels", None)
+        return smooth, self.model.preprocess if pixels is None else pixels.load
+
+    def calibrate(self, seconds: float = 2.0) -> dict[str, float]:
+        """Seconds that an image, a text and the decoding of an image take, from a short trial."""
+        smooth, prepare = self._one_image()
         file = io.BytesIO()
         smooth.save(file, "JPEG", quality=90)
-        pixels = getattr(self.model, "pixels", None)
-        prepare = self.model.preprocess if pixels is None else pixels.load
         one = prepare(smooth)
         # Texts that begin differently, so that none is spared.
         texts = [f"{number} dogs on the green grass of a park" for number in range(self.batch)]
@@ -453,6 +475,15 @@ def decoders() -> int:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     return max(1, min(32, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def card(device: str) -> str:
+    """What a device is called, with its place left out: equal cards work alike."""
+    import torch
+
+    if device.startswith("cuda") and torch.cuda.is_available():
+        return torch.cuda.get_device_name(device)
+    return device.partition(":")[0]
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
 from fsc_bench.distributed import Ranks, join, own_device
 from fsc_bench.encode import Encoder
-from fsc_bench.errors import DataError, FscBenchError, RunError
+from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError
 from fsc_bench.evaluate import Embeddings, evaluate
 from fsc_bench.models import DualEncoder, load_model
 from fsc_bench.plan import Plan, make_plan, merged
@@ -55,8 +55,9 @@ class Options:
     prompts: str | None = None
     allow_partial: bool = False
     precision: str = "fp32"
-    batch_size: int = 0  # images at once; 0: what suits the device
+    batch_size: int = 0  # images at once; 0: found by trying
     device: str = "auto"
+    compile: bool = False  # the image tower, on a GPU
 
     @property
     def variant(self) -> str:
@@ -179,7 +180,7 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
             return False
         # Models are loaded one at a time: one is in memory, however many are scored.
         options = job.options
-        model = load_model(spec, own_device(options.device), options.precision)
+        model = _loaded(spec, options)
         for note in getattr(model, "notes", ()):
             job.reporter.say(note)
         fingerprint = model.identity.fingerprint
@@ -200,6 +201,19 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
             if first and len(job.summary.failures) == failed:
                 claims.finish(spec, fingerprint)
     return True
+
+
+def _loaded(spec: str, options: Options) -> DualEncoder:
+    model = load_model(spec, own_device(options.device), options.precision)
+    if options.compile:
+        if not str(getattr(model, "device", "cpu")).startswith("cuda"):
+            raise UsageError(
+                "--compile is for CUDA; compiling costs a CPU more than it saves. Leave it out."
+            )
+        if not hasattr(model, "compile"):
+            raise UsageError(f"--compile: the family of model {spec!r} cannot. Leave it out.")
+        model.compile()
+    return model
 
 
 def _found_finished(spec: str, fingerprint: str, job: Job) -> bool:
@@ -445,7 +459,7 @@ def run_facts(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": getattr(model, "device", options.device),
-        "precision": options.precision,
+        "precision": model.identity.precision,
         "argv": sys.argv[1:],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -549,7 +563,7 @@ def dry_run(
     rows.append(PlanRow("all", samples, total[0], unique[0], total[1], unique[1], "", together))
     needs.append(everything)
     for spec in models:
-        rows = _with_cost(rows, needs, load_model(spec, options.device, options.precision), options)
+        rows = _with_cost(rows, needs, _loaded(spec, options), options)
     return rows, summary.exit_code
 
 

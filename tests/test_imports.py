@@ -17,7 +17,7 @@ LAYERS = [
     {"task", "results", "statistics", "metrics", "models"},
     {"records", "leaderboard", "train"},
     {"show", "curve"},
-    {"data", "plan", "store", "encode", "distributed", "claims", "preprocess"},
+    {"data", "plan", "store", "encode", "batch_size", "distributed", "claims", "preprocess"},
     {"evaluate"},
     {"run"},
     {"demo"},

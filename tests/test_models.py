@@ -1,5 +1,8 @@
 """Models: what is refused, what is corrected, and what makes two models the same."""
 
+import shutil
+import warnings
+
 import numpy as np
 import open_clip
 import pytest
@@ -156,3 +159,18 @@ def test_long_texts_are_known_to_be_cut(small):
     _, truncated = small.tokenize(["a cat", "a very long caption " * 40])
 
     assert truncated.tolist() == [False, True]
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="torch.compile needs a C++ compiler here")
+def test_a_compiled_tower_gives_the_same_vectors_under_another_identity(tiny_clip):
+    model = load_model(f"open_clip:{tiny_clip}/random?seed=0", "cpu")
+    before, images = model.identity, torch.rand(4, 3, 32, 32)
+    own = model.encode_images(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.compile's own
+        model.compile()
+        compiled = model.encode_images(images)
+
+    assert (compiled - own).abs().max() < 1e-5
+    assert model.identity.precision == "fp32, compiled"
+    assert model.identity.fingerprint != before.fingerprint

@@ -240,6 +240,11 @@ BAD_INPUT = {
         2,
         "no family called 'open_clap'. Did you mean 'open_clip'?",
     ),
+    "compiling on a CPU": (
+        lambda tiny: command(tiny, "--device", "cpu", "--compile"),
+        2,
+        "--compile is for CUDA; compiling costs a CPU more than it saves. Leave it out.",
+    ),
     "no checkpoint": (lambda tiny: command(tiny, model="open_clip"), 2, "FAMILY:CHECKPOINT"),
     "unknown option": (lambda tiny: command(tiny, "--lmit", "3"), 2, "--lmit"),
     "misspelt key": (

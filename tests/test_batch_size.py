@@ -1,0 +1,95 @@
+"""How many images a card encodes at once: found by trying, kept, and the same for everybody."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from fsc_bench import batch_size
+from fsc_bench.data.images import Images
+from fsc_bench.encode import Encoder, out_of_memory
+from fsc_bench.models import load_model
+from fsc_bench.store import Store
+
+
+class Card:
+    """Encodes at a speed that its batches of more than `best` images do not raise."""
+
+    def __init__(self, best: int, memory: int = 10**6):
+        self.best, self.memory, self.sizes = best, memory, []
+
+    def __call__(self, size: int) -> None:
+        self.sizes.append(size)
+        if size > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        time.sleep(0.02 * max(1, size / self.best))
+
+
+def found(folder, card, name="Card X1"):
+    return batch_size.found(folder, name, card, out_of_memory)
+
+
+def test_the_smallest_batch_is_taken_that_no_larger_one_beats(tmp_path):
+    card = Card(best=256)
+
+    assert found(tmp_path, card) == 256
+    assert max(card.sizes) == 512
+
+
+def test_memory_bounds_it(tmp_path):
+    assert found(tmp_path, Card(best=1024, memory=128)) == 128
+    assert found(tmp_path, Card(best=1024, memory=1), "Card X2") == 64  # encode.py halves it
+
+
+def test_other_errors_are_not_taken_for_memory(tmp_path):
+    def broken(size):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        found(tmp_path, broken)
+
+
+def test_what_was_found_is_kept_for_cards_of_that_name(tmp_path):
+    assert found(tmp_path, Card(best=128)) == 128
+    again = Card(best=512)
+    assert found(tmp_path, again) == 128
+    assert again.sizes == []
+    assert found(tmp_path, again, "Card Y") == 512
+    assert json.loads((tmp_path / "batch-Card-X1.json").read_text())["images"] == 128
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"images": "many"}', '{"images": 0}', "[]"])
+def test_a_file_that_says_nothing_is_not_believed(tmp_path, content):
+    (tmp_path / "batch-Card-X1.json").write_text(content)
+
+    assert found(tmp_path, Card(best=128)) == 128
+
+
+def test_of_two_processes_that_try_at_once_the_first_decides(tmp_path):
+    def late(size):  # while this one tries, another finishes
+        Card(best=256)(size)
+        (tmp_path / "batch-Card-X1.json").write_text('{"card": "Card X1", "images": 64}')
+
+    assert found(tmp_path, late) == 64
+
+
+def test_the_engine_asks_a_card_and_not_a_cpu(tiny_clip, tmp_path):
+    model = load_model(f"open_clip:{tiny_clip}/random?seed=0", "cpu")
+    assert Encoder(model, Images(tmp_path), Store(tmp_path / "cpu")).batch == 32
+    assert not list((tmp_path / "cpu").glob("batch-*"))
+
+    class OnCard:
+        device = "card:1"
+        preprocess, pixels = staticmethod(model.preprocess), model.pixels
+        identity, fixed_shapes = model.identity, True
+
+        def encode_images(self, images):
+            Card(best=128)(len(images))
+            return torch.zeros(len(images), 4)
+
+    encoder = Encoder(OnCard(), Images(tmp_path), Store(tmp_path / "card"))
+    assert encoder.batch == 128
+    assert encoder.tokens == 128 * 32
+    assert (tmp_path / "card" / "batch-card.json").exists()
+    assert Encoder(OnCard(), Images(tmp_path), Store(tmp_path / "card"), 7).batch == 7
