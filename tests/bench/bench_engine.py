@@ -1,6 +1,6 @@
 """The engine against what it replaces: ratios of interleaved trials, exactness asserted first.
 
-    FSC_BENCH_REAL_DATA=FOLDER python tests/bench/bench_engine.py [text pixels ranks ...]
+    FSC_BENCH_REAL_DATA=FOLDER python tests/bench/bench_engine.py [text prompts suite ...]
 
 FOLDER holds the benchmarks' own annotation files; the pictures are drawn. The model is ViT-B/32
 with random weights: speed and rounding do not depend on what it has learned. Whole commands are
@@ -73,42 +73,42 @@ def photos(n: int) -> list[bytes]:
 
 def text() -> None:
     """256 captions: padded to the context as open_clip's users do, and as the engine does it."""
-    from fsc_bench.data.images import Images
-    from fsc_bench.encode import Encoder
-    from fsc_bench.plan import Plan, text_digests
-    from fsc_bench.store import Store
-
-    model = vit()
     rng = np.random.default_rng(0)
-    words = tuple(
-        [
-            "a",
-            "the",
-            "dog",
-            "man",
-            "woman",
-            "red",
-            "blue",
-            "table",
-            "on",
-            "in",
-            "with",
-            "holding",
-            "large",
-            "two",
-            "grass",
-        ]
-    )
+    words = (
+        "a", "the", "dog", "man", "woman", "red", "blue", "table", "on", "in", "with", "holding",
+        "large", "two", "grass",
+    )  # fmt: skip
     captions = [
         " ".join([*rng.choice(words, int(rng.integers(6, 19))), str(number)])
         for number in range(256)
     ]
-    lengths = model.token_ids(captions)[1]
+    _texts("captions", captions)
+
+
+def prompts() -> None:
+    """The same for class names in templates, which begin alike."""
+    from fsc_bench.task import catalogue
+
+    task = catalogue()["cifar10"]
+    templates = next(iter(task.prompts.values())).templates
+    _texts("CIFAR-10 prompts", [t.replace("{}", name) for name in task.classes for t in templates])
+
+
+def _texts(what: str, captions: list[str]) -> None:
+    from fsc_bench.data.images import Images
+    from fsc_bench.encode import Encoder
+    from fsc_bench.models._prefixes import Tree
+    from fsc_bench.plan import Plan, text_digests
+    from fsc_bench.store import Store
+
+    model = vit()
+    ids, lengths = model.token_ids(captions)
+    tree = Tree.of(sorted((row[:n] for row, n in zip(ids, lengths, strict=True)), key=tuple))
     plan = Plan({}, {}, text_digests(captions), 0, 0)
     keys = list(plan.text_key.values())
 
     def padded(size: int = 64) -> np.ndarray:
-        parts = [captions[i : i + size] for i in range(0, 256, size)]
+        parts = [captions[i : i + size] for i in range(0, len(captions), size)]
         return np.concatenate([model.encode_texts(part).numpy() for part in parts])
 
     def engine() -> np.ndarray:
@@ -121,11 +121,11 @@ def text() -> None:
     error = np.abs(engine() - padded()).max()
     assert error <= max(2 * noise, 1e-6), (error, noise)
     _, words = compare(padded, engine)
-    bound = 77 / lengths.mean()
     row(
-        f"text, 256 captions of {lengths.mean():.1f} tokens, fp32",
+        f"text, {len(captions)} {what} of {lengths.mean():.1f} tokens, "
+        f"{len(tree.token) / len(captions):.1f} of them told apart, fp32",
         f"{words}; max difference {error:.1e}, batches of 1 and 64 differ by {noise:.1e}",
-        f"{0.8 * bound:.1f}x = 0.8 x 77 / mean length",
+        f"{0.8 * 77 / lengths.mean():.1f}x = 0.8 x 77 / mean length",
     )
 
 
@@ -460,7 +460,7 @@ def groups() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    every = ["text", "suite", "pixels", "tower", "ranks", "groups"]
+    every = ["text", "prompts", "suite", "pixels", "tower", "ranks", "groups"]
     wanted = sys.argv[1:] or every
     print("| what | measured | goal |\n| --- | --- | --- |")
     for name in wanted:
