@@ -2,10 +2,13 @@
 
 import json
 import math
+import shutil
 
 import pytest
+from safetensors.torch import load_file
 
 from fsc_bench.demo import study
+from fsc_bench.demo.model import WEIGHTS
 from fsc_bench.demo.study import Condition, overall, t_interval
 from fsc_bench.train.config import read_recipe
 
@@ -121,3 +124,23 @@ def test_tables_are_of_what_is_there(tmp_path):
     assert "| pretrained | 2 | 90.0 ±0.0 | 50.0 ±0.0 | 40.0 ±0.0 | 65.0 ±63.5 |" in page  # dev
     assert "| pretrained | 2 | 55.0 ±0.0 | 65.0 ±0.0 | 75.0 ±0.0 | 85.0 ±0.0 | 65.0 ±63.5 |" in page
     assert "ZS: global-hn - pretrained < 0: -, -" in page  # nothing to compare with yet
+
+
+def test_an_averaged_model_lies_halfway_weight_by_weight(tmp_path):
+    for name in ("pretrained", "fsc-clip"):
+        run = tmp_path / "seed-0" / name
+        run.mkdir(parents=True)
+        shutil.copy(WEIGHTS / f"{name}.safetensors", run / "model.safetensors")
+        (run / "config.json").write_text('{"skeleton": "demo:pretrained"}')
+
+    half = study.averaged(tmp_path, 0, "fsc-clip-wise")
+
+    start, end, mixed = (
+        load_file(folder / "model.safetensors")
+        for folder in (tmp_path / "seed-0" / "pretrained", tmp_path / "seed-0" / "fsc-clip", half)
+    )
+    for key, weight in mixed.items():
+        expected = (start[key].float() + end[key].float()) / 2
+        assert (weight.float() - expected).abs().max() <= 1e-3 * max(1, expected.abs().max())
+    moved = [key for key in mixed if not start[key].equal(end[key])]
+    assert len(moved) > len(mixed) / 2
