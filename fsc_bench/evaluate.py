@@ -201,7 +201,7 @@ class Weighted:
 
     def leaves(self, weights: np.ndarray | None = None) -> tuple[dict, dict]:
         one = np.ones((1, len(self.clusters)))
-        drawn = one if weights is None else weights[:, self.clusters]
+        drawn = one if weights is None else np.ascontiguousarray(weights)[:, self.clusters]
         return {self.subset: self.compute(drawn)}, {self.subset: drawn.sum(axis=1)}
 
 
