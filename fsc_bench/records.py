@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -227,12 +227,13 @@ def _check_shape(task: Task, row: Record, place: str) -> None:
 
 def unusable_path(path: str) -> str:
     """Why `path` cannot name an image below its source's folder; empty where it can."""
-    pure = PurePosixPath(path.partition("::")[0])
-    if not pure.parts:
-        return "is empty"
-    if pure.is_absolute() or ".." in pure.parts:
+    outer = path.partition("::")[0]
+    parts = outer.split("/")
+    if outer.startswith("/") or ".." in parts:
         return "leaves its folder"
-    if "\0" in path or len(path) > 1000 or any(len(part.encode()) > 255 for part in pure.parts):
+    if {"", "."}.issuperset(parts):
+        return "is empty"
+    if "\0" in path or len(path) > 1000 or max(len(part.encode()) for part in parts) > 255:
         return "cannot be the name of a file"
     return ""
 

@@ -14,7 +14,8 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,13 +68,16 @@ class Images:
 
     def __init__(self, data: Path):
         self.data = data
-        self.links = read_links(data)
-        self.containers: OrderedDict[Path, Any] = OrderedDict()
+        self.containers: OrderedDict[str, Any] = OrderedDict()
         self.archives: dict[Path, list[Path]] = {}
         self.folders: dict[str, set[str]] = {}
         self.roots: dict[tuple[str, str], tuple[Path, bool, tuple[str, ...]]] = {}
-        self.located: dict[tuple[str, str, str], tuple[Path, str | None]] = {}
+        self.located: dict[tuple[str, str, str], tuple[str, str | None]] = {}
         self.lock = threading.Lock()
+
+    @cached_property
+    def links(self) -> dict[str, str]:
+        return read_links(self.data)
 
     def root(self, task_name: str, source: str) -> Path:
         """The folder or archive of a source; it may not exist."""
@@ -88,7 +92,7 @@ class Images:
                 return archive
         return folder
 
-    def locate(self, task_name: str, ref: ImageRef) -> tuple[Path, str | None]:
+    def locate(self, task_name: str, ref: ImageRef) -> tuple[str, str | None]:
         """(file, member) of a reference: the member is None for an image file of its own.
 
         Remembered where something is there: a run asks four times for each of a million images.
@@ -102,28 +106,28 @@ class Images:
                 self.located[key] = found
         return found
 
-    def _look(self, task_name: str, ref: ImageRef) -> tuple[Path, str | None, bool]:
+    def _look(self, task_name: str, ref: ImageRef) -> tuple[str, str | None, bool]:
         outer, _, member = ref.path.partition("::")
         if why := unusable_path(ref.path):
             raise DataError(f"{task_name}: the image path {ref.path!r:.120} {why}.")
         root, is_archive, wraps = self._root(task_name, ref.source)
-        outer = str(PurePosixPath(outer))
+        outer = os.path.normpath(outer)
         first, slash, rest = outer.partition("/")
         other = VG_FOLDERS.get(first) if ref.source == "vg" and slash else None
         inside = [outer] if other is None else [outer, f"{other}/{rest}"]
         names = [f"{wrap}{part}" for wrap in wraps for part in inside]
         if is_archive:
             found = self._member(root, names)
-            return root, found or outer, found is not None
+            return str(root), found or outer, found is not None
         for name in names:
-            path = root / name
+            path = os.path.join(root, name)
             if self._file_exists(path):
                 return path, member or None, True
         if not member:
             for archive in self._archives(root):
                 if found := self._member(archive, names):
-                    return archive, found, True
-        return root / names[0], member or None, False
+                    return str(archive), found, True
+        return os.path.join(root, names[0]), member or None, False
 
     def _root(self, task_name: str, source: str) -> tuple[Path, bool, tuple[str, ...]]:
         """(folder or archive, whether it is an archive, folders that copies are wrapped in)."""
@@ -153,19 +157,15 @@ class Images:
     def exists(self, task_name: str, ref: ImageRef) -> bool:
         """Whether the image is there (its bytes may still be damaged)."""
         path, member = self.locate(task_name, ref)
-        if member is None:
+        if member is None or not self._file_exists(path):
             return self._file_exists(path)
-        if not self._file_exists(path):
-            return False
-        if path.suffix == ".npy":
-            return True
-        return self._container(path).names().__contains__(member) if self._cheap(path) else True
+        return member in self._container(path).names() if self._cheap(path) else True
 
-    def _cheap(self, path: Path) -> bool:
+    def _cheap(self, path: Path | str) -> bool:
         # Names of numbered members are generated, not looked up: their count is checked on reading.
-        return path.suffix in (".zip", ".tar")
+        return os.path.splitext(path)[1] in (".zip", ".tar")
 
-    def _file_exists(self, path: Path) -> bool:
+    def _file_exists(self, path: str) -> bool:
         folder, name = os.path.split(path)
         if folder not in self.folders:
             try:
@@ -174,14 +174,15 @@ class Images:
                 self.folders[folder] = set()
         return name in self.folders[folder]
 
-    def _container(self, path: Path) -> Any:
+    def _container(self, path: Path | str) -> Any:
+        path = str(path)
         with self.lock:
             if path not in self.containers:
                 module = container_module(path)
                 if module is None:
                     raise DataError(f"{path}: not a kind of archive that can be read in place.")
                 try:
-                    self.containers[path] = module.Container(path)
+                    self.containers[path] = module.Container(Path(path))
                 except FileNotFoundError:
                     raise DataError(f"{path}: there is no such file.") from None
                 except (OSError, ValueError) as error:
@@ -199,7 +200,8 @@ class Images:
                 return self._container(path).read(member)
             if container_module(path) is not None:
                 raise DataError(f"{path}: an archive, not an image.")
-            return path.read_bytes()
+            with open(path, "rb") as file:
+                return file.read()
         except FileNotFoundError:
             raise DataError(self._absent(task_name, ref, path)) from None
         except KeyError:
@@ -207,7 +209,7 @@ class Images:
         except (OSError, ValueError) as error:
             raise DataError(f"{task_name}: {path}: cannot be read: {error}") from None
 
-    def _absent(self, task_name: str, ref: ImageRef, path: Path) -> str:
+    def _absent(self, task_name: str, ref: ImageRef, path: str) -> str:
         name = task_name if ref.source == OWN else ref.source
         return (
             f"{task_name}: the image {path} is missing. `fsc-bench data get {name}` "
@@ -221,7 +223,7 @@ class Images:
 
     def _name(self, task_name: str, ref: ImageRef) -> str:
         path, member = self.locate(task_name, ref)
-        return str(path) if member is None else f"{path}::{member}"
+        return path if member is None else f"{path}::{member}"
 
     def digest(self, task_name: str, ref: ImageRef) -> bytes:
         """32 bytes that are equal exactly where content and crop are."""

@@ -11,6 +11,7 @@ and OSError or ValueError for a damaged file.
 """
 
 import importlib
+import os
 import pkgutil
 from functools import cache
 from pathlib import Path
@@ -26,9 +27,9 @@ def _modules() -> dict[str, ModuleType]:
     return found
 
 
-def container_module(path: Path) -> ModuleType | None:
+def container_module(path: Path | str) -> ModuleType | None:
     """The module that reads files named like `path` (`x.zip`, `x-ubyte.gz`), if any."""
-    for suffix, module in _modules().items():
-        if path.name.endswith(suffix):
-            return module
-    return None
+    name = os.path.basename(path)
+    if not name.endswith(tuple(_modules())):  # most files, asked about one by one
+        return None
+    return next(module for suffix, module in _modules().items() if name.endswith(suffix))
