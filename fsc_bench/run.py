@@ -126,11 +126,11 @@ def _run(
     ranks: Ranks,
 ) -> Summary:
     summary = Summary()
+    images = Images(options.data)
     with ranks.first_goes_first():
-        prepared = _prepare(tasks, options, summary, reporter)
+        prepared = _prepare(tasks, options, images, summary, reporter)
     if not prepared:
         return summary
-    images = Images(options.data)
     cache = DigestCache(options.data / "digests.sqlite")
     job = Job(prepared, images, cache, options, summary, reporter, ranks)
     claims = Claims(options.out, options.precision)
@@ -229,13 +229,17 @@ def _found_finished(spec: str, fingerprint: str, job: Job) -> bool:
 
 
 def _prepare(
-    tasks: Sequence[Task], options: Options, summary: Summary, reporter: Reporter
+    tasks: Sequence[Task],
+    options: Options,
+    images: Images,
+    summary: Summary,
+    reporter: Reporter,
 ) -> list[Prepared]:
     found = []
     for task in tasks:
         try:
             partial = options.allow_partial or task.data.decays
-            item = prepare(task, options.data, partial=partial)
+            item = prepare(task, options.data, partial=partial, images=images)
         except FscBenchError as error:
             summary.failures.append(("", task.name, error))
             reporter.say(f"fsc-bench: {error}")
@@ -524,7 +528,8 @@ def dry_run(
     images = Images(options.data)
     rows: list[PlanRow] = []
     needs: list[tuple[set[bytes], set[bytes]]] = []
-    prepared = {item.task.name: item for item in _prepare(tasks, options, summary, Silent())}
+    items = _prepare(tasks, options, images, summary, Silent())
+    prepared = {item.task.name: item for item in items}
     errors = {name: str(error) for _, name, error in summary.failures}
     fetches, together = bytes_to_fetch(tasks, options.data)
     for task in tasks:

@@ -61,18 +61,21 @@ def is_fresh(task: Task, data: Path) -> bool:
     return not facts.get("skipped") or not folder.exists()
 
 
-def prepare(task: Task, data: Path, *, partial: bool = False) -> Prepared:
+def prepare(
+    task: Task, data: Path, *, partial: bool = False, images: Images | None = None
+) -> Prepared:
     """Reads, checks and stores a task's records, or takes the stored ones while they are fresh.
 
     With `partial`, counts that differ from the promise and images that are missing are accepted and
-    said in the result. Raises DataError otherwise.
+    said in the result. Raises DataError otherwise. `images`, where given, are those of `data`; they
+    remember what was found.
     """
     path = prepared_path(task, data)
-    if is_fresh(task, data):
+    images = images or Images(data)
+    fresh = is_fresh(task, data)
+    if fresh:
         records = read_records(path)
-        digest = read_facts(path)["fingerprint"]
     else:
-        images = Images(data)
         folder = raw_folder(data, task.name, read_links(data))
         raw = Raw(task, folder, lambda ref: _on_disk(images, task.name, ref))
         reader = load_reader(task.data.reader, str(task.path))
@@ -81,15 +84,16 @@ def prepare(task: Task, data: Path, *, partial: bool = False) -> Prepared:
         check_records(task, records, raw.where(), partial)
         facts = {"task": task.digest(), "raw": str(raw.folder), "inputs": raw.inputs}
         facts |= {"notes": raw.notes, "skipped": sorted(str(ref) for ref in raw.skipped)}
-        digest = write_records(path, records, facts)
+        write_records(path, records, facts)
     shortfalls = []
     try:
-        check_records(task, records, str(path))
+        if fresh or partial:  # otherwise they were just checked
+            check_records(task, records, str(path))
     except DataError as error:
         if not partial:
             raise
         shortfalls.append(str(error).split(": ", 1)[1].split(" `--allow-partial`")[0])
-    return _with_coverage(task, records, digest, path, data, partial, shortfalls)
+    return _with_coverage(task, records, path, images, partial, shortfalls)
 
 
 def _check_options(task: Task, defaults: Mapping[str, Any]) -> None:
@@ -116,15 +120,14 @@ def _on_disk(images: Images, task_name: str, ref: ImageRef) -> bool:
 def _with_coverage(
     task: Task,
     records: list[Record],
-    digest: str,
     path: Path,
-    data: Path,
+    images: Images,
     partial: bool,
     shortfalls: list[str],
 ) -> Prepared:
     """Leaves out records whose image is missing, when allowed, and says so."""
-    images = Images(data)
-    skipped = read_facts(path).get("skipped", [])  # by the reader, as the official code does
+    facts = read_facts(path)
+    skipped = facts.get("skipped", [])  # by the reader, as the official code does
     if skipped and not partial:
         raise DataError(
             f"{task.name}: {len(skipped):,} images are missing, such as {skipped[0]!r}. "
@@ -132,17 +135,14 @@ def _with_coverage(
         )
     if skipped:
         shortfalls.append(f"{len(skipped):,} images missing, passed over")
-    gone = {
-        ref
-        for ref in {ref for row in records if row.scored for ref in row.images}
-        if not images.exists(task.name, ref)
-    }
+    wanted = {ref for row in records if row.scored for ref in row.images}
+    gone = {ref for ref in wanted if not images.exists(task.name, ref)}
     if gone:
         sources = Counter(ref.source for ref in gone)
         source, count = sources.most_common(1)[0]
         name = task.name if source == "." else source
         example = min(str(ref) for ref in gone if ref.source == source)
-        total = len({ref for row in records if row.scored for ref in row.images})
+        total = len(wanted)
         if not partial or len(gone) == total:
             raise DataError(
                 f"{task.name}: {count:,} of {total:,} images are missing, such as {example!r} in "
@@ -153,8 +153,10 @@ def _with_coverage(
         shortfalls.append(f"{len(gone):,} images missing, {len(records) - len(kept):,} records out")
         records = kept
     names = tuple(sorted({*skipped, *(str(ref) for ref in gone)}))
-    notes = (*source_differences(task, data), *_reader_notes(path))
-    return Prepared(task, records, digest, path, "; ".join(shortfalls), names, notes)
+    notes = [f"{key}: {value}" for key, value in facts.get("notes", {}).items()]
+    notes = (*source_differences(task, images.data), *notes)
+    missing = "; ".join(shortfalls)
+    return Prepared(task, records, facts["fingerprint"], path, missing, names, notes)
 
 
 def source_differences(task: Task, data: Path) -> list[str]:
@@ -167,8 +169,3 @@ def source_differences(task: Task, data: Path) -> list[str]:
         return []
     markers = [finished(item) for group in owner.groups for item in group]
     return [marker["differs"] for marker in markers if marker and marker["differs"]]
-
-
-def _reader_notes(path: Path) -> list[str]:
-    notes = read_facts(path).get("notes", {})
-    return [f"{key}: {value}" for key, value in notes.items()]
