@@ -5,6 +5,7 @@ all is done it does nothing and says so. A finished result is never overwritten 
 from another task version or other data is set aside under `superseded/`.
 """
 
+import gc
 import os
 import platform
 import sqlite3
@@ -106,6 +107,7 @@ def run(
     ranks = join()
     reporter = reporter if reporter and ranks.first else Silent()
     try:
+        gc.freeze()  # torch's objects stay: no collection need walk through all of them again
         return _run(models, tasks, options, reporter, ranks)
     except sqlite3.OperationalError as error:
         raise RunError(f"{options.data / 'digests.sqlite'}: cannot be used: {error}.") from None
@@ -116,6 +118,8 @@ def run(
             f"{error.filename or options.out}: {error.strerror or 'the disk is full'}. What is "
             "finished is safe; free some space, and the same command continues."
         ) from None
+    finally:
+        gc.unfreeze()
 
 
 def _run(
@@ -131,6 +135,7 @@ def _run(
         prepared = _prepare(tasks, options, images, summary, reporter)
     if not prepared:
         return summary
+    gc.freeze()  # so do the records, often a million
     cache = DigestCache(options.data / "digests.sqlite")
     job = Job(prepared, images, cache, options, summary, reporter, ranks)
     claims = Claims(options.out, options.precision)
