@@ -332,6 +332,7 @@ class Writer:
     def __init__(self, folder: Path, kind: str, dimension: int):
         self.dimension = dimension
         self.unseen = False
+        self.unsynced = False
         self.synced = time.monotonic()
         stem = f"{kind}-{dimension}-{uuid.uuid4().hex[:16]}"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
@@ -354,13 +355,15 @@ class Writer:
         records["checksum"] = checksums(vectors)
         _write(self.files[1], vectors.tobytes())
         _write(self.files[0], records.tobytes())
-        self.unseen = True
+        self.unseen = self.unsynced = True
         if time.monotonic() - self.synced > SYNC_SECONDS:
             self.sync()
 
     def sync(self) -> None:
-        for file in reversed(self.files):
-            os.fdatasync(file)
+        if self.unsynced:
+            for file in reversed(self.files):
+                os.fdatasync(file)
+        self.unsynced = False
         self.synced = time.monotonic()
 
     def close(self) -> None:
