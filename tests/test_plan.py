@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fsc_bench import plan as planning
 from fsc_bench.claims import Claims
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import prepare
@@ -32,6 +34,17 @@ def test_a_plan_holds_each_image_and_text_once(tiny):
     assert (plan.text_uses, len(plan.text_key)) == (52, 52)
     (tiny["images"] / "copy.jpg").write_bytes((tiny["images"] / f"{0:012d}.jpg").read_bytes())
     assert images.digest("tiny", next(iter(plan.image_key))[1]) in plan.image_place
+
+
+@pytest.mark.parametrize(("seconds", "alone"), [(100.0, True), (0.0, False)])
+def test_only_slow_files_are_handed_to_threads(monkeypatch, seconds, alone):
+    monkeypatch.setattr(planning, "QUICK", seconds)
+    with ThreadPoolExecutor(4) as pool:
+        work = planning._in_threads_if_slow(lambda i: (i, threading.get_ident()), range(1200), pool)
+        items, threads = zip(*work, strict=True)
+
+    assert items == tuple(range(1200))
+    assert (set(threads) == {threading.get_ident()}) == alone
 
 
 def test_texts_with_half_a_surrogate_pair_have_keys_too():

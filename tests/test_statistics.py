@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from fsc_bench.statistics import ROOT, Means, bootstrap, tree_mean, wilson
+from fsc_bench.statistics import (
+    ROOT,
+    SEED,
+    Means,
+    bootstrap,
+    cluster_weights,
+    tree_mean,
+    wilson,
+)
 
 TREE = {"x": {"a": 10, "b": 30}, "y": 5}
 
@@ -100,3 +108,10 @@ def test_the_same_results_give_the_same_interval():
     assert bootstrap({"m": measure}, {"a": 6}, "subsets", 3) == bootstrap(
         {"m": measure}, {"a": 6}, "subsets", 3
     )
+
+
+def test_replicates_counted_in_blocks_are_those_drawn_one_by_one():
+    rng = np.random.default_rng(SEED)
+    each = [np.bincount(rng.integers(0, 900, 900), minlength=900) for _ in range(200)]
+
+    assert np.array_equal(np.concatenate(list(cluster_weights(900, 200))), each)
