@@ -22,7 +22,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -287,18 +287,15 @@ class Encoder:
         for keys, ids, lengths in lots:
             for chosen in self.model.prefixes.batches(ids, lengths, self.tokens):
                 texts = [ids[place, : lengths[place]] for place in chosen]
-                vectors = self._fitted("texts", texts, len(texts), self._tree(len(texts)))
+                n = len(texts)
+                vectors = self._fitted("texts", texts, n, partial(self._tree_at_once, n))
                 yield [keys[place] for place in chosen], vectors
 
-    def _tree(self, n: int) -> Callable:
-        """Encodes texts as a tree; where fewer than `n` are to fit, in as much smaller products."""
-
-        def call(texts: Sequence[np.ndarray], rows: int) -> Any:
-            filled = [*texts, *[texts[-1]] * (rows - len(texts))] if self.fixed else texts
-            self.calls["texts"] += 1
-            return self.model.encode_prefixes(filled, self.tokens * rows // n)
-
-        return call
+    def _tree_at_once(self, n: int, texts: Sequence[np.ndarray], rows: int) -> Any:
+        """Where only `rows` of a batch's `n` texts are to fit, products are as much smaller."""
+        filled = [*texts, *[texts[-1]] * (rows - len(texts))] if self.fixed else texts
+        self.calls["texts"] += 1
+        return self.model.encode_prefixes(filled, self.tokens * rows // n)
 
     def _bucketed(self, lots: Iterator[tuple]) -> Iterator[tuple[Sequence[bytes], np.ndarray]]:
         """Texts of one bucket of lengths together; each bucket waits until it fills a batch."""
@@ -413,7 +410,7 @@ class Encoder:
             rows = self._rows(length)
             trial = [ids[place % len(ids), :length] for place in range(rows)]
             shares = getattr(self.model, "prefixes", None) is not None
-            call = self._tree(rows) if shares else self._tokens_at_once
+            call = partial(self._tree_at_once, rows) if shares else self._tokens_at_once
         cost = {
             "image": _time(lambda: self._images_at_once([one] * self.batch, self.batch), seconds),
             "text": _time(lambda: call(trial, rows), seconds),

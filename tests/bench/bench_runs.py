@@ -82,6 +82,7 @@ class Clock:
         for name, kind in (
             ("_images_at_once", "images"),
             ("_tokens_at_once", "texts"),
+            ("_tree_at_once", "texts"),
             ("_strings_at_once", "texts"),
         ):
             setattr(engine, name, self._timed(getattr(engine, name), kind))
