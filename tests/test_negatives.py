@@ -158,6 +158,17 @@ def test_a_replacement_grows_and_shrinks_a_caption_equally_often():
     assert abs(np.mean(grown)) < 0.06  # three standard errors
 
 
+@pytest.mark.parametrize(
+    ("caption", "replacements"),
+    [
+        ("tops and bottoms", set()),
+        ("wet dry", {"wet damp", "wet soaked"}),  # both longer: of what is shorter there is none
+    ],
+)
+def test_a_caption_that_holds_its_own_replacements_is_not_drawn_for_ever(caption, replacements):
+    assert every(caption, "replace") == replacements
+
+
 def test_words_of_one_field_inflect_alike():
     assert inflect("verb", "sit", "sat") == [
         ("B", "sit"),

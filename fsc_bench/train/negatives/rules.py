@@ -10,22 +10,24 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, combinations
+from itertools import combinations
 
 from fsc_bench.errors import UsageError
 from fsc_bench.train.negatives.lexicon import lexicon
 from fsc_bench.train.negatives.text import (
     WORD,
+    Options,
     Random,
     Words,
     bigram_shuffles,
     distinct,
-    drawn,
     exchanged,
     find_words,
+    options_of,
     pick,
     recapitalised,
     replaced,
+    substitutions,
 )
 
 VERBS = "BZGVE"
@@ -45,7 +47,6 @@ ENDINGS = tuple(
 )
 REPLACEABLE = "NPAR#I" + VERBS  # objects, attributes, numbers and relations
 MAX_SPANS = 24  # of a family: a text of thousands of words is read in part, not quadratically
-THIN = 30  # draws thinned out in a row, before one of any length is taken
 
 # After these words a form such as "rides" or "park" is a verb.
 ACTORS = ("noun being", "noun role", "noun kin", "noun collective", "noun herd", "noun vehicle")
@@ -79,7 +80,7 @@ class RulesGenerator:
     kinds = ("swap", "replace", "shuffle")
 
     def __init__(self) -> None:
-        self.version = f"rules-1-{lexicon().version}"
+        self.version = f"rules-2-{lexicon().version}"
 
     def generate(self, caption: str, rng: Random, count: int = 4) -> dict[str, list[str]]:
         """Up to `count` different negatives a kind; an empty list where there is none.
@@ -374,46 +375,13 @@ def _bare(parse: Parse, start: int) -> bool:
 # -- Replacements --------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, frozen=True)
-class Options:
-    """What may replace a form: words, the running sums of their weights, and by how many steps each
-    is longer; `shares` of the weight by step, from -STEPS to STEPS."""
-
-    words: tuple[tuple[str, int], ...]
-    sums: tuple[float, ...]
-    shares: tuple[float, ...]
-
-
-STEPS = 5
-
-
-def _step(longer: int) -> int:
-    """A difference of lengths as a step: 0, 1, 2, 3, 4 to 5, 6 and more, or the negative."""
-    size = abs(longer)
-    step = size if size < 4 else 4 if size < 6 else STEPS
-    return step if longer > 0 else -step
-
-
 @lru_cache(maxsize=65536)
 def _options(form: str, letter: str, takes_object: bool) -> Options | None:
-    weighted = lexicon().replacements(form, letter, takes_object)
-    if not weighted:
-        return None
-    words = tuple((word, _step(len(word) - len(form))) for word, _ in weighted)
-    total = sum(weight for _, weight in weighted)
-    shares = [0.0] * (2 * STEPS + 1)
-    for (_, step), (_, weight) in zip(words, weighted, strict=True):
-        shares[STEPS + step] += weight / total
-    return Options(words, tuple(accumulate(weight for _, weight in weighted)), tuple(shares))
+    return options_of(form, lexicon().replacements(form, letter, takes_object))
 
 
 def replacements(parse: Parse, rng: Random) -> Iterator[str]:
-    """Captions with an attribute, object, relation or number replaced, without end, unless none.
-
-    A replacement that makes the caption longer is as likely as one that makes it shorter by as
-    much: of two such steps the likelier is thinned out to the other. Else rarer words, which are
-    longer, would tell the negatives.
-    """
+    """Captions with an attribute, object, relation or number replaced, without end, unless none."""
     tags = parse.tags
     places: list[tuple[int, Options]] = []
     for k, (form, tag) in enumerate(zip(parse.forms, tags, strict=True)):
@@ -421,25 +389,9 @@ def replacements(parse: Parse, rng: Random) -> Iterator[str]:
             options = _options(form, tag, tag in VERBS and _takes_object(tags, k))
             if options and not _is_bound(parse, k):
                 places.append((k, options))
-    if not places:
-        return
-    likely = list(map(sum, zip(*[options.shares for _, options in places], strict=True)))
-    keep = [
-        back / there if there > back else 1
-        for there, back in zip(likely, likely[::-1], strict=True)
-    ]
-    present = set(parse.forms)
-    thinned = 0
-    while True:
-        k, options = places[pick(rng, len(places))]
-        new, step = drawn(options.words, options.sums, rng)
-        if rng.random() >= keep[STEPS + step] and thinned < THIN:
-            thinned += 1
-            continue
-        thinned = 0
-        if new not in present:
-            old = parse.units.text[parse.units.starts[k] : parse.units.ends[k]]
-            yield replaced(parse.units, k, recapitalised(old, new))
+    for k, new in substitutions(places, set(parse.forms), rng):
+        old = parse.units.text[parse.units.starts[k] : parse.units.ends[k]]
+        yield replaced(parse.units, k, recapitalised(old, new))
 
 
 def _is_bound(parse: Parse, k: int) -> bool:

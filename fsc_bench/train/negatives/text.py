@@ -4,11 +4,12 @@ Shared by the generators that make text; nothing here knows parts of speech.
 """
 
 import re
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Protocol
 
 from fsc_bench.train.negatives.lexicon import article
@@ -20,6 +21,8 @@ TRIES = 10  # draws for each candidate wanted, before a kind counts as exhausted
 DELETED = dict.fromkeys(k for k in range(128) if not chr(k).isalnum())
 ARTICLES = frozenset(["a", "an", "A", "An", "AN"])
 SENTENCE_END = re.compile(r"[.!?]")
+STEPS = 5  # of a replacement's length, see `_step`
+THIN = 30  # draws passed over in a row, before one of any length is taken
 
 
 class Random(Protocol):
@@ -136,6 +139,69 @@ def recapitalised(old: str, new: str) -> str:
     if not old[:1].isupper():
         return new
     return new.upper() if len(old) > 1 and old.isupper() else new[:1].upper() + new[1:]
+
+
+@dataclass(slots=True, frozen=True)
+class Options:
+    """What may replace a form of `length` letters: words, the running sums of their weights, and
+    the share of the weight by how many steps each is longer, from -STEPS to STEPS."""
+
+    length: int
+    words: tuple[str, ...]
+    sums: Sequence[float]
+    shares: tuple[float, ...]
+
+
+def _step(longer: int) -> int:
+    """A difference of lengths as a step: 0, 1, 2, 3, 4 to 5, 6 and more, or the negative."""
+    size = abs(longer)
+    step = size if size < 4 else 4 if size < 6 else STEPS
+    return step if longer > 0 else -step
+
+
+def options_of(form: str, weighted: Collection[tuple[str, float]]) -> Options | None:
+    """The `Options` of a form, from (word, weight); None where there are none."""
+    if not weighted:
+        return None
+    total = sum(weight for _, weight in weighted)
+    shares = [0.0] * (2 * STEPS + 1)
+    for word, weight in weighted:
+        shares[STEPS + _step(len(word) - len(form))] += weight / total
+    words = tuple(word for word, _ in weighted)
+    # An array, for of a word there may be thousands of options, and thousands of words.
+    sums = array("d", accumulate(weight for _, weight in weighted))
+    return Options(len(form), words, sums, tuple(shares))
+
+
+def substitutions(
+    places: list[tuple[int, Options]], present: Collection[str], rng: Random
+) -> Iterator[tuple[int, str]]:
+    """(place, a word for it that is not `present`), without end, unless there is none.
+
+    A replacement that makes the caption longer is as likely as one that makes it shorter by as
+    much: of two such steps the likelier is thinned out to the other. Else rarer words, which are
+    longer, would tell the negatives.
+    """
+    places = [
+        (k, options) for k, options in places if any(word not in present for word in options.words)
+    ]
+    if not places:
+        return
+    likely = list(map(sum, zip(*[options.shares for _, options in places], strict=True)))
+    keep = [
+        back / there if there > back else 1
+        for there, back in zip(likely, likely[::-1], strict=True)
+    ]
+    passed = 0
+    while True:
+        k, options = places[pick(rng, len(places))]
+        new = drawn(options.words, options.sums, rng)
+        step = _step(len(new) - options.length)
+        if (rng.random() >= keep[STEPS + step] and passed < THIN) or new in present:
+            passed += 1
+            continue
+        passed = 0
+        yield k, new
 
 
 def bigram_shuffles(words: Words, rng: Random) -> Iterator[str]:
