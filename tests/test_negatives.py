@@ -236,6 +236,12 @@ def test_no_word_replaces_its_own_kind():
 # -- Shuffles
 
 
+def test_an_abbreviation_is_one_word():
+    # Not "Top of v on.An older ...", a new sentence inside "T.V".
+    for text in every("A T.V on top of an old U.S. map.", "shuffle"):
+        assert "T.V" in text and "U.S" in text
+
+
 def test_a_shuffle_moves_pairs_of_words_and_nothing_else():
     assert every("A man rides, slowly, a horse.", "shuffle") >= {
         "A horse rides, slowly, a man.",

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from fsc_bench.train.negatives.lexicon import article
 
-WORD = re.compile(r"[^\W_]+(?:['’&/-][^\W_]+|[.,]\d+)*")
+# "T.V" and "U.S" are one word, as are "it's", "t-shirt" and "3.5".
+WORD = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]\b|[^\W_]+(?:['’&/-][^\W_]+|[.,]\d+)*")
 NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 REDRAWS = 10
 TRIES = 10  # draws for each candidate wanted, before a kind counts as exhausted; the paper's number
