@@ -4,6 +4,7 @@ import json
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -463,10 +464,11 @@ def test_missing_files_columns_and_options_are_named(tmp_path):
 class TinyThesaurus:
     version = "tiny"
     words: ClassVar = {("cat", "n"): {"dog": 5, "guinea_pig": 1}, ("red", "a"): {"blue": 1},
-             ("chase", "v"): {"follow": 1, "chase": 1}}  # fmt: skip
+             ("chase", "v"): {"follow": 1, "chase": 1}, ("apple", "n"): {"pear": 1},
+             ("bike", "n"): {"car": 1}, ("shirt", "n"): {"dress": 1}}  # fmt: skip
 
-    def related(self, word, pos):
-        return dict(self.words.get((word, pos), {}))
+    def related(self, word, lemma, pos):
+        return dict(self.words.get((lemma, pos), {}))
 
 
 CHASE = {
@@ -487,9 +489,9 @@ def parsed():
 
     vocab = spacy.blank("en").vocab
 
-    def make(**parse):
+    def make(spaces=None, **parse):
         count = len(parse["words"])
-        spaces = [k < count - 2 for k in range(count)]
+        spaces = spaces or [k < count - 2 for k in range(count)]
 
         def nlp(text):
             doc = spacy.tokens.Doc(vocab, spaces=spaces, **parse)
@@ -497,7 +499,7 @@ def parsed():
             return doc
 
         def inflect(lemma, tag):
-            return {"VBZ": lemma + "s", "NNS": lemma + "s"}.get(tag, lemma)
+            return lemma + {"VBZ": "s", "NNS": "s", "VBG": "ing"}.get(tag, "")
 
         return SpacyGenerator(nlp, TinyThesaurus(), inflect, "test")
 
@@ -516,14 +518,15 @@ def test_the_spacy_recipe_replaces_entities_modifiers_and_relations(parsed):
     found = every("A red cat chases two mice under the old table.", "replace", parsed(**CHASE))
     assert {
         "A red dog chases two mice under the old table.",
-        "A red guinea pig chases two mice under the old table.",
         "A blue cat chases two mice under the old table.",
         "A red cat follows two mice under the old table.",
-        "A red cat chases two mice behind the old table.",
+        "A red cat chases two mice after the old table.",
     } <= found
     # "two" and "mice" have no cousins in the tiny thesaurus, nor has "chases" in itself.
     assert all(" two mice " in text for text in found)
     assert "A red cat chases two mice under the old table." not in found
+    # Two words for one would tell the negatives by their number.
+    assert not any("guinea" in text for text in found)
 
 
 def test_the_spacy_recipe_needs_two_entities_to_replace(parsed):
@@ -532,6 +535,85 @@ def test_the_spacy_recipe_needs_two_entities_to_replace(parsed):
     made = parsed(**alone).generate("A red cat chases.", random.Random(0))
     assert made["replace"] == []
     assert made["shuffle"] == ["Cat chases a red."]
+
+
+# What spaCy's own model makes of captions, where the recipe went wrong with it.
+SHIRT = {
+    # A cat that's chasing a red t-shirt.
+    "words": _split("A cat that 's chasing a red t - shirt ."),
+    "spaces": [True, True, False, True, True, True, True, False, False, False, False],
+    "tags": _split("DT NN WDT VBZ VBG DT JJ NN HYPH NN ."),
+    "pos": _split("DET NOUN PRON AUX VERB DET ADJ NOUN PUNCT NOUN PUNCT"),
+    "lemmas": _split("a cat that be chase a red t - shirt ."),
+    "deps": _split("det ROOT nsubj aux relcl det amod compound punct dobj punct"),
+    "heads": [1, 1, 4, 4, 1, 9, 9, 9, 9, 4, 1],
+}
+LISTED = {
+    # A cat and a dog near an Apple bike.
+    "words": _split("A cat and a dog near an Apple bike ."),
+    "tags": _split("DT NN CC DT NN IN DT NNP NN ."),
+    "pos": _split("DET NOUN CCONJ DET NOUN ADP DET PROPN NOUN PUNCT"),
+    "lemmas": _split("a cat and a dog near an Apple bike ."),
+    "deps": _split("det ROOT cc det conj prep det compound pobj punct"),
+    "heads": [1, 1, 1, 4, 1, 1, 8, 8, 5, 1],
+}
+VERBS = {
+    # Cats riding by are seen to ride on, rolling.
+    "words": _split("Cats riding by are seen to ride on rolling ."),
+    "tags": _split("NNS VBG RP VBP VBN TO VB RP VBG ."),
+    "pos": _split("NOUN VERB ADP AUX VERB PART VERB ADP VERB PUNCT"),
+    "lemmas": _split("cat ride by be see to ride on roll ."),
+    "deps": _split("nsubjpass acl prt auxpass ROOT aux xcomp prt advcl punct"),
+    "heads": [4, 0, 1, 4, 4, 6, 4, 6, 6, 4],
+}
+
+
+def test_the_spacy_recipe_cuts_no_word_in_two(parsed):
+    caption, generator = "A cat that's chasing a red t-shirt.", parsed(**SHIRT)
+    found = every(caption, "replace", generator)
+    assert "A dog that's chasing a red t-shirt." in found
+    assert all(text.endswith(" t-shirt.") for text in found)  # not "t-dress"
+    assert every(caption, "swap", generator) == set()
+    for text in every(caption, "shuffle", generator):
+        assert sorted(text.lower().rstrip(".").split()) == sorted(
+            caption.lower().rstrip(".").split()
+        )
+
+
+def test_the_spacy_recipe_replaces_no_part_of_a_name(parsed):
+    caption = "A cat and a dog near an Apple bike."
+    found = every(caption, "replace", parsed(**LISTED))
+    assert "A cat and a dog near an Apple car." in found
+    assert all("Apple" in text for text in found)
+    # Nor by what the caption has already: "A dog and a dog".
+    assert "A dog and a dog near an Apple bike." not in found
+
+
+def test_the_spacy_recipe_swaps_no_members_of_a_list(parsed):
+    assert every("A cat and a dog near an Apple bike.", "swap", parsed(**LISTED)) == {
+        "A bike and a dog near an Apple cat.",
+        "A cat and a bike near an Apple dog.",
+    }
+
+
+def test_the_spacy_recipe_swaps_verbs_of_one_form(parsed):
+    # Not "Cats ride by are seen to riding on".
+    assert every("Cats riding by are seen to ride on rolling.", "swap", parsed(**VERBS)) == {
+        "Cats rolling by are seen to ride on riding.",
+    }
+
+
+def test_a_replacement_by_the_spacy_recipe_grows_and_shrinks_a_caption_equally_often(parsed):
+    generator = parsed(**CHASE)
+    longer = {"elephant": 20, "crocodile": 20, "dog": 1, "ox": 1}
+    generator.thesaurus.words = {("cat", "n"): longer, ("table", "n"): {"cot": 1, "pen": 1}}
+    caption = "A red cat chases two mice under the old table."
+    rng = random.Random(0)
+    grown = [
+        np.sign(len(generator.generate(caption, rng, 1)["replace"][0]) - len(caption))
+        for _ in range(2000)
+    ]
+    assert abs(np.mean(grown)) < 0.08
 
 
 def test_without_a_parse_the_spacy_recipe_still_swaps_words(parsed):
@@ -557,12 +639,38 @@ def test_a_spacy_model_is_never_downloaded_and_its_command_is_told(monkeypatch):
         load_generator("spacy")
 
 
-def test_pyinflect_inflects_the_right_word_of_a_phrase():
+def test_pyinflect_inflects_and_compares_only_what_has_endings():
     pytest.importorskip("pyinflect")
     from fsc_bench.train.negatives.spacy import inflect
 
-    asked = [("ride", "VBG"), ("hot dog", "NNS"), ("pick up", "VBD"), ("cat", "NN")]
-    assert [inflect(*one) for one in asked] == ["riding", "hot dogs", "picked up", "cat"]
+    asked = [("ride", "VBG"), ("mouse", "NNS"), ("cat", "NN"), ("young", "JJR"), ("happy", "JJS")]
+    assert [inflect(*one) for one in asked] == ["riding", "mice", "cat", "younger", "happiest"]
+    # pyinflect itself offers "beautifuler" and "woodener".
+    assert [inflect(one, "JJR") for one in ("beautiful", "wooden")] == [None, None]
+
+
+class TinyWordNet:
+    """As much of nltk's WordNet as is asked for the lemma of a word."""
+
+    def __init__(self, counts):
+        self.counts = counts
+
+    def morphy(self, word, pos):
+        return {"riding": "ride", "swinging": "swinge", "scissors": "scissors"}.get(word)
+
+    def lemmas(self, name, pos):
+        return [SimpleNamespace(name=lambda: name, key=lambda: name)] * (name in self.counts)
+
+
+def test_of_two_lemmas_the_commoner_is_taken():
+    from fsc_bench.train.negatives.spacy import WordNet
+
+    counts = {"ride": 65, "rid": 4, "swing": 20, "swinge": 0, "scissors": 0}
+    wordnet = WordNet.__new__(WordNet)
+    wordnet.counts, wordnet.wordnet = counts, TinyWordNet(counts)
+    asked = [("riding", "rid"), ("swinging", "swing"), ("scissors", "scissor"), ("qux", "qux")]
+    # spaCy 3.8 takes "riding" for a form of "rid", and pyinflect makes "riding" of "rid".
+    assert [wordnet._lemma(*one, "v") for one in asked] == ["ride", "swing", "scissors", "qux"]
 
 
 # -- Artefacts

@@ -2,31 +2,37 @@
 
 Needs the extra `fsc-bench[spacy]`, the model below and WordNet; nothing is downloaded from here.
 Differences from the reference code: the scene graph is read off the dependency tree (its parser
-library is no longer kept up), prepositions are weighted by coarse steps of our own, and what would
-give a negative away is left out, as in `rules`: capitals move, a/an agree, and the shuffle leaves
-punctuation in its place.
+library is no longer kept up), prepositions are weighted by coarse steps of our own, names are not
+replaced, verbs change places with verbs in the same form, members of a list do not change places,
+and what would give a negative away is left out, as in `rules`: capitals move, a/an agree, the
+shuffle leaves punctuation in its place and "it's" and "t-shirt" whole, and a replacement is one
+word, as often longer as shorter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from itertools import accumulate, combinations
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, lru_cache
+from importlib.metadata import version
+from itertools import combinations
 from typing import TYPE_CHECKING, Protocol
 
 from fsc_bench.errors import UsageError
 from fsc_bench.train.negatives.text import (
+    WORD,
+    Options,
     Random,
     Words,
     bigram_shuffles,
     distinct,
-    drawn,
     exchanged,
     find_words,
+    options_of,
     pick,
     recapitalised,
     replaced,
-    shuffled,
+    substitutions,
 )
 
 if TYPE_CHECKING:
@@ -46,8 +52,11 @@ VERB_PHRASE = [
     {"POS": "VERB", "OP": "+"},
 ]
 WORDNET_POS = {"NOUN": "n", "PRON": "n", "PROPN": "n", "VERB": "v", "ADJ": "a", "ADV": "r"}
-DRAWS = 2  # replacements of each word, of which one sentence is then drawn
+# What may hang on a member of a list that says the same in any other place of the list.
+LIST = frozenset(["det", "cc", "conj", "punct", "nsubj"])
 MODIFIERS = frozenset(["amod", "nummod", "compound", "advmod", "poss"])
+# Compared by an ending: one syllable, or two of which the last is as in "happy" or "narrow".
+COMPARED = re.compile(r"y?[^aeiouy]*[aeiouy]{1,2}[^aeiouy]*(e|y|le|ow)?")
 SUBJECTS = frozenset(["nsubj", "nsubjpass", "agent"])
 OBJECTS = frozenset(["dobj", "obj", "prep", "attr", "agent"])
 # Weights fall by steps of ten, from the commonest prepositions of English to the rare ones.
@@ -71,8 +80,9 @@ class Thesaurus(Protocol):
 
     version: str
 
-    def related(self, word: str, pos: str) -> dict[str, float]:
-        """Co-hyponyms and antonyms of a lemma with weights; pos as WordNet has it: n, v, a or r."""
+    def related(self, word: str, lemma: str, pos: str) -> dict[str, float]:
+        """Co-hyponyms and antonyms with weights, as lemmas, of a word that a parser takes for a
+        form of `lemma`; pos as WordNet has it: n, v, a or r."""
 
 
 class SpacyGenerator:
@@ -96,7 +106,7 @@ class SpacyGenerator:
     ):
         self.nlp, self.thesaurus, self.inflect = nlp, thesaurus, inflect
         self.version, self.argument = version, argument
-        self.related = lru_cache(maxsize=65536)(thesaurus.related)
+        self._options = lru_cache(maxsize=16384)(self._weighed)
 
     def __reduce__(self):
         if self.argument is None:
@@ -106,30 +116,28 @@ class SpacyGenerator:
     def generate(self, caption: str, rng: Random, count: int = 4) -> dict[str, list[str]]:
         """Up to `count` different negatives a kind; an empty list where there is none."""
         doc = self.nlp(caption)
-        tokens = [token for token in doc if not (token.is_punct or token.is_space)]
-        # Of each token of the document: its place among the words.
-        place = {token.i: k for k, token in enumerate(tokens)}
-        spans = [(token.idx, token.idx + len(token)) for token in tokens]
-        words = find_words(
-            caption, spans, lambda k: tokens[k].pos_ != "PROPN" and tokens[k].text != "I"
-        )
+        spans = [match.span() for match in WORD.finditer(caption)]
+        opening = {token.idx: token for token in doc}
+        words = find_words(caption, spans, lambda k: _is_common(opening.get(spans[k][0])))
         return {
-            "swap": distinct(caption, self._swaps(doc, words, place, rng), count),
-            "replace": distinct(caption, self._replacements(doc, words, place, rng), count),
+            "swap": distinct(caption, self._swaps(doc, words, rng), count),
+            "replace": distinct(caption, self._replacements(doc, words, rng), count),
             "shuffle": distinct(caption, bigram_shuffles(words, rng), count),
         }
 
-    def _swaps(self, doc: Doc, words: Words, place: dict[int, int], rng: Random) -> Iterator[str]:
+    def _swaps(self, doc: Doc, words: Words, rng: Random) -> Iterator[str]:
         """Two spans of a family exchanged; families are equally likely, and so are their pairs."""
         pairs = []
         for family in _families(doc):
-            ends = [(place.get(span.start), place.get(span.end - 1)) for span in family]
-            ranges = [(a, b + 1) for a, b in ends if a is not None and b is not None]
+            places = [(words.between(span.start_char, span.end_char), span) for span in family]
+            places = sorted((place, span) for place, span in places if place)
             pairs.append(
                 [
                     (first, second)
-                    for first, second in combinations(sorted(ranges), 2)
-                    if _fragment(words, first).lower() != _fragment(words, second).lower()
+                    for (first, one), (second, other) in combinations(places, 2)
+                    if one.text.lower() != other.text.lower()
+                    and _inflected_alike(one, other)
+                    and not _in_one_list(one, other)
                 ]
             )
         pairs = [family for family in pairs if family]
@@ -138,38 +146,56 @@ class SpacyGenerator:
             yield exchanged(words, *family.pop(pick(rng, len(family))))
             pairs = [family for family in pairs if family]
 
-    def _replacements(
-        self, doc: Doc, words: Words, place: dict[int, int], rng: Random
-    ) -> Iterator[str]:
-        """Of each word of the scene graph two replacements; then all of these in random order."""
-        made = []
+    def _replacements(self, doc: Doc, words: Words, rng: Random) -> Iterator[str]:
+        """Words of the scene graph, all equally likely, replaced."""
+        places = []
         for token in scene_words(doc):
-            if token.i not in place:
-                continue
-            options = dict(self._options(token))
-            for _ in range(min(DRAWS, len(options))):
-                new = drawn(list(options), list(accumulate(options.values())), rng)
-                del options[new]
-                made.append((place[token.i], new))
-        for k, new in shuffled(made, rng):
+            place = words.between(token.idx, token.idx + len(token))
+            # A name, or a part of one: its cousins in WordNet are those of a word spelt like it.
+            named = token.pos_ == "PROPN" and not token.is_lower
+            if place and place[1] == place[0] + 1 and not named:
+                options = self._options(token.lower_, token.lemma_.lower(), token.pos_, token.tag_)
+                if options:
+                    places.append((place[0], options))
+        for k, new in substitutions(places, {token.lower_ for token in doc}, rng):
             old = words.text[words.starts[k] : words.ends[k]]
             yield replaced(words, k, recapitalised(old, new))
 
-    def _options(self, token: Token) -> Iterator[tuple[str, float]]:
-        if token.pos_ == "ADP":
-            yield from ((w, p) for w, p in PREPOSITIONS.items() if w != token.lower_)
-            return
-        pos = WORDNET_POS.get(token.pos_)
-        if pos is None or not token.lemma_:
-            return
-        for lemma, weight in self.related(token.lemma_.lower(), pos).items():
-            form = self.inflect(lemma.replace("_", " "), token.tag_)
-            if form and form.lower() != token.lower_:
-                yield form, weight
+    def _weighed(self, word: str, lemma: str, pos: str, tag: str) -> Options | None:
+        if pos == "ADP":
+            return options_of(word, [(w, p) for w, p in PREPOSITIONS.items() if w != word])
+        if pos not in WORDNET_POS or not lemma:
+            return None
+        related = self.thesaurus.related(word, lemma, WORDNET_POS[pos])
+        # Words of several words would tell the negatives by their number.
+        forms = [
+            (self.inflect(one, tag), weight) for one, weight in related.items() if "_" not in one
+        ]
+        return options_of(word, [(f, weight) for f, weight in forms if f and f.lower() != word])
 
 
-def _fragment(words: Words, span: tuple[int, int]) -> str:
-    return words.text[words.starts[span[0]] : words.ends[span[1] - 1]]
+def _is_common(token: Token | None) -> bool:
+    """Whether a word that opens with a token is written small inside a sentence."""
+    return token is None or (token.pos_ != "PROPN" and token.text != "I")
+
+
+def _inflected_alike(first: Span, second: Span) -> bool:
+    """Whether verbs fit each other's places: not "sits" for "riding". True for other spans."""
+    if first[-1].pos_ != "VERB":
+        return True
+    return (first[0].tag_, first[-1].tag_) == (second[0].tag_, second[-1].tag_)
+
+
+def _in_one_list(first: Span, second: Span) -> bool:
+    """Whether two spans are the members of a list: "a dog and a cat" is "a cat and a dog"."""
+    if second.root not in first.root.conjuncts:
+        return False
+    # What hangs on the first behind the second is said of both: "a dog and a cat on a sofa".
+    return all(
+        child.dep_ in LIST or child in span or (span is first and child.i >= second.end)
+        for span in (first, second)
+        for child in span.root.children
+    )
 
 
 def _families(doc: Doc) -> list[list[Span]]:
@@ -238,12 +264,19 @@ class WordNet:
         except LookupError as error:
             raise UsageError(f"negatives 'spacy' needs WordNet: {INSTALL_WORDNET}") from error
         self.wordnet = wordnet
+        # How often WordNet's own corpus has each sense. nltk searches the file for every lemma,
+        # which took nine tenths of the time that negatives took.
+        with wordnet.open("cntlist.rev") as file:
+            self.counts = {key: int(count) for key, _, count in map(str.split, file)}
+        self._nephews = cache(self._nephews)
+        self._adjectives = cache(self._adjectives)
 
-    def related(self, word: str, pos: str) -> dict[str, float]:
-        synsets = self.wordnet.synsets(word, pos)
-        own = {lemma.name() for synset in synsets for lemma in synset.lemmas()}
+    def related(self, word: str, lemma: str, pos: str) -> dict[str, float]:
+        lemma = self._lemma(word, lemma, pos)
+        synsets = self.wordnet.synsets(lemma, pos)
         lemmas = [lemma for synset in synsets for lemma in synset.lemmas()]
-        found = [antonym for lemma in lemmas for antonym in lemma.antonyms()]
+        own = {lemma.name() for lemma in lemmas}
+        found = [self._counted(antonym) for lemma in lemmas for antonym in lemma.antonyms()]
         if pos == "a":  # adjectives have no hypernyms: over the nouns they come from, and back
             nouns = {
                 form.synset()
@@ -251,46 +284,70 @@ class WordNet:
                 for form in lemma.derivationally_related_forms()
                 if form.synset().pos() == "n"
             }
-            found += [
-                back
-                for synset in sorted(nouns)
-                for cousin in _cousins(synset)
-                for back in cousin.derivationally_related_forms()
-                if back.synset().pos() in "as"
-            ]
+            for grandparent in _grandparents(nouns):
+                found += self._adjectives(grandparent)
         else:
-            found += [cousin for synset in synsets for cousin in _cousins(synset)]
+            for grandparent in _grandparents(synsets):
+                found += self._nephews(grandparent)
         weights: dict[str, float] = {}
-        for lemma in found:
-            if lemma.name() not in own:
-                weights[lemma.name()] = max(weights.get(lemma.name(), 1.0), float(lemma.count()))
+        for name, count in found:
+            if name not in own:
+                weights[name] = max(weights.get(name, 1.0), count)
         return dict(sorted(weights.items()))
 
+    def _lemma(self, word: str, lemma: str, pos: str) -> str:
+        """The commoner of two readings: spaCy takes "riding" and "rides" for forms of "rid"."""
+        readings = (self.wordnet.morphy(word, pos) or lemma, lemma)
+        return max(
+            readings,
+            key=lambda reading: sum(
+                self._counted(one)[1] for one in self.wordnet.lemmas(reading, pos)
+            ),
+        )
 
-def _cousins(synset) -> list:
-    return [
-        lemma
+    def _counted(self, lemma) -> tuple[str, float]:
+        return lemma.name(), float(self.counts.get(lemma.key(), 0))
+
+    def _nephews(self, grandparent) -> list[tuple[str, float]]:
+        """Lemmas two steps below a synset."""
+        return [self._counted(lemma) for lemma in _below(grandparent)]
+
+    def _adjectives(self, grandparent) -> list[tuple[str, float]]:
+        """The adjectives that come from nouns two steps below a synset."""
+        return [
+            self._counted(back)
+            for lemma in _below(grandparent)
+            for back in lemma.derivationally_related_forms()
+            if back.synset().pos() in "as"
+        ]
+
+
+def _grandparents(synsets: Iterable) -> set:
+    return {
+        grandparent
+        for synset in synsets
         for parent in synset.hypernyms()
         for grandparent in parent.hypernyms()
-        for aunt in grandparent.hyponyms()
-        for cousin in aunt.hyponyms()
-        for lemma in cousin.lemmas()
-    ]
+    }
 
 
+def _below(grandparent) -> Iterator:
+    for aunt in grandparent.hyponyms():
+        for cousin in aunt.hyponyms():
+            yield from cousin.lemmas()
+
+
+@cache
 def inflect(lemma: str, tag: str) -> str | None:
-    """The form of a lemma for a Penn tag; None where there is none. Of a phrase, the last word of a
-    noun and the first of a verb are inflected."""
+    """The form of a lemma for a Penn tag; None where there is none."""
     if tag in ("NN", "NNP", "JJ", "RB", "VB", "VBP"):
         return lemma
+    if tag in ("JJR", "JJS", "RBR", "RBS") and not COMPARED.fullmatch(lemma):
+        return None
     from pyinflect import getInflection
 
-    first, space, rest = lemma.partition(" ") if tag.startswith("V") else lemma.rpartition(" ")
-    word = first if tag.startswith("V") else rest
-    forms = getInflection(word, tag.replace("NNPS", "NNS"))
-    if not forms:
-        return None
-    return forms[0] + space + rest if tag.startswith("V") else first + space + forms[0]
+    forms = getInflection(lemma, tag.replace("NNPS", "NNS"))
+    return forms[0] if forms else None
 
 
 def load(argument: str) -> SpacyGenerator:
@@ -314,5 +371,8 @@ def load(argument: str) -> SpacyGenerator:
             f"(or name it, 'spacy:{MODEL}', to take it as it is)."
         )
     thesaurus = WordNet()
-    version = f"spacy-1-{spacy.__version__}-{found}-{nlp.meta['version']}-{thesaurus.version}"
-    return SpacyGenerator(nlp, thesaurus, inflect, version, argument)
+    made_by = (
+        f"spacy-2-{spacy.__version__}-{found}-{nlp.meta['version']}-{thesaurus.version}-"
+        f"pyinflect-{version('pyinflect')}"
+    )
+    return SpacyGenerator(nlp, thesaurus, inflect, made_by, argument)

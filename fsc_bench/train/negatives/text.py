@@ -5,7 +5,7 @@ Shared by the generators that make text; nothing here knows parts of speech.
 
 import re
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,6 +75,12 @@ class Words:
         if self.lowers[first]:
             return fragment[:1].lower() + fragment[1:]
         return fragment
+
+    def between(self, start: int, end: int) -> tuple[int, int] | None:
+        """The words from one character to another; None where these cut a word in two."""
+        first, last = bisect_left(self.starts, start), bisect_left(self.ends, end)
+        whole = self.starts[first : first + 1] == [start] and self.ends[last : last + 1] == [end]
+        return (first, last + 1) if whole else None
 
 
 def find_words(text: str, spans: list[tuple[int, int]], is_common: Callable[[int], bool]) -> Words:
