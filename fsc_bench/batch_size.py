@@ -14,17 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fsc_bench.memory import out_of_memory
+
 SIZES = (64, 128, 256, 512, 1024)
 GAIN = 1.05  # a larger batch must be faster than the best so far by this much
 TRIALS = 3
 
 
-def found(
-    folder: Path, card: str, trial: Callable[[int], Any], out_of_memory: Callable[..., bool]
-) -> int:
+def found(folder: Path, card: str, trial: Callable[[int], Any]) -> int:
     """Images at once, as kept in `folder` for this card, or after a few seconds of trying.
 
-    trial: encodes so many images and waits for them; out_of_memory: whether an exception says so.
+    trial: encodes so many images and waits for them.
     """
     file = folder / f"batch-{re.sub('[^A-Za-z0-9]+', '-', card).strip('-')}.json"
     if (size := _kept(file)) is not None:

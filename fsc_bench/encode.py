@@ -15,14 +15,12 @@ last images are not filled up to a batch as far as a trial shows that no bit mov
 and texts that begin alike go through a causal tower once, with no padding (models/_prefixes.py).
 """
 
-import gc
 import io
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from PIL import Image
 from fsc_bench import batch_size as batches
 from fsc_bench.data.images import Images
 from fsc_bench.errors import DataError, RunError
+from fsc_bench.memory import free_memory, keep_memory, out_of_memory
 from fsc_bench.models import DualEncoder
 from fsc_bench.plan import Place, Plan
 from fsc_bench.preprocess import open_rgb
@@ -103,7 +102,7 @@ class Encoder:
         def trial(rows: int) -> None:
             _wait(self.model.encode_images(stack([one] * rows)))
 
-        return batches.found(self.store.folder, card(self.device), trial, out_of_memory)
+        return batches.found(self.store.folder, card(self.device), trial)
 
     @property
     def tokens(self) -> int:
@@ -481,41 +480,6 @@ def card(device: str) -> str:
     if device.startswith("cuda") and torch.cuda.is_available():
         return torch.cuda.get_device_name(device)
     return device.partition(":")[0]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in words or "can't allocate memory" in words
-    )
-
-
-@cache
-def keep_memory() -> None:
-    """Tells glibc to keep freed memory: a tower's activations are as large at every batch.
-
-    Without it each of them comes from the kernel anew, page by page, which costs a CPU 5 to 10% of
-    a tower's time. Elsewhere (macOS, musl) nothing happens.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return
-    import ctypes
-
-    mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h; 32 MiB is the most that glibc takes
-    mallopt(mmap_threshold, 32 << 20)
-    mallopt(trim_threshold, 2**31 - 1)
-
-
-def free_memory(thoroughly: bool) -> None:
-    import torch
-
-    if thoroughly:
-        gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def stack(pixels: Sequence[Any]) -> Any:

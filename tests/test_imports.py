@@ -14,7 +14,7 @@ PACKAGE = ROOT / "fsc_bench"
 # Each layer may import itself and what stands before it; `metrics` imports nothing of ours.
 LAYERS = [
     {"errors"},
-    {"task", "results", "statistics", "metrics", "models"},
+    {"task", "results", "statistics", "metrics", "models", "memory"},
     {"records", "leaderboard", "train"},
     {"show", "curve"},
     {"data", "plan", "store", "encode", "batch_size", "distributed", "claims", "preprocess"},

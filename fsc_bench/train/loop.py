@@ -30,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fsc_bench import __version__
 from fsc_bench.errors import DataError, RunError, UsageError
+from fsc_bench.memory import keep_memory
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import skeleton
@@ -104,6 +105,8 @@ def train(
 
         # --- model ------------------------------------------------------------------------------
         torch.manual_seed(config.seed)
+        if device == "cpu":
+            keep_memory()
         adapter = load_model(config.model, device, "fp32")
         if not isinstance(adapter, OpenClip):
             raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")

@@ -305,7 +305,7 @@ def pixels() -> None:
 
 def tower() -> None:
     """Image tower against its own matrix products; the last block for the class token alone."""
-    from fsc_bench.encode import keep_memory
+    from fsc_bench.memory import keep_memory
     from fsc_bench.models import load_model
 
     keep_memory()  # as the engine does, for the products too
