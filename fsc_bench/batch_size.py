@@ -21,7 +21,7 @@ GAIN = 1.05  # a larger batch must be faster than the best so far by this much
 TRIALS = 3
 
 
-def found(folder: Path, card: str, trial: Callable[[int], Any]) -> int:
+def found_batch(folder: Path, card: str, trial: Callable[[int], Any]) -> int:
     """Images at once, as kept in `folder` for this card, or after a few seconds of trying.
 
     trial: encodes so many images and waits for them.

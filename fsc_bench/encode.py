@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fsc_bench import batch_size as batches
+from fsc_bench.batch_size import found_batch
 from fsc_bench.data.images import Images
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.memory import free_memory, keep_memory, out_of_memory
@@ -102,7 +102,7 @@ class Encoder:
         def trial(rows: int) -> None:
             _wait(self.model.encode_images(stack([one] * rows)))
 
-        return batches.found(self.store.folder, card(self.device), trial)
+        return found_batch(self.store.folder, card(self.device), trial)
 
     @property
     def tokens(self) -> int:
@@ -274,9 +274,9 @@ class Encoder:
 
     def _encode_tokens(self, work: list[tuple[bytes, str]], progress: Progress) -> None:
         shares = getattr(self.model, "prefixes", None) is not None
-        batches = (self._sharing if shares else self._bucketed)(self._tokenised(work))
+        encoded = (self._sharing if shares else self._bucketed)(self._tokenised(work))
         done = 0
-        for keys, vectors in batches:
+        for keys, vectors in encoded:
             self.store.put("text", keys, vectors)
             done += len(keys)
             progress("texts", done, len(work))

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from fsc_bench import batch_size
+from fsc_bench.batch_size import found_batch
 from fsc_bench.data.images import Images
 from fsc_bench.encode import Encoder
 from fsc_bench.models import load_model
@@ -27,7 +27,7 @@ class Card:
 
 
 def found(folder, card, name="Card X1"):
-    return batch_size.found(folder, name, card)
+    return found_batch(folder, name, card)
 
 
 def test_the_smallest_batch_is_taken_that_no_larger_one_beats(tmp_path):
