@@ -3,8 +3,9 @@
 import json
 import os
 import random
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -717,3 +718,21 @@ def test_no_look_tells_coco_captions_from_their_negatives(coco, kind):
     assert all(normalise(caption) != normalise(text) for caption, text in pairs)
     found = artefacts(pairs)
     assert max(found.values()) <= LIMIT, found
+
+
+def test_a_wordnet_that_lacks_a_file_is_one_line(monkeypatch):
+    from fsc_bench.train.negatives.spacy import WordNet
+
+    class Torn:
+        def get_version(self):
+            return "3.0"
+
+        def open(self, name):
+            raise OSError(f"No such file or directory: {name}")
+
+    corpus = ModuleType("nltk.corpus")
+    corpus.wordnet = Torn()
+    monkeypatch.setitem(sys.modules, "nltk", ModuleType("nltk"))
+    monkeypatch.setitem(sys.modules, "nltk.corpus", corpus)
+    with pytest.raises(UsageError, match=r"needs WordNet: python -m nltk\.downloader wordnet"):
+        WordNet()

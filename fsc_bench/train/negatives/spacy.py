@@ -254,20 +254,20 @@ class WordNet:
     """WordNet by nltk: antonyms, and lemmas that share a grandparent (siblings and cousins)."""
 
     def __init__(self) -> None:
-        """Raises UsageError where nltk or its WordNet is missing."""
+        """Raises UsageError where nltk or its WordNet is missing, or a file of WordNet's."""
         try:
             from nltk.corpus import wordnet
 
             self.version = f"wordnet-{wordnet.get_version()}"
+            # How often WordNet's own corpus has each sense. nltk searches the file for every lemma,
+            # which took nine tenths of the time that negatives took.
+            with wordnet.open("cntlist.rev") as file:
+                self.counts = {key: int(count) for key, _, count in map(str.split, file)}
         except ImportError as error:
             raise UsageError(f"negatives 'spacy' needs nltk: {INSTALL}") from error
-        except LookupError as error:
+        except (LookupError, OSError) as error:
             raise UsageError(f"negatives 'spacy' needs WordNet: {INSTALL_WORDNET}") from error
         self.wordnet = wordnet
-        # How often WordNet's own corpus has each sense. nltk searches the file for every lemma,
-        # which took nine tenths of the time that negatives took.
-        with wordnet.open("cntlist.rev") as file:
-            self.counts = {key: int(count) for key, _, count in map(str.split, file)}
         self._nephews = cache(self._nephews)
         self._adjectives = cache(self._adjectives)
 
