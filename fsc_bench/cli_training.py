@@ -290,7 +290,7 @@ def wise_ft(
     out: Annotated[Path, typer.Option("-o", "--out", help="Where runs go.")] = Path("runs/wise-ft"),
     data: DataFolder = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at once. [default: what suits the device]")
+        int | None, typer.Option(min=1, help="Images at once. [default: found by trying]")
     ] = None,
 ) -> None:
     """Scores the models between two: weights interpolated linearly (WiSE-FT). Draws the curve."""

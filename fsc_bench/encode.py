@@ -398,18 +398,16 @@ class Encoder:
         file = io.BytesIO()
         smooth.save(file, "JPEG", quality=90)
         one = prepare(smooth)
-        # Texts that begin differently, so that none is spared.
-        texts = [f"{number} dogs on the green grass of a park" for number in range(self.batch)]
-        calls = dict(self.calls)
-        if not hasattr(self.model, "encode_tokens"):
-            rows, call, trial = self.batch, self._strings_at_once, texts
-        else:
-            ids, lengths = self.model.token_ids(texts)
-            length = int(buckets(lengths, ids.shape[1]).max())
-            rows = self._rows(length)
-            trial = [ids[place % len(ids), :length] for place in range(rows)]
-            shares = getattr(self.model, "prefixes", None) is not None
-            call = partial(self._tree_at_once, rows) if shares else self._tokens_at_once
+        calls, rows, call = dict(self.calls), self.batch, self._strings_at_once
+        trial = [_text(number) for number in range(rows)]
+        if hasattr(self.model, "encode_tokens"):
+            ids, lengths = self.model.token_ids([_text(self.tokens)])
+            length = int(buckets(lengths, ids.shape[1])[0])
+            rows, call = self._rows(length), self._tokens_at_once
+            ids, _ = self.model.token_ids([_text(number) for number in range(rows)])
+            trial = list(ids[:, :length])
+            if getattr(self.model, "prefixes", None) is not None:
+                call = partial(self._tree_at_once, rows)
         cost = {
             "image": _time(lambda: self._images_at_once([one] * self.batch, self.batch), seconds),
             "text": _time(lambda: call(trial, rows), seconds),
@@ -421,6 +419,11 @@ class Encoder:
             "text": cost["text"] / rows,
             "decode": cost["decode"] / decoders(),
         }
+
+
+def _text(number: int) -> str:
+    """One of many made-up texts that begin differently: none spares another's work."""
+    return f"{number} dogs on the green grass of a park"
 
 
 def _time(work: Callable[[], Any], seconds: float) -> float:

@@ -61,6 +61,11 @@ class Options:
     compile: bool = False  # the image tower, on a GPU
 
     @property
+    def rounding(self) -> str:
+        """What beside its spec decides a model's bits; both together name it among commands."""
+        return f"{self.precision}, compiled" if self.compile else self.precision
+
+    @property
     def variant(self) -> str:
         """What a result's file name carries when it is not the standard one."""
         parts = [f".limit-{self.limit}" if self.limit else ""]
@@ -138,7 +143,7 @@ def _run(
     gc.freeze()  # so do the records, often a million
     cache = DigestCache(options.data / "digests.sqlite")
     job = Job(prepared, images, cache, options, summary, reporter, ranks)
-    claims = Claims(options.out, options.precision)
+    claims = Claims(options.out, options.rounding)
     # A model that another command holds is left for the end: it may be finished by then.
     waiting = list(models)
     for last_time in (False, True):

@@ -402,6 +402,16 @@ class Jittery:
         return vectors * np.float32(1 + 1e-6 * (len(vectors) % 7)) if self.jitter else vectors
 
 
+def test_calibration_times_as_many_tokens_as_a_batch_has(small, tmp_path, monkeypatch):
+    """Texts that share a beginning would make every text look cheaper than it is."""
+    seen, tree = [], _prefixes.Tree.of
+    monkeypatch.setattr(_prefixes.Tree, "of", lambda texts: seen.append(tree(texts)) or seen[-1])
+    encoder = Encoder(small, Images(tmp_path), Store(tmp_path / "store"), 32)
+    encoder.calibrate(0.01)
+
+    assert min(len(found.token) for found in seen[-2:]) > 0.75 * encoder.tokens
+
+
 # ---------------------------------------------------------------- texts that begin alike
 
 

@@ -128,6 +128,16 @@ def test_a_claim_goes_to_one_and_is_free_again_afterwards(tmp_path):
         assert mine
 
 
+def test_what_was_finished_compiled_is_not_taken_for_the_model_as_it_is(tiny):
+    plain, compiled = (
+        Claims(tiny["out"], options(tiny, compile=compile).rounding) for compile in (False, True)
+    )
+    compiled.finish("family:a", "f" * 64)
+
+    assert compiled.finished_meanwhile("family:a") == "f" * 64
+    assert plain.finished_meanwhile("family:a") is None
+
+
 def test_commands_that_run_at_once_divide_the_models(tiny):
     """Each model is scored once; who comes later takes over what others finished meanwhile."""
     models = [f"control:chance?seed={seed}" for seed in range(6)]

@@ -80,9 +80,8 @@ def shared(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 class Prefixes:
     """A causal text tower over trees of tokens. tower: open_clip's CLIP or TextTransformer."""
 
-    def __init__(self, tower: Any, project: Callable[[torch.Tensor], torch.Tensor]):
+    def __init__(self, tower: Any):
         self.tower = tower
-        self.project = project
         self.blocks = list(tower.transformer.resblocks)
         self.known: dict[tuple[int, int], bool] = {}
 
@@ -144,7 +143,7 @@ class Prefixes:
         for part in end.split(ENDS):
             y = x[part] + block.ls_1(block.attn.out_proj(answers[part]))
             y = y + block.ls_2(block.mlp(block.ln_2(y)))
-            found.append(self.project(tower.ln_final(y)))
+            found.append(_towers.project(tower, tower.ln_final(y)))
         return torch.cat(found)[: len(texts)]
 
 
@@ -215,7 +214,7 @@ def over_tree(model: Any) -> Prefixes | None:
         return None
     if not blocks or getattr(tower, "cls_emb", None) is not None:
         return None
-    return Prefixes(tower, lambda x: _towers.project(tower, x))
+    return Prefixes(tower)
 
 
 @torch.no_grad()
