@@ -13,6 +13,7 @@ from open_clip import model as clip_model
 
 from fsc_bench.errors import FscBenchError
 from fsc_bench.train.lora import (
+    _LowRankLinear,
     apply_lora,
     lora_state_dict,
     merge_lora,
@@ -141,6 +142,22 @@ def test_gradients_are_those_of_autograd_through_the_merged_weights(text):
     for name, parameter in trainable_parameters(model).items():
         scale = factors[name].grad.abs().max()
         assert (parameter.grad - factors[name].grad).abs().max() / scale < 1e-10, name
+
+
+@pytest.mark.parametrize("rows", [1, 20, 2000])
+def test_few_rows_and_many_give_what_the_merged_weight_gives(rows):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(48, 32).double(), torch.randn(48).double()
+    a, b = (torch.randn(*shape).double().requires_grad_() for shape in ((4, 32), (48, 4)))
+    x = torch.randn(rows, 1, 32).double().requires_grad_()
+    noise = torch.randn(rows, 1, 48).double()
+    got = _LowRankLinear.apply(x, weight, bias, a, b, 0.5)
+    found = torch.autograd.grad((got * noise).sum(), (x, a, b))
+    expected = F.linear(x, weight + 0.5 * b @ a, bias)
+    wanted = torch.autograd.grad((expected * noise).sum(), (x, a, b))
+
+    for one, other in zip((got, *found), (expected, *wanted), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 class _Features(torch.nn.Module):

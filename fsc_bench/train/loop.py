@@ -125,9 +125,10 @@ def train(
         if config.activation_checkpointing:
             model.set_grad_checkpointing(True)
         towers = Towers(model, tokens=bool(config.local_hn_weight))
-        towers.probe(tokenizer(["a", "two dogs and a cat on a red sofa"]))
-        teacher = Teacher(towers, config.ema_decay) if config.ema_decay else None
         sharded = config.parallel == "fsdp" and world > 1
+        whole_blocks = sharded or config.activation_checkpointing or config.compile
+        towers.probe(tokenizer, share=not whole_blocks)
+        teacher = Teacher(towers, config.ema_decay) if config.ema_decay else None
         if sharded:
             for module in (towers, *([teacher.towers] if teacher else ())):
                 sharding.shard(module, device)
@@ -276,6 +277,7 @@ def train(
 
             if sharded:
                 sharding.average_scalars(model)
+            hold_key_biases(model)
             scaler.step(optimizer)
             scaler.update()
             with torch.no_grad():
@@ -521,6 +523,21 @@ def decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) ->
         {"params": some, "weight_decay": weight_decay},
     ]
     return [group for group in groups if group["params"]]
+
+
+@torch.no_grad()
+def hold_key_biases(model: nn.Module) -> None:
+    """Zeros the gradients of attention's key biases, of which softmax takes no notice.
+
+    They are zero but for rounding, and AdamW follows that as far as it follows any other gradient:
+    after twenty steps another number of processes had moved them 1e-5, and all else 1e-7.
+    """
+    for module in model.modules():
+        bias = getattr(module, "in_proj_bias", None)
+        if isinstance(module, nn.MultiheadAttention) and bias is not None and bias.grad is not None:
+            kept = torch.ones(3, len(bias) // 3, device=bias.device, dtype=bias.dtype)
+            kept[1] = 0
+            bias.grad *= sharding.part_of(kept.flatten(), bias.grad)
 
 
 def split_dev(pairs: Pairs, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

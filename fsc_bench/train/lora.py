@@ -1,8 +1,8 @@
 """LoRA (arXiv 2106.09685) on open_clip's ViT towers, where FSC-CLIP's reference code puts it.
 
 Attention's joint input projection and its output projection, both MLP layers, and the patch
-embedding. Each forward multiplies with the merged weight W + (alpha / rank) B A, so what trains
-is what `merge_lora` saves, to the last bit of the matrix; backward never forms the gradient of W.
+embedding. A forward of many rows multiplies with the merged weight W + (alpha / rank) B A, the very
+matrix that `merge_lora` saves; of few, with W and the factors. Backward never forms W's gradient.
 Parameter names are those of the released checkpoints. `merge_reference_lora` needs no model.
 """
 
@@ -169,6 +169,12 @@ class LoraAttention(_Lora, nn.MultiheadAttention):
             for factor in self.factors():
                 nn.init.xavier_uniform_(factor)
 
+    def input_projection(self, tokens: Tensor) -> Tensor:
+        """[..., 3 D]: queries, keys and values of tokens [..., D]."""
+        return _LowRankLinear.apply(
+            tokens, self.in_proj_weight, self.in_proj_bias, *self.factors(), self.lora_scaling
+        )
+
     def forward(
         self,
         query: Tensor,
@@ -181,9 +187,7 @@ class LoraAttention(_Lora, nn.MultiheadAttention):
         assert query is key is value and not need_weights, "open_clip's blocks call it so"
         tokens = query if self.batch_first else query.transpose(0, 1)
         batch, length, width = tokens.shape
-        projected = _LowRankLinear.apply(
-            tokens, self.in_proj_weight, self.in_proj_bias, *self.factors(), self.lora_scaling
-        )
+        projected = self.input_projection(tokens)
         heads = projected.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         if attn_mask is not None:
             if attn_mask.dtype == torch.bool:
@@ -205,6 +209,13 @@ class LoraConv2d(_Lora, nn.Conv2d):
         return self._conv_forward(input, self.merged_weight(), self.bias)
 
 
+def input_projection(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
+    """[..., 3 D]: queries, keys and values of tokens [..., D], with LoRA or without."""
+    if isinstance(attention, LoraAttention):
+        return attention.input_projection(tokens)
+    return F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
+
+
 LORA_CLASSES = (LoraLinear, LoraAttention, LoraConv2d)
 
 
@@ -224,23 +235,33 @@ class _LowRankLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, input, weight, bias, factor_a, factor_b, scaling):
-        output = F.linear(input, _merged(weight, factor_a, factor_b, scaling), bias)
+        (outputs, inputs), through_a = weight.shape, None
+        # The factors' branch reads the input and changes the output; merging writes a weight, adds
+        # to it and reads it. Both are bound by the numbers they move.
+        if input.numel() // inputs * (inputs + 2 * outputs) < 3 * weight.numel():
+            output = F.linear(input, weight, bias)
+            through_a = F.linear(input, factor_a).flatten(0, -2)
+            output.view(-1, outputs).addmm_(through_a, factor_b.mT.to(output.dtype), alpha=scaling)
+        else:
+            output = F.linear(input, _merged(weight, factor_a, factor_b, scaling), bias)
         ctx.scaling, ctx.input_dtype = scaling, input.dtype
         # Under autocast the output's type is the one that the product was computed in.
-        ctx.save_for_backward(input.to(output.dtype), weight, factor_a, factor_b)
+        ctx.save_for_backward(input.to(output.dtype), weight, factor_a, factor_b, through_a)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        input, weight, factor_a, factor_b = ctx.saved_tensors
+        input, weight, factor_a, factor_b, through_a = ctx.saved_tensors
         with torch.autocast(gradient.device.type, enabled=False):
             rows = gradient.flatten(0, -2)
             inputs = input.flatten(0, -2)
             a, b = factor_a.to(rows.dtype), factor_b.to(rows.dtype)
             through_b = rows @ b  # [N, rank]
+            through_a = inputs @ a.mT if through_a is None else through_a
             to_a = (through_b.mT @ inputs).mul_(ctx.scaling).to(factor_a.dtype)
-            to_b = (rows.mT @ (inputs @ a.mT)).mul_(ctx.scaling).to(factor_b.dtype)
+            # The wide one on the right: the other way round it takes a CPU twice as long.
+            to_b = (through_a.mT @ rows).mul_(ctx.scaling).mT.to(factor_b.dtype).contiguous()
             to_input = None
             if ctx.needs_input_grad[0]:
                 to_input = rows @ weight.to(rows.dtype)

@@ -1,10 +1,11 @@
 """Towers: an open_clip model as training needs it, with features and dense tokens in one forward.
 
-It computes what `encode_image` and `encode_text` compute, on texts cut to the longest of a block.
+It computes what `encode_image` and `encode_text` compute, on texts cut to the longest of a block
+or, on a CPU, on a tree of them.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
+from fsc_bench.models import _prefixes
+from fsc_bench.train import text_tree
 from fsc_bench.train.sharding import local
+
+PROBES = ["a", "two dogs and a cat on a red sofa", "two dogs and a bird"]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the towers make of a part; features are unit length and float32, tokens raw."""
+    """What the towers make of a part; features are unit length, float32 or better, tokens raw."""
 
     image_features: Tensor  # [b, D]
     image_tokens: Tensor | None  # [b, P, D], patches after ln_post and projection
@@ -29,7 +34,8 @@ class Encoded:
 class Towers(nn.Module):
     """Both towers of an open_clip CLIP or CustomTextCLIP.
 
-    `trims` tells whether texts may be cut after their end token: probed, not assumed.
+    `trims` tells whether texts may be cut after their end token, `shares` whether those that begin
+    alike go through the tower as a tree (text_tree.py): both are probed, not assumed.
     Raises UsageError for towers that have no dense tokens where `tokens` asks for them.
     """
 
@@ -56,7 +62,7 @@ class Towers(nn.Module):
                 f"transformer; this model has {type(model.visual).__name__} and "
                 f"{type(text).__name__}. Set local_hn_weight = 0."
             )
-        self.trims = False
+        self.trims = self.shares = False
 
     @property
     def text(self) -> nn.Module:
@@ -68,7 +74,7 @@ class Towers(nn.Module):
         """images [b, 3, H, W] float; for each block ids [N, T] and end positions [N]."""
         tokens = tokens and self.tokens
         image_features, image_tokens = self.encode_image(images, tokens)
-        texts = [self.encode_text(block, end, tokens) for block, end in zip(ids, ends, strict=True)]
+        texts = self.encode_texts(ids, ends, tokens)
         return Encoded(
             image_features,
             image_tokens,
@@ -88,6 +94,25 @@ class Towers(nn.Module):
             patches = patches @ visual.proj if tokens else None
         return _unit(pooled), patches if tokens else None
 
+    def encode_texts(
+        self, ids: Sequence[Tensor], ends: Sequence[Tensor], tokens: bool
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Of each block: features [N, D] and, where `tokens` asks for them, tokens [N, T, D]."""
+        if not self.shares:
+            return [self.encode_text(*block, tokens) for block in zip(ids, ends, strict=True)]
+        tree = text_tree.TextTree.of(ids, ends)
+        nodes, projection = text_tree.encode(self.text, tree), self.text.text_projection
+        last = [
+            path[torch.arange(len(end)), end] for path, end in zip(tree.paths, ends, strict=True)
+        ]
+        if not tokens:
+            return [(_unit(_project(nodes[end], projection)), None) for end in last]
+        nodes = _project(nodes, projection)
+        return [
+            (_unit(nodes[end]), nodes.index_select(0, path.flatten()).view(*path.shape, -1))
+            for path, end in zip(tree.paths, last, strict=True)
+        ]
+
     def encode_text(self, ids: Tensor, end: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
         if not self.open_text:
             return _unit(self.model.encode_text(ids)), None
@@ -103,16 +128,25 @@ class Towers(nn.Module):
         return _unit(words[rows, end]), words
 
     @torch.no_grad()
-    def probe(self, ids: Tensor) -> None:
-        """Sets `trims`: whether texts [N, context] cut after the end token mean the same."""
+    def probe(self, tokenizer: Callable[[list[str]], Tensor], share: bool = True) -> None:
+        """Sets `trims`, and `shares` if it is asked to: whether texts mean the same either way.
+
+        Sharing is for CPUs, whose time is that of the matrix products, and for towers whose blocks
+        may be computed part by part: not compiled, sharded or computed anew in backward.
+        """
         if not self.open_text:
             return
-        end = ids.argmax(dim=1)
-        short = int(end.max()) + 1
         device = self.model.logit_scale.device
-        whole = _unit(self.model.encode_text(ids.to(device)))
-        cut, _ = self.encode_text(ids[:, :short].to(device), end.to(device), tokens=False)
-        self.trims = short < ids.shape[1] and bool((whole - cut).abs().max() < 1e-4)
+        ids = tokenizer(PROBES).to(device)
+        end = ids.argmax(dim=1)
+        whole, context = _unit(self.model.encode_text(ids)), ids.shape[1]
+        ids = ids[:, : int(end.max()) + 1]
+        cut, _ = self.encode_text(ids, end, tokens=False)
+        self.trims = ids.shape[1] < context and _close(whole, cut)
+        if share and self.trims and device.type == "cpu" and _prefixes.over_tree(self.model):
+            self.shares = True
+            ((shared, _),) = self.encode_texts([ids], [end], tokens=False)
+            self.shares = _close(whole, shared)
 
 
 def _project(values: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
@@ -121,8 +155,12 @@ def _project(values: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
     return projection(values) if isinstance(projection, nn.Module) else values @ projection
 
 
+def _close(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() < 1e-4)
+
+
 def _unit(features: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=-1)
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
 class Teacher:
