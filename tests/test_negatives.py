@@ -674,6 +674,86 @@ def test_of_two_lemmas_the_commoner_is_taken():
     assert [wordnet._lemma(*one, "v") for one in asked] == ["ride", "swing", "scissors", "qux"]
 
 
+class Sense:
+    """As much of nltk's synset, and of its only lemma, as tells whether a word is kind."""
+
+    def __init__(self, word, gloss="", count=0, usage=(), field="noun.person", pos="n"):
+        self.word, self.gloss, self.usage, self.field, self.kind = word, gloss, usage, field, pos
+        self.count = count
+
+    def definition(self):
+        return self.gloss
+
+    def usage_domains(self):
+        return [SimpleNamespace(name=lambda name=name: name) for name in self.usage]
+
+    def lexname(self):
+        return self.field
+
+    def pos(self):
+        return self.kind
+
+    def lemmas(self):
+        return [self]
+
+    def name(self):
+        return self.word
+
+    def key(self):
+        return id(self)
+
+    def synset(self):
+        return self
+
+
+def test_a_caption_gains_no_slur_and_calls_nobody_names():
+    from fsc_bench.train.negatives.spacy import WordNet
+
+    scorned = Sense("rotter", "one who is despicable")
+    senses = [
+        Sense("farmer", "a person who operates a farm"),
+        Sense("wog", "(offensive British slang) term used by the British"),
+        Sense("darky", "a person", usage=("ethnic_slur.n.01",)),
+        Sense("quarterback", "the position of the offensive player; runs the team"),
+        scorned,
+        Sense("dog", "a dull girl"), Sense("dog", "a canine", 42, field="noun.animal"),
+        Sense("rat", "a rodent", 3, field="noun.animal"),
+        Sense("taco", "a tortilla", 0, field="noun.food"),
+        Sense("colored", "a term that is now considered offensive"),
+        Sense("colored", "having color", 25, field="adj.all", pos="a"),
+    ]  # fmt: skip
+    below = {scorned, senses[5], Sense("rat", "one who reveals confidential information")}
+    senses += [sense for sense in below if sense.word == "rat"]
+    senses.append(Sense("taco", "(ethnic slur) offensive term for a person of Mexican descent"))
+    wordnet = WordNet.__new__(WordNet)
+    wordnet.counts = {sense.key(): sense.count for sense in senses}
+    wordnet.unkind_people = below
+    wordnet.wordnet = SimpleNamespace(
+        synsets=lambda word: [sense for sense in senses if sense.word == word]
+    )
+
+    assert [(sense.word, sense.field) for sense in senses if wordnet._kind(sense)] == [
+        ("farmer", "noun.person"),
+        ("quarterback", "noun.person"),
+        ("dog", "noun.person"),  # the canine has been met often enough
+        ("dog", "noun.animal"),
+        ("rat", "noun.animal"),  # a mouse may become one, a man may not
+        ("colored", "adj.all"),
+    ]
+
+
+def test_the_real_wordnet_offers_people_for_people_and_none_of_its_slurs():
+    from fsc_bench.train.negatives.spacy import WordNet
+
+    try:
+        wordnet = WordNet()
+    except UsageError as error:
+        pytest.skip(str(error))
+    offered = wordnet.related("boy", "boy", "n")
+    assert {"girl", "man", "farmer"} <= offered.keys() and len(offered) > 1000
+    assert not {"whore", "tart", "idiot", "mulatto", "slave", "darky", "colored"} & offered.keys()
+
+
 # -- Artefacts
 
 

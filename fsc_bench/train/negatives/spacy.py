@@ -6,7 +6,7 @@ library is no longer kept up), prepositions are weighted by coarse steps of our 
 replaced, verbs change places with verbs in the same form, members of a list do not change places,
 and what would give a negative away is left out, as in `rules`: capitals move, a/an agree, the
 shuffle leaves punctuation in its place and "it's" and "t-shirt" whole, and a replacement is one
-word, as often longer as shorter.
+word, as often longer as shorter. Slurs, obscenities and words that degrade people are left out.
 """
 
 from __future__ import annotations
@@ -73,6 +73,24 @@ PREPOSITIONS = {
     )
     for word in words.split()
 }
+
+
+# What WordNet says of words that a caption must not gain: in glosses, and as fields of usage.
+HARSH = "offensive|disparaging|derogatory|insulting|obscene|vulgar|contemptuous"
+UNKIND = re.compile(
+    rf"ethnic slur|\b({HARSH})\b[^;]*\b(terms?|names?|words?|slang|reference)\b"
+    rf"|\b(considered|regarded as|often|sometimes) ({HARSH})|\(({HARSH})\b"
+)
+UNKIND_USAGES = frozenset(["ethnic_slur.n.01", "disparagement.n.01", "obscenity.n.02"])
+# What a caption's people must not become, nor what is below these: what they are thought to have
+# done or to be, their misfortune, body, faith, colour and sex life.
+UNKIND_PEOPLE = (
+    "unwelcome_person.n.01 bad_person.n.01 simpleton.n.01 misfit.n.01 primitive.n.01 "
+    "unfortunate.n.01 slave.n.01 cripple.n.01 small_person.n.01 freak.n.01 hag.n.01 bimbo.n.01 "
+    "prostitute.n.01 homosexual.n.01 nonreligious_person.n.01 person_of_color.n.01 mixed-blood.n.01"
+)
+# How often WordNet's corpus has a word for people in other senses if it is harmless: boy, queen.
+HARMLESS = 10
 
 
 class Thesaurus(Protocol):
@@ -251,7 +269,10 @@ def scene_words(doc: Doc) -> list[Token]:
 
 
 class WordNet:
-    """WordNet by nltk: antonyms, and lemmas that share a grandparent (siblings and cousins)."""
+    """WordNet by nltk: antonyms, and lemmas that share a grandparent (siblings and cousins).
+
+    Slurs, obscenities and what degrades people are left out, as WordNet itself marks them.
+    """
 
     def __init__(self) -> None:
         """Raises UsageError where nltk or its WordNet is missing, or a file of WordNet's."""
@@ -268,6 +289,12 @@ class WordNet:
         except (LookupError, OSError) as error:
             raise UsageError(f"negatives 'spacy' needs WordNet: {INSTALL_WORDNET}") from error
         self.wordnet = wordnet
+        self.unkind_people = frozenset(
+            synset
+            for root in map(wordnet.synset, UNKIND_PEOPLE.split())
+            for synset in (root, *root.closure(lambda synset: synset.hyponyms()))
+        )
+        self._kind = cache(self._kind)
         self._nephews = cache(self._nephews)
         self._adjectives = cache(self._adjectives)
 
@@ -276,7 +303,8 @@ class WordNet:
         synsets = self.wordnet.synsets(lemma, pos)
         lemmas = [lemma for synset in synsets for lemma in synset.lemmas()]
         own = {lemma.name() for lemma in lemmas}
-        found = [self._counted(antonym) for lemma in lemmas for antonym in lemma.antonyms()]
+        antonyms = (antonym for lemma in lemmas for antonym in lemma.antonyms())
+        found = [self._counted(antonym) for antonym in antonyms if self._kind(antonym)]
         if pos == "a":  # adjectives have no hypernyms: over the nouns they come from, and back
             nouns = {
                 form.synset()
@@ -310,7 +338,7 @@ class WordNet:
 
     def _nephews(self, grandparent) -> list[tuple[str, float]]:
         """Lemmas two steps below a synset."""
-        return [self._counted(lemma) for lemma in _below(grandparent)]
+        return [self._counted(lemma) for lemma in _below(grandparent) if self._kind(lemma)]
 
     def _adjectives(self, grandparent) -> list[tuple[str, float]]:
         """The adjectives that come from nouns two steps below a synset."""
@@ -318,8 +346,26 @@ class WordNet:
             self._counted(back)
             for lemma in _below(grandparent)
             for back in lemma.derivationally_related_forms()
-            if back.synset().pos() in "as"
+            if back.synset().pos() in "as" and self._kind(back)
         ]
+
+    def _kind(self, lemma) -> bool:
+        """Whether a caption may gain a word, by all senses of it: a reader does not know which."""
+        own = lemma.synset()
+        person = own.lexname() == "noun.person"
+        unkind, harmless = False, 0
+        for synset in self.wordnet.synsets(lemma.name()):
+            if (person and synset in self.unkind_people) or _is_marked(synset):
+                unkind = True
+            elif synset.pos() == own.pos():
+                same = (one for one in synset.lemmas() if one.name() == lemma.name())
+                harmless += sum(self.counts.get(one.key(), 0) for one in same)
+        return not unkind or harmless >= (HARMLESS if person else 1)
+
+
+def _is_marked(synset) -> bool:
+    usages = {usage.name() for usage in synset.usage_domains()}
+    return bool(UNKIND.search(synset.definition()) or usages & UNKIND_USAGES)
 
 
 def _grandparents(synsets: Iterable) -> set:
@@ -372,7 +418,7 @@ def load(argument: str) -> SpacyGenerator:
         )
     thesaurus = WordNet()
     made_by = (
-        f"spacy-2-{spacy.__version__}-{found}-{nlp.meta['version']}-{thesaurus.version}-"
+        f"spacy-3-{spacy.__version__}-{found}-{nlp.meta['version']}-{thesaurus.version}-"
         f"pyinflect-{version('pyinflect')}"
     )
     return SpacyGenerator(nlp, thesaurus, inflect, made_by, argument)
