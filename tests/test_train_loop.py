@@ -404,6 +404,17 @@ def test_two_processes_give_the_weights_of_one(data, captioned, whole, tmp_path)
             assert ours["loss"] == pytest.approx(single["loss"], abs=1e-5), name
 
 
+@pytest.mark.skipif(not shutil.which("gcc"), reason="torch.compile needs a C++ compiler here")
+def test_compiled_and_sharded_over_two_processes_it_gives_the_weights_of_one(data, tmp_path):
+    few = {**FSC, "data": data, "max_steps": 3, "log_every": 1}
+    launch_two(tmp_path, [("compiled", {**few, "compile": True, "parallel": "fsdp"})])
+    weights, _ = run(**few, out=tmp_path / "plain")
+
+    assert furthest(weights, load_file(tmp_path / "compiled/model.safetensors")) < 1e-6
+    losses = [[line["loss"] for line in metrics(tmp_path / name)] for name in ("plain", "compiled")]
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
 def forget_the_end(out: Path) -> Path:
     """The run as it was when killed after step 10."""
     (out / "checkpoints/step-00000020.pt").unlink()
