@@ -42,21 +42,17 @@ class TextTree:
         grid[np.arange(longest) >= lengths[:, None]] = -1
         order = np.lexsort(grid.T[::-1])  # those that share the most become neighbours
         tree = Tree.of([grid[place, : lengths[place]] for place in order])
-        path = np.zeros(grid.shape, np.int64)
+        path, fresh = np.zeros(grid.shape, np.int64), np.zeros(grid.shape, bool)
         path[order, : tree.path.shape[1]] = tree.path
-
-        paths, homes, start = [], np.empty(len(tree.token), np.int64), 0
-        fresh = np.zeros(grid.shape, bool)
         fresh[order, : tree.path.shape[1]] = tree.fresh
-        row = 0
+
+        paths, home, row, start = [], np.empty(len(tree.token), np.int64), 0, 0
         for block in ids:
-            some = slice(row, row + len(block))
-            mine, new = path[some, : block.shape[1]], fresh[some, : block.shape[1]]
-            homes[mine[new]] = start + np.flatnonzero(new)
-            paths.append(torch.from_numpy(mine))
-            start, row = start + mine.size, some.stop
-        parts = (torch.from_numpy(part) for part in (tree.token, tree.depth, homes))
-        token, depth, home = parts
+            some = np.s_[row : row + len(block), : block.shape[1]]
+            home[path[some][fresh[some]]] = start + np.flatnonzero(fresh[some])
+            paths.append(torch.from_numpy(path[some]))
+            row, start = row + len(block), start + block.numel()
+        token, depth, home = (torch.from_numpy(part) for part in (tree.token, tree.depth, home))
         return cls(token, depth, paths, home)
 
 
