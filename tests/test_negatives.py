@@ -727,7 +727,7 @@ def test_a_caption_gains_no_slur_and_calls_nobody_names():
     senses.append(Sense("taco", "(ethnic slur) offensive term for a person of Mexican descent"))
     wordnet = WordNet.__new__(WordNet)
     wordnet.counts = {sense.key(): sense.count for sense in senses}
-    wordnet.unkind_people = below
+    wordnet.labels = below
     wordnet.wordnet = SimpleNamespace(
         synsets=lambda word: [sense for sense in senses if sense.word == word]
     )

@@ -82,9 +82,9 @@ UNKIND = re.compile(
     rf"|\b(considered|regarded as|often|sometimes) ({HARSH})|\(({HARSH})\b"
 )
 UNKIND_USAGES = frozenset(["ethnic_slur.n.01", "disparagement.n.01", "obscenity.n.02"])
-# What a caption's people must not become, nor what is below these: what they are thought to have
-# done or to be, their misfortune, body, faith, colour and sex life.
-UNKIND_PEOPLE = (
+# Labels that a caption must not gain for its people, with all that is below them: for what they are
+# thought to have done or to be, their misfortune, body, faith, colour or sex life.
+LABELS = (
     "unwelcome_person.n.01 bad_person.n.01 simpleton.n.01 misfit.n.01 primitive.n.01 "
     "unfortunate.n.01 slave.n.01 cripple.n.01 small_person.n.01 freak.n.01 hag.n.01 bimbo.n.01 "
     "prostitute.n.01 homosexual.n.01 nonreligious_person.n.01 person_of_color.n.01 mixed-blood.n.01"
@@ -271,7 +271,7 @@ def scene_words(doc: Doc) -> list[Token]:
 class WordNet:
     """WordNet by nltk: antonyms, and lemmas that share a grandparent (siblings and cousins).
 
-    Slurs, obscenities and what degrades people are left out, as WordNet itself marks them.
+    What it marks as a slur or obscene is left out, and the labels below LABELS.
     """
 
     def __init__(self) -> None:
@@ -289,9 +289,9 @@ class WordNet:
         except (LookupError, OSError) as error:
             raise UsageError(f"negatives 'spacy' needs WordNet: {INSTALL_WORDNET}") from error
         self.wordnet = wordnet
-        self.unkind_people = frozenset(
+        self.labels = frozenset(
             synset
-            for root in map(wordnet.synset, UNKIND_PEOPLE.split())
+            for root in map(wordnet.synset, LABELS.split())
             for synset in (root, *root.closure(lambda synset: synset.hyponyms()))
         )
         self._kind = cache(self._kind)
@@ -355,7 +355,7 @@ class WordNet:
         person = own.lexname() == "noun.person"
         unkind, harmless = False, 0
         for synset in self.wordnet.synsets(lemma.name()):
-            if (person and synset in self.unkind_people) or _is_marked(synset):
+            if (person and synset in self.labels) or _is_marked(synset):
                 unkind = True
             elif synset.pos() == own.pos():
                 same = (one for one in synset.lemmas() if one.name() == lemma.name())
