@@ -709,33 +709,35 @@ class Sense:
 def test_a_caption_gains_no_slur_and_calls_nobody_names():
     from fsc_bench.train.negatives.spacy import WordNet
 
-    scorned = Sense("rotter", "one who is despicable")
+    labels = [
+        Sense("rotter", "one who is despicable"),
+        Sense("dog", "a dull girl"),
+        Sense("rat", "one who reveals confidential information"),
+    ]
     senses = [
+        *labels,
         Sense("farmer", "a person who operates a farm"),
         Sense("wog", "(offensive British slang) term used by the British"),
         Sense("darky", "a person", usage=("ethnic_slur.n.01",)),
         Sense("quarterback", "the position of the offensive player; runs the team"),
-        scorned,
-        Sense("dog", "a dull girl"), Sense("dog", "a canine", 42, field="noun.animal"),
+        Sense("dog", "a canine", 42, field="noun.animal"),
         Sense("rat", "a rodent", 3, field="noun.animal"),
+        Sense("taco", "(ethnic slur) offensive term for a person of Mexican descent"),
         Sense("taco", "a tortilla", 0, field="noun.food"),
         Sense("colored", "a term that is now considered offensive"),
         Sense("colored", "having color", 25, field="adj.all", pos="a"),
-    ]  # fmt: skip
-    below = {scorned, senses[5], Sense("rat", "one who reveals confidential information")}
-    senses += [sense for sense in below if sense.word == "rat"]
-    senses.append(Sense("taco", "(ethnic slur) offensive term for a person of Mexican descent"))
+    ]
     wordnet = WordNet.__new__(WordNet)
     wordnet.counts = {sense.key(): sense.count for sense in senses}
-    wordnet.labels = below
+    wordnet.labels = frozenset(labels)
     wordnet.wordnet = SimpleNamespace(
         synsets=lambda word: [sense for sense in senses if sense.word == word]
     )
 
     assert [(sense.word, sense.field) for sense in senses if wordnet._kind(sense)] == [
+        ("dog", "noun.person"),  # the canine has been met often enough
         ("farmer", "noun.person"),
         ("quarterback", "noun.person"),
-        ("dog", "noun.person"),  # the canine has been met often enough
         ("dog", "noun.animal"),
         ("rat", "noun.animal"),  # a mouse may become one, a man may not
         ("colored", "adj.all"),

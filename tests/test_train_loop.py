@@ -164,7 +164,6 @@ def test_texts_that_begin_alike_give_what_they_give_apart(lora):
     texts = ["a red dog", "a red dog and a cat", "a red cat and a dog", "x", "a red dog", "dog a"]
     blocks = text_blocks(tokenizer(texts), [0] * 6, range(6), 3)
     ids, ends = [block.ids for block in blocks], [block.end for block in blocks]
-    # START, its three followers, "red", two followers of that, three of "a red dog", ...
     beginnings = {tuple(row[:n]) for row in tokenizer(texts).tolist()
                   for n in range(1, row.index(tiny_open_clip.END) + 2)}  # fmt: skip
     assert len(TextTree.of(ids, ends).token) == len(beginnings) < sum(int(e.sum()) for e in ends)

@@ -57,6 +57,11 @@ class Tree:
         grid = np.zeros((len(texts), lengths.max()), np.int64)
         for row, ids in zip(grid, texts, strict=True):
             row[: len(ids)] = ids
+        return cls.of_rows(grid, lengths)
+
+    @classmethod
+    def of_rows(cls, grid: np.ndarray, lengths: np.ndarray) -> "Tree":
+        """Of rows [n, longest] that hold a text up to its length each, and then anything."""
         column = np.arange(grid.shape[1])
         fresh = column >= shared(grid, lengths)[:, None]
         fresh &= column < lengths[:, None]

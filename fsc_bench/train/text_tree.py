@@ -41,10 +41,9 @@ class TextTree:
         lengths = torch.cat(list(ends)).numpy() + 1
         grid[np.arange(longest) >= lengths[:, None]] = -1
         order = np.lexsort(grid.T[::-1])  # those that share the most become neighbours
-        tree = Tree.of([grid[place, : lengths[place]] for place in order])
-        path, fresh = np.zeros(grid.shape, np.int64), np.zeros(grid.shape, bool)
-        path[order, : tree.path.shape[1]] = tree.path
-        fresh[order, : tree.path.shape[1]] = tree.fresh
+        tree = Tree.of_rows(grid[order], lengths[order])
+        path, fresh = np.empty_like(tree.path), np.empty_like(tree.fresh)
+        path[order], fresh[order] = tree.path, tree.fresh
 
         paths, home, row, start = [], np.empty(len(tree.token), np.int64), 0, 0
         for block in ids:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
-from fsc_bench.models import _prefixes
+from fsc_bench.models import _prefixes, _towers
 from fsc_bench.train import text_tree
 from fsc_bench.train.sharding import local
 
@@ -101,13 +101,13 @@ class Towers(nn.Module):
         if not self.shares:
             return [self.encode_text(*block, tokens) for block in zip(ids, ends, strict=True)]
         tree = text_tree.TextTree.of(ids, ends)
-        nodes, projection = text_tree.encode(self.text, tree), self.text.text_projection
+        nodes = text_tree.encode(self.text, tree)
         last = [
             path[torch.arange(len(end)), end] for path, end in zip(tree.paths, ends, strict=True)
         ]
         if not tokens:
-            return [(_unit(_project(nodes[end], projection)), None) for end in last]
-        nodes = _project(nodes, projection)
+            return [(_unit(_towers.project(self.text, nodes[end])), None) for end in last]
+        nodes = _towers.project(self.text, nodes)
         return [
             (_unit(nodes[end]), nodes.index_select(0, path.flatten()).view(*path.shape, -1))
             for path, end in zip(tree.paths, last, strict=True)
@@ -121,10 +121,9 @@ class Towers(nn.Module):
         mask = text.attn_mask[:length, :length] if text.attn_mask is not None else None
         words = text.ln_final(text.transformer(words, attn_mask=mask))
         rows = torch.arange(len(ids), device=ids.device)
-        projection = text.text_projection
         if not tokens:
-            return _unit(_project(words[rows, end], projection)), None
-        words = _project(words, projection)
+            return _unit(_towers.project(text, words[rows, end])), None
+        words = _towers.project(text, words)
         return _unit(words[rows, end]), words
 
     @torch.no_grad()
@@ -147,12 +146,6 @@ class Towers(nn.Module):
             self.shares = True
             ((shared, _),) = self.encode_texts([ids], [end], tokens=False)
             self.shares = _close(whole, shared)
-
-
-def _project(values: Tensor, projection: nn.Module | Tensor | None) -> Tensor:
-    if projection is None:
-        return values
-    return projection(values) if isinstance(projection, nn.Module) else values @ projection
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
