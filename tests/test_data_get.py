@@ -417,8 +417,9 @@ def test_offline_asks_nobody_and_says_what_is_missing(server, tmp_path):
 # ---------------------------------------------------------------- killed, and side by side
 
 CHILD = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from fsc_bench.data.get import get
 from fsc_bench.task import read_task
 (outcome,) = get([read_task(Path(sys.argv[1]))], Path(sys.argv[2]))
