@@ -22,11 +22,13 @@ that 1,000 checkpoints on 8 GPUs are 15 hours. They leave 4 GB of embeddings eac
 `fsc-bench cache prune NAME` forgets.
 """
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 
@@ -36,6 +38,7 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    group: Any = None
 
     @property
     def first(self) -> bool:
@@ -48,7 +51,7 @@ class Ranks:
         from torch import distributed
 
         values: list[Any] = [None] * self.count
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, self.group)
         return values
 
     def wait(self) -> None:
@@ -76,12 +79,37 @@ def join() -> Ranks:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1 or "RANK" not in os.environ:
         return Ranks()
+    open_group("gloo")
+    return Ranks(int(os.environ["RANK"]), count, _patient_group())
+
+
+def open_group(backend: str) -> None:
+    """torch's group of all processes: opened once, by whoever asks first, and left at exit.
+
+    Not sooner, as torch cannot be trusted to open a second one under the same torchrun: the new one
+    may find the addresses of the old. Not later, as gloo's threads let go of a process's last
+    tensors when they get to it, and where Python is gone by then they end the process (SIGABRT).
+    """
     from torch import distributed
 
     if not distributed.is_initialized():
-        # Others may wait for hours while one hashes a million files.
-        distributed.init_process_group("gloo", timeout=timedelta(days=7))
-    return Ranks(int(os.environ["RANK"]), count)
+        distributed.init_process_group(backend)
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@cache
+def _patient_group() -> Any:
+    """A run's own group: others may wait for hours while one hashes a million files."""
+    from torch import distributed
+
+    return distributed.new_group(backend="gloo", timeout=timedelta(days=7))
 
 
 def own_device(device: str) -> str:

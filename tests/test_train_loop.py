@@ -345,15 +345,12 @@ def test_parts_give_the_same_with_paraphrases(data, captioned, tmp_path, positiv
 
 
 LAUNCHED = """
-import os, sys, torch
+import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from fsc_bench.train.config import Recipe, TrainConfig
 from fsc_bench.train.loop import train
-if "RANK" in os.environ:
-    # Several runs of one launch share one group; a single run makes and leaves its own.
-    torch.distributed.init_process_group("gloo")
 for name, settings in {runs!r}:
     place = Path({out!r}) / name
     recipe = Recipe("test", "", TrainConfig().changed(settings))

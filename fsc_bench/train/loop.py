@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsc_bench import __version__
+from fsc_bench.distributed import open_group
 from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.memory import keep_memory
 from fsc_bench.models import load_model, pick_device
@@ -82,264 +83,260 @@ def train(
     is not finite or a full disk; the last good checkpoint stays, and `resume` continues from it.
     """
     config = recipe.config
-    with _processes(config.device) as (rank, world, device):
-        leader = rank == 0
-        say = say if leader else _silent
+    rank, world, device = _processes(config.device)
+    leader = rank == 0
+    say = say if leader else _silent
 
-        # --- data -------------------------------------------------------------------------------
-        # First what is cheap to find wrong: settings, data and place; then the model.
-        existing = (out / "config.json").is_file()
-        if existing and not resume:
-            raise UsageError(
-                f"{out} holds a run already: --resume continues it, --out puts this one elsewhere."
-            )
-        if config.tensorboard:
-            _summary_writer()
-        pairs = open_pairs(config.data, keys_of(config), links)
-        for note in getattr(pairs, "notes", ()):
-            say(note)
-        negatives = hard_negatives(config)
-        positives = paraphrases(config, pairs)
-        chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
-        check_batch(config.batch_size, len(chosen), world, config.accumulate)
-
-        # --- model ------------------------------------------------------------------------------
-        torch.manual_seed(config.seed)
-        if device == "cpu":
-            keep_memory()
-        adapter = load_model(config.model, device, "fp32")
-        if not isinstance(adapter, OpenClip):
-            raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")
-        model, tokenizer, identity = adapter.model, adapter.tokenizer, asdict(adapter.identity)
-        for note in getattr(adapter, "notes", ()):
-            say(note)
-        # After loading, which turns it off: scores are float32, training may be less.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
-        model.train().requires_grad_(True)
-        if config.tune == "lora":
-            torch.manual_seed(config.seed)  # the factors' start, whatever loading drew
-            apply_lora(
-                model, config.lora_rank, config.lora_alpha, config.lora_init,
-                config.lora_patch_embedding,
-            )  # fmt: skip
-        if config.activation_checkpointing:
-            model.set_grad_checkpointing(True)
-        towers = Towers(model, tokens=bool(config.local_hn_weight))
-        sharded = config.parallel == "fsdp" and world > 1
-        whole_blocks = sharded or config.activation_checkpointing or config.compile
-        towers.probe(tokenizer, share=not whole_blocks)
-        teacher = Teacher(towers, config.ema_decay) if config.ema_decay else None
-        if sharded:
-            for module in (towers, *([teacher.towers] if teacher else ())):
-                sharding.shard(module, device)
-        elif config.parallel == "fsdp":
-            say("parallel = fsdp: one process holds everything, nothing is sharded.")
-
-        # --- batches ----------------------------------------------------------------------------
-        pixels = pixels_of(adapter.preprocess, config.crop_scale)
-        common = {
-            "tokenizer": tokenizer, "pixels": pixels, "seed": config.seed,
-            "buckets": config.length_buckets if towers.trims else 0, "negatives": negatives,
-            "positives": positives,
-        }  # fmt: skip
-        batches = Batches(
-            pairs, chosen, **common, batch_size=config.batch_size, parts=config.accumulate,
-            rank=rank, world=world,
-        )  # fmt: skip
-        dev = None
-        if len(held_out):
-            dev = Batches(
-                pairs, held_out, **common, batch_size=min(config.batch_size, len(held_out)),
-                augment=False,
-            )  # fmt: skip
-        steps = batches.steps_per_epoch * config.epochs
-        steps = min(steps, config.max_steps) if config.max_steps else steps
-
-        # --- optimiser --------------------------------------------------------------------------
-        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        groups = decay_groups(trainable, config.weight_decay)
-        if config.parallel == "fsdp":  # of one process too: its checkpoint may be resumed by two
-            groups = sharding.separate_scalars(groups)
-        optimizer = torch.optim.AdamW(
-            groups, lr=config.learning_rate,
-            betas=(config.beta1, config.beta2), eps=config.epsilon, fused=device != "mps",
-        )  # fmt: skip
-        scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
-        thresholds = torch.zeros(len(batches.kinds), device=device)
-        best = {"loss": math.inf, "step": 0, "since": 0}
-
-        # --- run directory, resumed or fresh ----------------------------------------------------
-        facts = {
-            "schema": SCHEMA,
-            "fsc_bench": __version__,
-            "recipe": recipe.name,
-            "source": recipe.source,
-            "expected": recipe.expected,
-            "settings": config.settings(),
-            "skeleton": skeleton(config.model, adapter.identity),
-            "base": identity,
-            "preprocess": getattr(model.visual, "preprocess_cfg", {}),
-            "data": {"pairs": len(pairs), "dev": len(held_out), "fingerprint": pairs.fingerprint},
-            "negatives": getattr(negatives, "version", config.negatives),
-            "steps": steps,
-            "processes": world,
-            "versions": _versions(),
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        start, bad_in_epoch = 0, 0
-        if world > 1:
-            distributed.barrier()  # all have looked before the first writes
-        if existing:
-            _check_same_run(out, read_json(out / "config.json"), facts)
-            if saved := checkpoints(out):
-                state = read_checkpoint(saved[-1])
-                start = state["step"]
-                _restore(state, trainable, optimizer, scaler, teacher)
-                thresholds, best = state["thresholds"].to(device), state["best"]
-                say(f"Resuming {out} from step {start:,}")
-                bad_in_epoch = state["bad_in_epoch"]
-                if config.patience and best["since"] >= config.patience:
-                    steps = start  # it had stopped early, and was killed before it wrote weights
-                if "finished" in read_json(out / "config.json"):
-                    say("Nothing to do: the run is finished.")
-                    return out
-        elif leader:
-            write_json(out / "config.json", facts)
-        if leader:
-            cut_metrics(out / "metrics.jsonl", start)
-
-        # --- several processes, compilation -----------------------------------------------------
-        if config.compile:
-            if towers.open_image:
-                model.visual.transformer.compile()
-            towers.text.transformer.compile()
-        encode: Any = towers
-        if world > 1 and not sharded:
-            # The buffers are constants; the argument that says so changed its name in torch 2.15.
-            known = inspect.signature(DistributedDataParallel).parameters
-            sync = (
-                "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            )
-            encode = DistributedDataParallel(
-                towers, device_ids=[torch.device(device).index] if "cuda" in device else None,
-                gradient_as_bucket_view=True, **{sync: False},
-            )  # fmt: skip
-        worker = Worker(config, encode, pixels, device, teacher)
-
-        count = sum(p.numel() for p in trainable.values())
-        say(
-            f"{recipe.name}: {config.model}, {config.tune}, {count:,} parameters train; "
-            f"{len(chosen):,} pairs, batch {config.batch_size} over {world} process"
-            f"{'es' if world > 1 else ''}{', sharded' if sharded else ''}, {steps:,} steps; losses "
-            + ", ".join(f"{name} x {weight:g}" for name, weight in config.weights.items())
+    # --- data -------------------------------------------------------------------------------
+    # First what is cheap to find wrong: settings, data and place; then the model.
+    existing = (out / "config.json").is_file()
+    if existing and not resume:
+        raise UsageError(
+            f"{out} holds a run already: --resume continues it, --out puts this one elsewhere."
         )
-        if left_over := len(chosen) % config.batch_size:
-            say(f"The last {left_over} pairs of each epoch's order are left out of it.")
-        if config.local_hn_weight + config.global_hn_weight and config.missing == "zero":
-            scale = float(model.logit_scale.detach().exp())
-            if scale < 50:
-                say(f"missing = zero at logit scale {scale:.0f}: absent negatives count. Use mask.")
+    if config.tensorboard:
+        _summary_writer()
+    pairs = open_pairs(config.data, keys_of(config), links)
+    for note in getattr(pairs, "notes", ()):
+        say(note)
+    negatives = hard_negatives(config)
+    positives = paraphrases(config, pairs)
+    chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
+    check_batch(config.batch_size, len(chosen), world, config.accumulate)
 
-        # --- steps ------------------------------------------------------------------------------
-        progress = Progress(out, config, steps, say, leader)
-        done = start
-        for step, batch in zip(range(start, steps), load(batches, range(start, steps), config)):  # noqa: B905
-            if step % batches.steps_per_epoch == 0:
-                bad_in_epoch = 0
-                thresholds = torch.zeros_like(thresholds)  # CE-CLIP's curriculum
-            rate = learning_rate(config, step, steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+    # --- model ------------------------------------------------------------------------------
+    torch.manual_seed(config.seed)
+    if device == "cpu":
+        keep_memory()
+    adapter = load_model(config.model, device, "fp32")
+    if not isinstance(adapter, OpenClip):
+        raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")
+    model, tokenizer, identity = adapter.model, adapter.tokenizer, asdict(adapter.identity)
+    for note in getattr(adapter, "notes", ()):
+        say(note)
+    # After loading, which turns it off: scores are float32, training may be less.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    model.train().requires_grad_(True)
+    if config.tune == "lora":
+        torch.manual_seed(config.seed)  # the factors' start, whatever loading drew
+        apply_lora(
+            model, config.lora_rank, config.lora_alpha, config.lora_init,
+            config.lora_patch_embedding,
+        )  # fmt: skip
+    if config.activation_checkpointing:
+        model.set_grad_checkpointing(True)
+    towers = Towers(model, tokens=bool(config.local_hn_weight))
+    sharded = config.parallel == "fsdp" and world > 1
+    whole_blocks = sharded or config.activation_checkpointing or config.compile
+    towers.probe(tokenizer, share=not whole_blocks)
+    teacher = Teacher(towers, config.ema_decay) if config.ema_decay else None
+    if sharded:
+        for module in (towers, *([teacher.towers] if teacher else ())):
+            sharding.shard(module, device)
+    elif config.parallel == "fsdp":
+        say("parallel = fsdp: one process holds everything, nothing is sharded.")
 
-            # What is random in a step comes from its number: nothing to save or to restore.
-            optimizer.zero_grad(set_to_none=True)
-            terms, following, accuracy = worker.gradients(batch, step, rank, scaler, thresholds)
-            total = weighted(config, terms)
-            report = _mean_report(total, terms, accuracy, batch, device)
+    # --- batches ----------------------------------------------------------------------------
+    pixels = pixels_of(adapter.preprocess, config.crop_scale)
+    common = {
+        "tokenizer": tokenizer, "pixels": pixels, "seed": config.seed,
+        "buckets": config.length_buckets if towers.trims else 0, "negatives": negatives,
+        "positives": positives,
+    }  # fmt: skip
+    batches = Batches(
+        pairs, chosen, **common, batch_size=config.batch_size, parts=config.accumulate,
+        rank=rank, world=world,
+    )  # fmt: skip
+    dev = None
+    if len(held_out):
+        dev = Batches(
+            pairs, held_out, **common, batch_size=min(config.batch_size, len(held_out)),
+            augment=False,
+        )  # fmt: skip
+    steps = batches.steps_per_epoch * config.epochs
+    steps = min(steps, config.max_steps) if config.max_steps else steps
 
-            if not math.isfinite(report["loss"]):
-                kept = checkpoints(out)
-                last = (
-                    f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint"
-                )
-                raise RunError(
-                    f"the loss became {report['loss']} at step {step + 1}. Stopped before this "
-                    f"step; {last}. Lower learning_rate, or use bf16 or fp32 instead of fp16."
-                )
-            bad_in_epoch += int(report.pop("bad"))
-            for reason in [line for part in batch for line in part.bad][:3]:
-                say(f"skipped: {reason}")
-            if bad_in_epoch > config.bad_share * len(chosen):
-                raise DataError(
-                    f"{bad_in_epoch} pairs of this epoch could not be used, more than "
-                    f"bad_share = {config.bad_share} of {len(chosen):,}. Mend the data or raise it."
-                )
+    # --- optimiser --------------------------------------------------------------------------
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups = decay_groups(trainable, config.weight_decay)
+    if config.parallel == "fsdp":  # of one process too: its checkpoint may be resumed by two
+        groups = sharding.separate_scalars(groups)
+    optimizer = torch.optim.AdamW(
+        groups, lr=config.learning_rate,
+        betas=(config.beta1, config.beta2), eps=config.epsilon, fused=device != "mps",
+    )  # fmt: skip
+    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
+    thresholds = torch.zeros(len(batches.kinds), device=device)
+    best = {"loss": math.inf, "step": 0, "since": 0}
 
-            if sharded:
-                sharding.average_scalars(model)
-            hold_key_biases(model)
-            scaler.step(optimizer)
-            scaler.update()
-            with torch.no_grad():
-                if model.logit_scale.requires_grad:
-                    model.logit_scale.clamp_(0, MAX_LOG_SCALE)
-            if teacher:
-                teacher.update()
-            if following is not None:
-                thresholds = following
+    # --- run directory, resumed or fresh ----------------------------------------------------
+    facts = {
+        "schema": SCHEMA,
+        "fsc_bench": __version__,
+        "recipe": recipe.name,
+        "source": recipe.source,
+        "expected": recipe.expected,
+        "settings": config.settings(),
+        "skeleton": skeleton(config.model, adapter.identity),
+        "base": identity,
+        "preprocess": getattr(model.visual, "preprocess_cfg", {}),
+        "data": {"pairs": len(pairs), "dev": len(held_out), "fingerprint": pairs.fingerprint},
+        "negatives": getattr(negatives, "version", config.negatives),
+        "steps": steps,
+        "processes": world,
+        "versions": _versions(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    start, bad_in_epoch = 0, 0
+    if world > 1:
+        distributed.barrier()  # all have looked before the first writes
+    if existing:
+        _check_same_run(out, read_json(out / "config.json"), facts)
+        if saved := checkpoints(out):
+            state = read_checkpoint(saved[-1])
+            start = state["step"]
+            _restore(state, trainable, optimizer, scaler, teacher)
+            thresholds, best = state["thresholds"].to(device), state["best"]
+            say(f"Resuming {out} from step {start:,}")
+            bad_in_epoch = state["bad_in_epoch"]
+            if config.patience and best["since"] >= config.patience:
+                steps = start  # it had stopped early, and was killed before it wrote weights
+            if "finished" in read_json(out / "config.json"):
+                say("Nothing to do: the run is finished.")
+                return out
+    elif leader:
+        write_json(out / "config.json", facts)
+    if leader:
+        cut_metrics(out / "metrics.jsonl", start)
 
-            # --- log, checkpoint, stop early ----------------------------------------------------
-            done = step + 1
-            progress.log(done, rate, report, float(model.logit_scale.detach().exp()), bad_in_epoch)
-            if done % config.checkpoint_every == 0 or done == steps:
-                stop = False
-                if dev is not None:
-                    loss, figures = worker.evaluate(dev, thresholds)
-                    improved = loss < best["loss"]
-                    best = (
-                        {"loss": loss, "step": done, "since": 0}
-                        if improved
-                        else {**best, "since": best["since"] + 1}
-                    )
-                    progress.dev(done, loss, figures)
-                    stop = bool(config.patience) and best["since"] >= config.patience
-                    if improved and config.patience:
-                        state = {n: p.detach() for n, p in trainable.items()}
-                        state = sharding.whole(state, keep=leader)
-                        place = out / "checkpoints" / "best.pt"
-                        if leader:
-                            write_atomically(place, lambda partial, s=state: torch.save(s, partial))
-                state = _state(trainable, optimizer, scaler, teacher)
-                state = sharding.whole(state, keep=leader)
-                if leader:
-                    state |= {"thresholds": thresholds, "best": best, "bad_in_epoch": bad_in_epoch}
-                    save_checkpoint(out, done, state, config.keep_checkpoints)
-                if world > 1:
-                    distributed.barrier()
-                if stop:
-                    say(f"Stopped early: no better dev loss since step {best['step']:,}.")
-                    break
+    # --- several processes, compilation -----------------------------------------------------
+    if config.compile:
+        if towers.open_image:
+            model.visual.transformer.compile()
+        towers.text.transformer.compile()
+    encode: Any = towers
+    if world > 1 and not sharded:
+        # The buffers are constants; the argument that says so changed its name in torch 2.15.
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        encode = DistributedDataParallel(
+            towers, device_ids=[torch.device(device).index] if "cuda" in device else None,
+            gradient_as_bucket_view=True, **{sync: False},
+        )  # fmt: skip
+    worker = Worker(config, encode, pixels, device, teacher)
 
-        # --- what is left behind ----------------------------------------------------------------
-        if config.patience and best["step"] and (leader or sharded):
-            _load_named(trainable, read_checkpoint(out / "checkpoints" / "best.pt"))
-            say(f"The weights of step {best['step']:,} are kept: the best on the dev split.")
-        weights = sharding.whole(model.state_dict(), keep=leader)
-        average = sharding.whole(teacher.towers.model.state_dict(), keep=leader) if teacher else {}
-        if leader:
-            save_weights(out, weights, average, config)
-            progress.close()
-            write_json(
-                out / "config.json",
-                {
-                    **read_json(out / "config.json"),
-                    "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    "trained_steps": best["step"] if config.patience else done,
-                },
+    count = sum(p.numel() for p in trainable.values())
+    say(
+        f"{recipe.name}: {config.model}, {config.tune}, {count:,} parameters train; "
+        f"{len(chosen):,} pairs, batch {config.batch_size} over {world} process"
+        f"{'es' if world > 1 else ''}{', sharded' if sharded else ''}, {steps:,} steps; losses "
+        + ", ".join(f"{name} x {weight:g}" for name, weight in config.weights.items())
+    )
+    if left_over := len(chosen) % config.batch_size:
+        say(f"The last {left_over} pairs of each epoch's order are left out of it.")
+    if config.local_hn_weight + config.global_hn_weight and config.missing == "zero":
+        scale = float(model.logit_scale.detach().exp())
+        if scale < 50:
+            say(f"missing = zero at logit scale {scale:.0f}: absent negatives count. Use mask.")
+
+    # --- steps ------------------------------------------------------------------------------
+    progress = Progress(out, config, steps, say, leader)
+    done = start
+    for step, batch in zip(range(start, steps), load(batches, range(start, steps), config)):  # noqa: B905
+        if step % batches.steps_per_epoch == 0:
+            bad_in_epoch = 0
+            thresholds = torch.zeros_like(thresholds)  # CE-CLIP's curriculum
+        rate = learning_rate(config, step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+        # What is random in a step comes from its number: nothing to save or to restore.
+        optimizer.zero_grad(set_to_none=True)
+        terms, following, accuracy = worker.gradients(batch, step, rank, scaler, thresholds)
+        total = weighted(config, terms)
+        report = _mean_report(total, terms, accuracy, batch, device)
+
+        if not math.isfinite(report["loss"]):
+            kept = checkpoints(out)
+            last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint"
+            raise RunError(
+                f"the loss became {report['loss']} at step {step + 1}. Stopped before this "
+                f"step; {last}. Lower learning_rate, or use bf16 or fp32 instead of fp16."
             )
-            say(f"Written: {out}. Score it with `fsc-bench run -m run:{out}`.")
-        if world > 1:
-            distributed.barrier()
+        bad_in_epoch += int(report.pop("bad"))
+        for reason in [line for part in batch for line in part.bad][:3]:
+            say(f"skipped: {reason}")
+        if bad_in_epoch > config.bad_share * len(chosen):
+            raise DataError(
+                f"{bad_in_epoch} pairs of this epoch could not be used, more than "
+                f"bad_share = {config.bad_share} of {len(chosen):,}. Mend the data or raise it."
+            )
+
+        if sharded:
+            sharding.average_scalars(model)
+        hold_key_biases(model)
+        scaler.step(optimizer)
+        scaler.update()
+        with torch.no_grad():
+            if model.logit_scale.requires_grad:
+                model.logit_scale.clamp_(0, MAX_LOG_SCALE)
+        if teacher:
+            teacher.update()
+        if following is not None:
+            thresholds = following
+
+        # --- log, checkpoint, stop early ----------------------------------------------------
+        done = step + 1
+        progress.log(done, rate, report, float(model.logit_scale.detach().exp()), bad_in_epoch)
+        if done % config.checkpoint_every == 0 or done == steps:
+            stop = False
+            if dev is not None:
+                loss, figures = worker.evaluate(dev, thresholds)
+                improved = loss < best["loss"]
+                best = (
+                    {"loss": loss, "step": done, "since": 0}
+                    if improved
+                    else {**best, "since": best["since"] + 1}
+                )
+                progress.dev(done, loss, figures)
+                stop = bool(config.patience) and best["since"] >= config.patience
+                if improved and config.patience:
+                    state = {n: p.detach() for n, p in trainable.items()}
+                    state = sharding.whole(state, keep=leader)
+                    place = out / "checkpoints" / "best.pt"
+                    if leader:
+                        write_atomically(place, lambda partial, s=state: torch.save(s, partial))
+            state = _state(trainable, optimizer, scaler, teacher)
+            state = sharding.whole(state, keep=leader)
+            if leader:
+                state |= {"thresholds": thresholds, "best": best, "bad_in_epoch": bad_in_epoch}
+                save_checkpoint(out, done, state, config.keep_checkpoints)
+            if world > 1:
+                distributed.barrier()
+            if stop:
+                say(f"Stopped early: no better dev loss since step {best['step']:,}.")
+                break
+
+    # --- what is left behind ----------------------------------------------------------------
+    if config.patience and best["step"] and (leader or sharded):
+        _load_named(trainable, read_checkpoint(out / "checkpoints" / "best.pt"))
+        say(f"The weights of step {best['step']:,} are kept: the best on the dev split.")
+    weights = sharding.whole(model.state_dict(), keep=leader)
+    average = sharding.whole(teacher.towers.model.state_dict(), keep=leader) if teacher else {}
+    if leader:
+        save_weights(out, weights, average, config)
+        progress.close()
+        write_json(
+            out / "config.json",
+            {
+                **read_json(out / "config.json"),
+                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "trained_steps": best["step"] if config.patience else done,
+            },
+        )
+        say(f"Written: {out}. Score it with `fsc-bench run -m run:{out}`.")
+    if world > 1:
+        distributed.barrier()
     return out
 
 
@@ -570,25 +567,17 @@ def load(batches: Batches, steps: range, config: TrainConfig) -> Iterator[list[P
 # --- Processes ----------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _processes(wanted: str) -> Iterator[tuple[int, int, str]]:
+def _processes(wanted: str) -> tuple[int, int, str]:
     """(rank, processes, device); joins torchrun's group where it started us."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(wanted)
     if world == 1 or "RANK" not in os.environ:
-        yield 0, 1, device
-        return
+        return 0, 1, device
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    ours = not distributed.is_initialized()
-    if ours:
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield distributed.get_rank(), distributed.get_world_size(), device
-    finally:
-        if ours:
-            distributed.destroy_process_group()
+    open_group("nccl" if device.startswith("cuda") else "gloo")
+    return distributed.get_rank(), distributed.get_world_size(), device
 
 
 def _mean_report(
