@@ -14,10 +14,10 @@ PACKAGE = ROOT / "fsc_bench"
 # Each layer may import itself and what stands before it; `metrics` imports nothing of ours.
 LAYERS = [
     {"errors"},
-    {"task", "results", "statistics", "metrics", "models", "memory"},
+    {"task", "results", "statistics", "metrics", "models", "memory", "distributed"},
     {"records", "leaderboard", "train"},
     {"show", "curve"},
-    {"data", "plan", "store", "encode", "batch_size", "distributed", "claims", "preprocess"},
+    {"data", "plan", "store", "encode", "batch_size", "claims", "preprocess"},
     {"evaluate"},
     {"run"},
     {"demo"},
