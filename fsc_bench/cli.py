@@ -116,6 +116,7 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""
+    from fsc_bench.distributed import is_first
     from fsc_bench.show import Terminal, print_json, results_table
     from fsc_bench.task import data_folder, select
 
@@ -184,7 +185,7 @@ def run(
         if summary.results:
             results_table(summary.results, chosen, title)
         fresh = sum(len(results) for results in summary.results.values()) - summary.skipped
-        if not fresh and not summary.failures:
+        if not fresh and not summary.failures and is_first():
             print("Nothing to do: every result was there already.", file=sys.stderr)
     if demo and summary.results:
         files = _write_leaderboards([out], out / "leaderboards")

@@ -113,14 +113,9 @@ def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
     """The table of both models. The run is safe whatever cannot be scored, and why is one line."""
     from fsc_bench.distributed import is_first
 
-    if not is_first():
-        return
-    # The processes of training have parted, and torchrun lets them meet once. One scores, alone.
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        os.environ.pop(name, None)
     summary = _score([base, trained], tasks, out, None)
     failed = list(dict.fromkeys(name for _, name, _ in summary.failures))
-    if not failed:
+    if not failed or not is_first():
         return
     if summary.results:
         _say(f"Not scored, for the reasons above: {', '.join(failed)}.")

@@ -159,6 +159,7 @@ def _run(
     for spec in busy:
         reporter.say(f"{spec}: left to the other run that works on it.")
     cache.close()
+    ranks.wait()  # whoever goes on finds all results written
     return summary
 
 
