@@ -164,6 +164,8 @@ def run(
         summary = runner.run(models, chosen, options, terminal)
     finally:
         terminal.close()
+    if not is_first():  # of several processes one speaks and writes
+        raise typer.Exit(summary.exit_code)
     if json:
         print_json(
             {
@@ -185,7 +187,7 @@ def run(
         if summary.results:
             results_table(summary.results, chosen, title)
         fresh = sum(len(results) for results in summary.results.values()) - summary.skipped
-        if not fresh and not summary.failures and is_first():
+        if not fresh and not summary.failures:
             print("Nothing to do: every result was there already.", file=sys.stderr)
     if demo and summary.results:
         files = _write_leaderboards([out], out / "leaderboards")

@@ -188,7 +188,7 @@ def _say(line: str) -> None:
 def _score(models: list[str], tasks: list, out: Path, data: Path | None, **options: Any) -> Any:
     """Scores models and prints the table; a summary of `run`."""
     from fsc_bench import run as runner
-    from fsc_bench.distributed import is_first, join
+    from fsc_bench.distributed import is_first
     from fsc_bench.show import Terminal, results_table
     from fsc_bench.task import data_folder
 
@@ -197,8 +197,7 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
         from fsc_bench.demo.build import build
 
         folder = folder / "demo"
-        with join().first_goes_first():  # under torchrun all processes score, and the first prints
-            build(folder, _say)
+        build(folder, _say)
     terminal = Terminal()
     try:
         summary = runner.run(

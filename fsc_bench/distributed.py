@@ -74,13 +74,17 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def launched() -> int:
+    """How many processes torchrun started; 1 where it started none. Needs no torch."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def join() -> Ranks:
     """The run that torchrun started, or this process alone."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1 or "RANK" not in os.environ:
+    if launched() == 1:
         return Ranks()
     open_group("gloo")
-    return Ranks(int(os.environ["RANK"]), count, _patient_group())
+    return Ranks(int(os.environ["RANK"]), launched(), _patient_group())
 
 
 def open_group(backend: str) -> None:

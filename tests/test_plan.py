@@ -168,13 +168,11 @@ def test_several_processes_are_one_run(tiny, processes):
     task = read_task(tiny["task"])
     where = ["-t", str(tiny["task"]), "-o", str(tiny["out"]), "--data", str(tiny["data"])]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "fsc_bench", "run", "-m", "control:chance", *where],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, *launcher, "-m", "fsc_bench", "run", "-m", "control:chance", *where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("95% interval") == 1
+    assert "Nothing to do" not in done.stderr
     one = run(["control:chance"], [task], Options(tiny["data"], tiny["out"] / "one"))
     (together,) = tiny["out"].glob("control-chance-*/tasks/tiny.json")
     (alone,) = (tiny["out"] / "one").glob("control-chance-*/tasks/tiny.json")
@@ -184,6 +182,11 @@ def test_several_processes_are_one_run(tiny, processes):
     rows = sum(file.stat().st_size for file in tiny["data"].rglob("*.idx")) // 40
     assert rows == 5 + 52  # nothing twice, nothing added to make shares even
     assert len(list(tiny["data"].rglob("*.vec"))) == 2 * processes
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout  # told once, by one of them
+    assert again.stderr.count("Nothing to do") == 1
 
 
 # ---------------------------------------------------------------- fsc-bench cache

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench.data.images import raw_folder, read_links
+from fsc_bench.distributed import join
 from fsc_bench.errors import DataError
 from fsc_bench.task import Task, catalogue
 
@@ -28,7 +29,15 @@ def demo_models() -> list[str]:
 
 
 def build(data: Path, say: Callable[[str], Any] = lambda line: None) -> None:
-    """Draws what is not there yet for every demo task. A marker file is written last."""
+    """Draws what is not there yet for every demo task. A marker file is written last.
+
+    Of several processes the first draws, and the others find it done.
+    """
+    with join().first_goes_first():
+        _draw_missing(data, say)
+
+
+def _draw_missing(data: Path, say: Callable[[str], Any]) -> None:
     from fsc_bench.demo import raw
 
     todo = [task for task in catalogue().values() if task.suite == "demo" and not _done(task, data)]

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsc_bench import __version__
-from fsc_bench.distributed import open_group
+from fsc_bench.distributed import launched, open_group
 from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.memory import keep_memory
 from fsc_bench.models import load_model, pick_device
@@ -569,9 +569,8 @@ def load(batches: Batches, steps: range, config: TrainConfig) -> Iterator[list[P
 
 def _processes(wanted: str) -> tuple[int, int, str]:
     """(rank, processes, device); joins torchrun's group where it started us."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
     device = pick_device(wanted)
-    if world == 1 or "RANK" not in os.environ:
+    if launched() == 1:
         return 0, 1, device
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
