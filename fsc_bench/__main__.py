@@ -1,5 +1,5 @@
 """`python -m fsc_bench`, the same as `fsc-bench`."""
 
-from fsc_bench.cli import app
+from fsc_bench.cli.main import app
 
 app()

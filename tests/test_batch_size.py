@@ -6,11 +6,11 @@ import time
 import pytest
 import torch
 
-from fsc_bench.batch_size import found_batch
 from fsc_bench.data.images import Images
-from fsc_bench.encode import Encoder
+from fsc_bench.embed.batch_size import found_batch
+from fsc_bench.embed.encode import Encoder
+from fsc_bench.embed.store import Store
 from fsc_bench.models import load_model
-from fsc_bench.store import Store
 
 
 class Card:

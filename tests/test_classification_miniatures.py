@@ -16,7 +16,7 @@ from test_miniatures import headline, score
 from fsc_bench.data.images import Images
 from fsc_bench.data.prepare import prepare
 from fsc_bench.models import load_model
-from fsc_bench.statistics import ROOT
+from fsc_bench.score.statistics import ROOT
 from fsc_bench.task import catalogue
 
 TASKS = [task for task in catalogue().values() if task.group == "classification"]

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from fsc_bench.distributed import Ranks, join
+from fsc_bench.system.distributed import Ranks, join
 
 PROCESS = r"""
 import atexit, os, torch
@@ -17,7 +17,7 @@ def look():
 def say(line):
     os.write(1, f"{line}\n".encode())  # at once: the two share a pipe
 
-from fsc_bench.distributed import join, open_group
+from fsc_bench.system.distributed import join, open_group
 open_group("gloo")  # as training does, before it scores
 ranks = join()
 assert join().group is ranks.group

@@ -15,15 +15,18 @@ from open_clip.model import CLIP, CustomTextCLIP
 from PIL import Image
 from torchvision import transforms
 
-from fsc_bench import encode as module
-from fsc_bench import preprocess
+from fsc_bench.data import jpeg as preprocess
 from fsc_bench.data.images import Images, decode
-from fsc_bench.encode import Encoder, bucket, buckets
+from fsc_bench.embed import encode as module
+from fsc_bench.embed.encode import Encoder, bucket, buckets
+from fsc_bench.embed.plan import Plan, text_digest, text_digests
+from fsc_bench.embed.store import Store
 from fsc_bench.errors import DataError, RunError
-from fsc_bench.models import _pixels, _prefixes, _towers, load_model
-from fsc_bench.plan import Plan, text_digest, text_digests
+from fsc_bench.models import load_model
+from fsc_bench.models.shortcuts import pixels as _pixels
+from fsc_bench.models.shortcuts import prefixes as _prefixes
+from fsc_bench.models.shortcuts import towers as _towers
 from fsc_bench.records import ImageRef
-from fsc_bench.store import Store
 
 VISION = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2, "head_width": 32}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fsc_bench.errors import GateError, UsageError
-from fsc_bench.leaderboard import (
+from fsc_bench.report.leaderboard import (
     AVERAGES,
     Cell,
     averages,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fsc_bench.metrics.matching import chance, outcomes
+from fsc_bench.score.matching import chance, outcomes
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from fsc_bench.metrics import classification as ours
+from fsc_bench.score import classification as ours
 
 CASES = 300
 

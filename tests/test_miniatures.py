@@ -13,12 +13,12 @@ from oracle import Oracle
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import prepare
 from fsc_bench.demo.build import build
-from fsc_bench.encode import encode
-from fsc_bench.evaluate import Embeddings, _matching_chance, evaluate
+from fsc_bench.embed.encode import encode
+from fsc_bench.embed.plan import make_plan
+from fsc_bench.embed.store import Store
 from fsc_bench.models import load_model
-from fsc_bench.plan import make_plan
-from fsc_bench.statistics import ROOT, tree_mean
-from fsc_bench.store import Store
+from fsc_bench.score.evaluate import Embeddings, _matching_chance, evaluate
+from fsc_bench.score.statistics import ROOT, tree_mean
 from fsc_bench.task import catalogue
 
 DEMO = [task for task in catalogue().values() if task.suite == "demo"]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from fsc_bench import plan as planning
-from fsc_bench.claims import Claims
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import prepare
-from fsc_bench.plan import make_plan, text_digest, text_digests
-from fsc_bench.run import Options, Silent, dry_run, run
+from fsc_bench.embed import plan as planning
+from fsc_bench.embed.plan import make_plan, text_digest, text_digests
+from fsc_bench.run.claims import Claims
+from fsc_bench.run.suite import Options, Silent, dry_run, run
 from fsc_bench.task import read_task
 
 
@@ -71,7 +71,7 @@ def test_a_dry_run_says_what_is_cached_and_what_the_rest_costs(tiny):
 
 
 def test_the_command_line_shows_cached_time_saving_and_bytes_to_fetch(tiny):
-    from fsc_bench.cli import app
+    from fsc_bench.cli.main import app
 
     where = ["--data", str(tiny["data"]), "-o", str(tiny["out"]), "--dry-run"]
     plain = CliRunner().invoke(app, ["run", "-t", str(tiny["task"]), *where])
@@ -195,7 +195,7 @@ def test_several_processes_are_one_run(tiny, processes):
 def test_the_cache_commands(tiny):
     import typer
 
-    from fsc_bench.cli_cache import add_commands
+    from fsc_bench.cli.cache import add_commands
 
     app = typer.Typer()
     add_commands(app)

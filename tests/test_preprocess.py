@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from fsc_bench import encode
-from fsc_bench.models import _pixels, _resize
-from fsc_bench.preprocess import decoder, open_rgb
+from fsc_bench.data.jpeg import decoder, open_rgb
+from fsc_bench.embed import encode
+from fsc_bench.models.shortcuts import pixels as _pixels
+from fsc_bench.models.shortcuts import resize as _resize
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None,

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import pytest
 
-from fsc_bench.statistics import ROOT, tree_mean
+from fsc_bench.score.statistics import ROOT, tree_mean
 from fsc_bench.task import SubsetTree, Task, catalogue, walk
 
 REAL = os.environ.get("FSC_BENCH_REAL_DATA", "")

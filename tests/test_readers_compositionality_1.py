@@ -22,7 +22,7 @@ from fsc_bench.data.readers import load_reader
 from fsc_bench.data.word_order import generator, pre_caption
 from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef, Record, check_records, read_facts
-from fsc_bench.statistics import tree_mean
+from fsc_bench.score.statistics import tree_mean
 from fsc_bench.task import Task, read_task, tasks_folder, walk
 from tests.fuzz_raw import check_reader, fuzz
 

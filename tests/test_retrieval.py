@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsc_bench.metrics.retrieval import chance, ranks
+from fsc_bench.score.retrieval import chance, ranks
 
 
 def test_by_eye():

@@ -16,7 +16,7 @@ from draw_images import draw
 from fsc_bench.data.images import write_link
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.results import RunDirectory
-from fsc_bench.run import Options, Silent, run
+from fsc_bench.run.suite import Options, Silent, run
 from fsc_bench.task import read_task
 
 ORACLE = """

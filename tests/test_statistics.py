@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from fsc_bench.statistics import (
+from fsc_bench.score.statistics import (
     ROOT,
     SEED,
     Means,

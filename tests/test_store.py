@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fsc_bench.store import (
+from fsc_bench.embed.store import (
     RECORD,
     Store,
     StoreFull,
@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_line_and_the_store_stays_readable(tmp_path):
         from pathlib import Path
         sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
         from test_store import keys, vectors
-        from fsc_bench.store import Store, StoreFull
+        from fsc_bench.embed.store import Store, StoreFull
         store = Store(Path({str(tmp_path)!r}))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         done = 0
@@ -197,7 +197,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_store import keys, vectors
-from fsc_bench.store import Store
+from fsc_bench.embed.store import Store
 store = Store(Path({folder!r}))
 rows = vectors(0, 20_000)
 for begin in range({first}, 20_000, 10):

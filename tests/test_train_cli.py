@@ -12,12 +12,12 @@ import pytest
 import typer
 from safetensors.torch import load_file
 
-from fsc_bench.cli import OneLineErrors
-from fsc_bench.cli_training import _draw_curve, _score, _tasks_for, add_commands
-from fsc_bench.curve import Point, curve_svg
+from fsc_bench.cli.main import OneLineErrors
+from fsc_bench.cli.train import _draw_curve, _score, _tasks_for, add_commands
 from fsc_bench.demo.build import build
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import fsc_clip, load_model, wise
+from fsc_bench.report.pictures import Point, curve_svg
 from fsc_bench.task import FAST, select
 
 app = typer.Typer(cls=OneLineErrors)
@@ -353,7 +353,7 @@ def test_a_curve_of_scores_that_are_all_alike_has_a_frame_too():
 def test_training_commands_import_no_torch_to_list_recipes(tmp_path):
     code = (
         "import sys, typer\n"
-        "from fsc_bench.cli_training import add_commands\n"
+        "from fsc_bench.cli.train import add_commands\n"
         "app = typer.Typer()\nadd_commands(app)\n"
         "try:\n    app(['recipes'])\nexcept SystemExit:\n    pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"

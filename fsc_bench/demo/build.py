@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench.data.images import raw_folder, read_links
-from fsc_bench.distributed import join
 from fsc_bench.errors import DataError
+from fsc_bench.system.distributed import join
 from fsc_bench.task import Task, catalogue
 
 SEED = 0  # of the drawn samples; the world keeps training, development and test scenes apart

@@ -318,10 +318,10 @@ def score(out: Path, run: Path, say=print) -> None:
     from fsc_bench.demo import model as demo_model
     from fsc_bench.demo.build import build
     from fsc_bench.demo.pretrain import evaluate
-    from fsc_bench.leaderboard import averages, columns, headline_cell
+    from fsc_bench.report.leaderboard import averages, columns, headline_cell
     from fsc_bench.results import write_json
-    from fsc_bench.run import Options
-    from fsc_bench.run import run as run_suite
+    from fsc_bench.run.suite import Options
+    from fsc_bench.run.suite import run as run_suite
     from fsc_bench.task import catalogue
 
     path = run.with_suffix(".json")

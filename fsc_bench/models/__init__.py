@@ -60,7 +60,7 @@ def families() -> dict[str, Callable[[], Any]]:
     """Every family by name, with a function that imports it."""
     found: dict[str, Callable[[], Any]] = {}
     for module in pkgutil.iter_modules(__path__):
-        if not module.name.startswith("_"):  # those are shared by families, and are none
+        if not module.ispkg:  # a folder holds what families share
             path = f"{__name__}.{module.name}"
             found[module.name] = lambda path=path: importlib.import_module(path)
     for point in entry_points(group="fsc_bench.models"):
@@ -76,7 +76,7 @@ def describe() -> dict[str, str]:
     modules = {point.name: point.module for point in entry_points(group="fsc_bench.models")} | {
         module.name: f"{__name__}.{module.name}"
         for module in pkgutil.iter_modules(__path__)
-        if not module.name.startswith("_")
+        if not module.ispkg
     }
     found = {}
     for name, module in sorted(modules.items()):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.models import pick_device
-from fsc_bench.models._lora_merge import merge_reference_lora
+from fsc_bench.models.checkpoints.lora import merge_reference_lora
 from fsc_bench.models.open_clip import OpenClip, _build, read_state
 
 REPOSITORY = "ytaek-oh/fsc-clip"

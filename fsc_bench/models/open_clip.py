@@ -29,7 +29,10 @@ import torchvision
 from PIL import Image
 
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.models import Identity, _pixels, _prefixes, _towers, pick_device, split_options
+from fsc_bench.models import Identity, pick_device, split_options
+from fsc_bench.models.shortcuts import pixels as _pixels
+from fsc_bench.models.shortcuts import prefixes as _prefixes
+from fsc_bench.models.shortcuts import towers as _towers
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fsc_bench import __version__
-from fsc_bench.distributed import launched, open_group
 from fsc_bench.errors import DataError, RunError, UsageError
-from fsc_bench.memory import keep_memory
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import skeleton
+from fsc_bench.system.distributed import launched, open_group
+from fsc_bench.system.memory import keep_memory
 from fsc_bench.train import sharding
 from fsc_bench.train.batches import Batches, Part, Pixels, check_batch, pixels_of
 from fsc_bench.train.checkpoint import (

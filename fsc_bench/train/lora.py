@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fsc_bench.errors import FscBenchError
-from fsc_bench.models._lora_merge import is_factor
-from fsc_bench.models._lora_merge import merge_reference_lora as merge_reference_lora
+from fsc_bench.models.checkpoints.lora import is_factor
+from fsc_bench.models.checkpoints.lora import merge_reference_lora as merge_reference_lora
 
 Init = Literal["zero", "reference"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fsc_bench.models._prefixes import Tree
+from fsc_bench.models.shortcuts.prefixes import Tree
 from fsc_bench.train.lora import input_projection
 
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
-from fsc_bench.models import _prefixes, _towers
+from fsc_bench.models.shortcuts import prefixes as _prefixes
+from fsc_bench.models.shortcuts import towers as _towers
 from fsc_bench.train import text_tree
 from fsc_bench.train.sharding import local
 

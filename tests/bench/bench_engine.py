@@ -96,10 +96,10 @@ def prompts() -> None:
 
 def _texts(what: str, captions: list[str]) -> None:
     from fsc_bench.data.images import Images
-    from fsc_bench.encode import Encoder
-    from fsc_bench.models._prefixes import Tree
-    from fsc_bench.plan import Plan, text_digests
-    from fsc_bench.store import Store
+    from fsc_bench.embed.encode import Encoder
+    from fsc_bench.embed.plan import Plan, text_digests
+    from fsc_bench.embed.store import Store
+    from fsc_bench.models.shortcuts.prefixes import Tree
 
     model = vit()
     ids, lengths = model.token_ids(captions)
@@ -155,11 +155,11 @@ def suite() -> None:
     from fsc_bench.data.prepare import Prepared
     from fsc_bench.data.raw import Raw
     from fsc_bench.data.readers import load_reader
-    from fsc_bench.encode import Encoder
-    from fsc_bench.evaluate import Embeddings, evaluate
-    from fsc_bench.metrics import matching, retrieval
-    from fsc_bench.plan import make_plan, merged
-    from fsc_bench.store import Store
+    from fsc_bench.embed.encode import Encoder
+    from fsc_bench.embed.plan import make_plan, merged
+    from fsc_bench.embed.store import Store
+    from fsc_bench.score import matching, retrieval
+    from fsc_bench.score.evaluate import Embeddings, evaluate
     from fsc_bench.task import catalogue
 
     real = Path(os.environ["FSC_BENCH_REAL_DATA"])
@@ -259,9 +259,9 @@ def pixels() -> None:
     """JPEG bytes to the float batch: open_clip's transform, and ours, one thread each."""
     import open_clip
 
-    from fsc_bench import preprocess as fast
+    from fsc_bench.data import jpeg as fast
     from fsc_bench.data.images import decode
-    from fsc_bench.models import _pixels
+    from fsc_bench.models.shortcuts import pixels as _pixels
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -305,8 +305,8 @@ def pixels() -> None:
 
 def tower() -> None:
     """Image tower against its own matrix products; the last block for the class token alone."""
-    from fsc_bench.memory import keep_memory
     from fsc_bench.models import load_model
+    from fsc_bench.system.memory import keep_memory
 
     keep_memory()  # as the engine does, for the products too
     width, layers, batch = 768, 12, 32  # the engine's batch on a CPU
@@ -357,7 +357,7 @@ def ranks() -> None:
     """5,000 images and 25,010 captions: clip_benchmark's recall, and ours, products included."""
     from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 
-    from fsc_bench.metrics import retrieval
+    from fsc_bench.score import retrieval
 
     rng = np.random.default_rng(0)
     owner = np.sort(np.r_[np.repeat(np.arange(5000), 5), rng.integers(0, 5000, 10)])
@@ -399,10 +399,10 @@ def groups() -> None:
     import resource
 
     from fsc_bench.data.prepare import Prepared
-    from fsc_bench.evaluate import evaluate
-    from fsc_bench.metrics import classification
     from fsc_bench.models import load_model
     from fsc_bench.records import ImageRef, Record
+    from fsc_bench.score import classification
+    from fsc_bench.score.evaluate import evaluate
     from fsc_bench.task import catalogue
 
     rng = np.random.default_rng(0)

@@ -74,7 +74,7 @@ class Clock:
     """Time inside the encoder and waiting for decoded pictures, over all Encoders."""
 
     def __init__(self):
-        from fsc_bench import encode
+        from fsc_bench.embed import encode
 
         self.calls = {"images": 0, "texts": 0}
         self.encoder = self.decoder = 0.0
@@ -166,7 +166,7 @@ def _counted(tree: Mapping, counts: Mapping[str, int]) -> dict:
 
 def second(folder: Path) -> None:
     """The demo world's suite, first and second time."""
-    from fsc_bench.run import Options, run
+    from fsc_bench.run.suite import Options, run
 
     clock, data = Clock(), folder / "data"
     tasks = _demo(data)
@@ -199,12 +199,12 @@ def overhead(folder: Path, times: int = 10) -> None:
     """
     import pandas  # noqa: F401  pyarrow does, when it first makes a table
 
-    from fsc_bench import run as runner
     from fsc_bench.data.images import Images
-    from fsc_bench.encode import Encoder
+    from fsc_bench.embed.encode import Encoder
+    from fsc_bench.embed.store import Store
     from fsc_bench.models import load_model
     from fsc_bench.results import RunDirectory
-    from fsc_bench.store import Store
+    from fsc_bench.run.suite import suite as runner
 
     load_model("demo:pretrained", "cpu")  # imports are no part of what grows
     data = folder / "data"

@@ -35,8 +35,8 @@ def caption(number: int) -> str:
 
 
 def _write(folder: Path, texts: int) -> float:
-    from fsc_bench.plan import text_digest
-    from fsc_bench.store import Store
+    from fsc_bench.embed.plan import text_digest
+    from fsc_bench.embed.store import Store
 
     store = Store(folder)
     rng = np.random.default_rng(0)
@@ -58,9 +58,9 @@ def _plan(folder: Path, texts: int) -> None:
     """A matching task of `texts` captions, all in the store: plan it and ask what is missing."""
     from fsc_bench.data.images import DigestCache, Images
     from fsc_bench.data.prepare import Prepared
-    from fsc_bench.plan import make_plan
+    from fsc_bench.embed.plan import make_plan
+    from fsc_bench.embed.store import Store
     from fsc_bench.records import Record
-    from fsc_bench.store import Store
     from fsc_bench.task import read_task
 
     task = folder / "many.toml"
@@ -95,8 +95,8 @@ def _plan(folder: Path, texts: int) -> None:
 
 
 def _read(folder: Path, texts: int, cold: bool) -> None:
-    from fsc_bench.plan import text_digest
-    from fsc_bench.store import Store
+    from fsc_bench.embed.plan import text_digest
+    from fsc_bench.embed.store import Store
 
     numbers = np.random.default_rng(1).permutation(texts)
     keys = [text_digest(caption(number)) for number in numbers]

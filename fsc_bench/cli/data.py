@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fsc_bench.cli.options import DataOption, JsonOption
 from fsc_bench.errors import DataError, FscBenchError
 
 data_app = typer.Typer(help="Raw data: what is there, where to get it, where you have it.")
@@ -13,10 +14,6 @@ data_app = typer.Typer(help="Raw data: what is there, where to get it, where you
 Words = Annotated[
     list[str] | None,
     typer.Argument(metavar="[NAMES]", help="Tasks, groups, suites, image sources. [default: fsc]"),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench."),
 ]
 
 
@@ -29,13 +26,13 @@ def add_commands(app: typer.Typer) -> None:
 def data_status(
     words: Words = None,
     data: DataOption = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """What is there, linked, partial, missing or gated, its size, and what to do next."""
+    from fsc_bench.cli.show import print_json, print_table
     from fsc_bench.data.download import readable
     from fsc_bench.data.get import status
     from fsc_bench.data.sources import choose
-    from fsc_bench.show import print_json, print_table
     from fsc_bench.task import data_folder
 
     tasks, images = choose(_names(words))
@@ -67,9 +64,9 @@ def data_get(
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing, only say.")] = False,
 ) -> None:
     """Fetches what is missing: resumed, checked, pinned. Gated sources say what to do."""
+    from fsc_bench.cli.show import Terminal
     from fsc_bench.data.get import get
     from fsc_bench.data.sources import choose
-    from fsc_bench.show import Terminal
     from fsc_bench.task import data_folder
 
     tasks, images = choose(_names(words))

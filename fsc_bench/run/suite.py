@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fsc_bench import __version__
-from fsc_bench.claims import Claims
 from fsc_bench.data.get import bytes_to_fetch
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
-from fsc_bench.distributed import Ranks, join, own_device
-from fsc_bench.encode import Encoder
+from fsc_bench.embed.encode import Encoder
+from fsc_bench.embed.plan import Plan, make_plan, merged
+from fsc_bench.embed.store import FULL, Store, StoreFull
 from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError
-from fsc_bench.evaluate import Embeddings, evaluate
 from fsc_bench.models import DualEncoder, load_model
-from fsc_bench.plan import Plan, make_plan, merged
 from fsc_bench.results import Busy, Result, RunDirectory
-from fsc_bench.store import FULL, Store, StoreFull
+from fsc_bench.run.claims import Claims
+from fsc_bench.score.evaluate import Embeddings, evaluate
+from fsc_bench.system.distributed import Ranks, join, own_device
 from fsc_bench.task import Task
 
 LOT = 4096  # images and texts: smaller tasks are encoded together until they make as many
@@ -491,7 +491,7 @@ def package_version(name: str) -> str | None:
 
 def git_commit() -> str | None:
     """Commit of the checkout that this runs from, "-dirty" with changes; None for a wheel."""
-    folder = Path(__file__).parent.parent
+    folder = Path(__file__).parent.parent.parent
     if not (folder / ".git").exists():
         return None
     try:

@@ -7,7 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fsc_bench.leaderboard import AVERAGES, Cell, averages, chance_row, columns, headline_cell
+from fsc_bench.report.leaderboard import (
+    AVERAGES,
+    Cell,
+    averages,
+    chance_row,
+    columns,
+    headline_cell,
+)
 from fsc_bench.results import Result
 from fsc_bench.task import Task, catalogue
 

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from fsc_bench.data.prepare import Prepared
-from fsc_bench.metrics import classification, matching, retrieval
+from fsc_bench.embed.plan import Plan, choose_prompts, class_prompts
+from fsc_bench.embed.store import Store
 from fsc_bench.models import DualEncoder
-from fsc_bench.plan import Plan, choose_prompts, class_prompts
 from fsc_bench.records import ImageRef, Record
 from fsc_bench.results import Result, Samples
-from fsc_bench.statistics import ROOT, Means, bootstrap, scalar_leaves, tree_mean
-from fsc_bench.store import Store
+from fsc_bench.score import classification, matching, retrieval
+from fsc_bench.score.statistics import ROOT, Means, bootstrap, scalar_leaves, tree_mean
 from fsc_bench.task import Task, walk
 
 

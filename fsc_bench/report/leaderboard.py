@@ -124,10 +124,10 @@ def chance_row(tasks: Sequence[Task]) -> Row:
 
 def published_folder() -> Path:
     """Quoted numbers: inside the wheel, or in the checkout's leaderboards/published."""
-    shipped = Path(__file__).parent / "published"
+    shipped = Path(__file__).parent.parent / "published"
     if shipped.is_dir():
         return shipped
-    return Path(__file__).parent.parent / "leaderboards" / "published"
+    return Path(__file__).parent.parent.parent / "leaderboards" / "published"
 
 
 def published_rows(tasks: Sequence[Task], folder: Path | None = None) -> list[Row]:

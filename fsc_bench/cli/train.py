@@ -10,13 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from fsc_bench.cli.options import DataOption, JsonOption
 from fsc_bench.errors import UsageError
-
-DataFolder = Annotated[
-    Path | None,
-    typer.Option("--data", help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -111,7 +106,7 @@ def _knows_only_the_demo_world(model: str) -> bool:
 
 def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
     """The table of both models. The run is safe whatever cannot be scored, and why is one line."""
-    from fsc_bench.distributed import is_first
+    from fsc_bench.system.distributed import is_first
 
     summary = _score([base, trained], tasks, out, None)
     failed = list(dict.fromkeys(name for _, name, _ in summary.failures))
@@ -187,9 +182,9 @@ def _say(line: str) -> None:
 
 def _score(models: list[str], tasks: list, out: Path, data: Path | None, **options: Any) -> Any:
     """Scores models and prints the table; a summary of `run`."""
-    from fsc_bench import run as runner
-    from fsc_bench.distributed import is_first
-    from fsc_bench.show import Terminal, results_table
+    from fsc_bench.cli.show import Terminal, results_table
+    from fsc_bench.run.suite import suite as runner
+    from fsc_bench.system.distributed import is_first
     from fsc_bench.task import data_folder
 
     folder = data_folder(data)
@@ -218,7 +213,7 @@ def recipes(
     json: JsonOption = False,
 ) -> None:
     """Training recipes: presets by method, and the published runs by data and architecture."""
-    from fsc_bench.show import print_json, print_table
+    from fsc_bench.cli.show import print_json, print_table
     from fsc_bench.train.config import read_recipe, recipe_names
 
     if name:
@@ -252,7 +247,7 @@ def _recipe_facts(recipe: Any) -> dict[str, Any]:
 
 
 def _show_recipe(recipe: Any, json: bool) -> None:
-    from fsc_bench.show import print_json
+    from fsc_bench.cli.show import print_json
     from fsc_bench.train.config import TrainConfig
 
     facts = _recipe_facts(recipe)
@@ -282,14 +277,14 @@ def wise_ft(
     ] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
     tasks: Annotated[str, typer.Option("-t", "--tasks", help="What to score on.")] = "fsc",
     out: Annotated[Path, typer.Option("-o", "--out", help="Where runs go.")] = Path("runs/wise-ft"),
-    data: DataFolder = None,
+    data: DataOption = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images at once. [default: found by trying]")
     ] = None,
 ) -> None:
     """Scores the models between two: weights interpolated linearly (WiSE-FT). Draws the curve."""
-    from fsc_bench.distributed import is_first
     from fsc_bench.models import wise
+    from fsc_bench.system.distributed import is_first
 
     try:
         shares = [float(part) for part in alphas.split(",")]
@@ -314,7 +309,7 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
 
     results: {alpha: {task: Result}}.
     """
-    from fsc_bench.curve import Point, curve_svg
+    from fsc_bench.report.pictures import Point, curve_svg
     from fsc_bench.results import slug
     from fsc_bench.train.checkpoint import write_atomically
 
@@ -334,7 +329,7 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
 
 def _curve_scores(results: Any, tasks: list[Any]) -> dict[str, float]:
     """Headline scores by column, then the averages that are complete, in percent."""
-    from fsc_bench.leaderboard import averages, columns, headline_cell
+    from fsc_bench.report.leaderboard import averages, columns, headline_cell
     from fsc_bench.task import catalogue
 
     cells = {}
@@ -386,7 +381,7 @@ def negatives_show(
     json: JsonOption = False,
 ) -> None:
     """Prints captions with their hard negatives."""
-    from fsc_bench.show import print_json
+    from fsc_bench.cli.show import print_json
     from fsc_bench.train.negatives import load_generator, show
 
     shown = show(_captions(captions, caption_key), load_generator(generator), number, seed=seed)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fsc_bench.memory import out_of_memory
+from fsc_bench.system.memory import out_of_memory
 
 SIZES = (64, 128, 256, 512, 1024)
 GAIN = 1.05  # a larger batch must be faster than the best so far by this much

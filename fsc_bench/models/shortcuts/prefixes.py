@@ -21,7 +21,7 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch.nn import functional as F
 
-from fsc_bench.models import _towers
+from fsc_bench.models.shortcuts import towers as _towers
 
 STRIDE = 8  # depths whose questions are asked together
 ENDS = 128  # texts whose last tokens leave the tower together

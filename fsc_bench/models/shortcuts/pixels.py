@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from fsc_bench.models import _resize
+from fsc_bench.models.shortcuts import resize as _resize
 
 # Pixels in, as of 1,300 photographs of 640x480: about as many more pay for the 2 seconds that
 # compiling takes. Shorter runs, and runs on small images such as the demo's, never start it.

@@ -9,11 +9,7 @@ from typing import Annotated
 
 import typer
 
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+from fsc_bench.cli.options import DataOption, JsonOption
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -26,7 +22,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def _folders(data: Path | None) -> list[Path]:
-    from fsc_bench.store import stores
+    from fsc_bench.embed.store import stores
     from fsc_bench.task import data_folder
 
     return list(stores(data_folder(data) / "embeddings"))
@@ -34,8 +30,8 @@ def _folders(data: Path | None) -> list[Path]:
 
 def info(data: DataOption = None, json: JsonOption = False) -> None:
     """One line a model: images, texts, size, last use, damage."""
-    from fsc_bench.show import print_json, print_table
-    from fsc_bench.store import describe
+    from fsc_bench.cli.show import print_json, print_table
+    from fsc_bench.embed.store import describe
 
     found = [describe(folder) for folder in _folders(data)]
     if json:
@@ -75,9 +71,9 @@ def prune(
     """Removes damaged segments, torn ends and doubles; with names or --older-than, whole stores."""
     import shutil
 
+    from fsc_bench.embed.store import describe, in_use
+    from fsc_bench.embed.store import prune as tidy
     from fsc_bench.errors import UsageError
-    from fsc_bench.store import describe, in_use
-    from fsc_bench.store import prune as tidy
 
     folders = _folders(data)
     for name in stores or []:
@@ -103,8 +99,8 @@ def prune(
 
 def verify(data: DataOption = None, json: JsonOption = False) -> None:
     """Reads every vector and compares it with its checksum. Exit code 4 if any is wrong."""
-    from fsc_bench.show import print_json
-    from fsc_bench.store import verify as check
+    from fsc_bench.cli.show import print_json
+    from fsc_bench.embed.store import verify as check
 
     good, lines = 0, []
     for folder in _folders(data):

@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fsc_bench.batch_size import found_batch
 from fsc_bench.data.images import Images
+from fsc_bench.data.jpeg import open_rgb
+from fsc_bench.embed.batch_size import found_batch
+from fsc_bench.embed.plan import Place, Plan
+from fsc_bench.embed.store import Store
 from fsc_bench.errors import DataError, RunError
-from fsc_bench.memory import free_memory, keep_memory, out_of_memory
 from fsc_bench.models import DualEncoder
-from fsc_bench.plan import Place, Plan
-from fsc_bench.preprocess import open_rgb
-from fsc_bench.store import Store
+from fsc_bench.system.memory import free_memory, keep_memory, out_of_memory
 
 CPU_BATCH = 32  # images at once: a CPU is fastest between 8 and 32, whatever the tower
 TOKENS = 32  # text tokens at once, for each image of a batch

@@ -1,0 +1,71 @@
+"""The command line: parse, call one function, print. A user's mistake is one line and an exit code.
+
+Heavy modules are imported inside the commands that need them: `tasks`, `leaderboard` and `--help`
+start without torch.
+"""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fsc_bench import __version__
+from fsc_bench.cli import cache, data, report, run, tasks, train
+from fsc_bench.errors import FscBenchError
+
+
+class OneLineErrors(TyperGroup):
+    """Prints a user's mistake as one line on stderr; our own faults keep their traceback."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except FscBenchError as error:
+            _complain(str(error))
+            sys.exit(error.exit_code)
+        except (typer.Abort, KeyboardInterrupt):
+            _complain("stopped. The same command continues.")
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.exit(141)
+        except Exception as error:
+            # typer's usage errors share no public base class; this is what they have in common.
+            if not hasattr(error, "format_message"):
+                raise
+            _complain(error.format_message())
+            sys.exit(2)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    print(f"fsc-bench: {' '.join(message.split())}", file=sys.stderr)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="The honest evaluation of CLIP-style vision-language models.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"fsc-bench {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+# In the order in which `--help` lists them.
+for commands in (run, tasks, report, data, train, cache):
+    commands.add_commands(app)

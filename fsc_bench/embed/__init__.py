@@ -1,0 +1,1 @@
+"""Embed: which images and texts are needed, their vectors, and where vectors are kept."""

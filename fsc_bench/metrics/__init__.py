@@ -1,1 +1,0 @@
-"""Metrics: pure numpy, from similarities to outcomes per sample. They import nothing of ours."""

@@ -1,0 +1,1 @@
+"""Report: from results to tables and pictures. Nothing here loads torch."""

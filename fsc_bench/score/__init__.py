@@ -1,0 +1,1 @@
+"""Score: from similarities to outcomes, means and intervals. evaluate.py is to be read first."""

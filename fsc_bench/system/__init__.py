@@ -1,0 +1,1 @@
+"""System: files, locks, memory and processes: what knows the operating system, and no benchmark."""
