@@ -8,7 +8,6 @@ A classification record has one image, no text, and labels.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsc_bench.errors import DataError
+from fsc_bench.system.files import write_atomically
 from fsc_bench.task import Task
 
 OWN = "."  # the source name of a task's own raw folder
@@ -96,13 +96,7 @@ def write_records(path: Path, records: Iterable[Record], facts: Mapping[str, Any
         },
         schema=SCHEMA.with_metadata({"fsc_bench": json.dumps({**facts, "fingerprint": digest})}),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
     return digest
 
 

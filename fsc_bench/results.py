@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench.errors import UsageError
+from fsc_bench.system.files import write_atomically, write_text
 
 SCHEMA_VERSION = 1
 
@@ -113,19 +114,12 @@ class RunDirectory:
         import pyarrow.parquet as pq
 
         path = self.samples_file(result.task, variant)
-        path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.table(dict(samples.columns))
         if samples.summary:
             table = table.replace_schema_metadata(
                 {"fsc_bench": json.dumps(_plain(samples.summary))}
             )
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            pq.write_table(table, partial, compression="zstd")
-            _sync(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
         write_json(self.task_file(result.task, variant), {"schema": SCHEMA_VERSION, **vars(result)})
 
     def finished(self, task: str, variant: str = "") -> Result | None:
@@ -135,20 +129,8 @@ class RunDirectory:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes atomically: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
-        _sync(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Writes strict JSON atomically; numbers of numpy become plain ones, NaN becomes null."""
+    write_text(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from torchvision import transforms
 from fsc_bench.data import jpeg as preprocess
 from fsc_bench.data.images import Images, decode
 from fsc_bench.embed import encode as module
+from fsc_bench.embed.cost import calibrate
 from fsc_bench.embed.encode import Encoder, bucket, buckets
 from fsc_bench.embed.plan import Plan, text_digest, text_digests
 from fsc_bench.embed.store import Store
@@ -410,7 +411,7 @@ def test_calibration_times_as_many_tokens_as_a_batch_has(small, tmp_path, monkey
     seen, tree = [], _prefixes.Tree.of
     monkeypatch.setattr(_prefixes.Tree, "of", lambda texts: seen.append(tree(texts)) or seen[-1])
     encoder = Encoder(small, Images(tmp_path), Store(tmp_path / "store"), 32)
-    encoder.calibrate(0.01)
+    calibrate(encoder, 0.01)
 
     assert min(len(found.token) for found in seen[-2:]) > 0.75 * encoder.tokens
 

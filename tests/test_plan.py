@@ -17,7 +17,8 @@ from fsc_bench.data.prepare import prepare
 from fsc_bench.embed import plan as planning
 from fsc_bench.embed.plan import make_plan, text_digest, text_digests
 from fsc_bench.run.claims import Claims
-from fsc_bench.run.suite import Options, Silent, dry_run, run
+from fsc_bench.run.dry_run import dry_run
+from fsc_bench.run.suite import Options, Silent, run
 from fsc_bench.task import read_task
 
 

@@ -81,7 +81,8 @@ def run(
             "no model. Name one with -m, such as -m open_clip:ViT-B-32-quickgelu/openai, or try "
             "--demo. `fsc-bench models` lists the families."
         )
-    from fsc_bench.run.suite import suite as runner
+    from fsc_bench.run import suite as runner
+    from fsc_bench.run.dry_run import dry_run as plan_run
 
     options = runner.Options(
         data=folder,
@@ -99,7 +100,7 @@ def run(
         if demo:
             build(folder, terminal.say)
         if dry_run:
-            rows, code = runner.dry_run(chosen, options, terminal, models or [])
+            rows, code = plan_run(chosen, options, terminal, models or [])
             terminal.close()
             _show_plan(rows, json)
             raise typer.Exit(code)

@@ -183,7 +183,7 @@ def _say(line: str) -> None:
 def _score(models: list[str], tasks: list, out: Path, data: Path | None, **options: Any) -> Any:
     """Scores models and prints the table; a summary of `run`."""
     from fsc_bench.cli.show import Terminal, results_table
-    from fsc_bench.run.suite import suite as runner
+    from fsc_bench.run import suite as runner
     from fsc_bench.system.distributed import is_first
     from fsc_bench.task import data_folder
 
@@ -311,7 +311,7 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
     """
     from fsc_bench.report.pictures import Point, curve_svg
     from fsc_bench.results import slug
-    from fsc_bench.train.checkpoint import write_atomically
+    from fsc_bench.system.files import write_text
 
     found = {share: _curve_scores(scored, tasks) for share, scored in results.items()}
     first, *others = found.values()
@@ -323,7 +323,7 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
     points = [Point(share, scores[x], scores[y]) for share, scores in found.items()]
     path = out / f"{slug(title)}.svg"
     svg = curve_svg(points, x, y, title)
-    write_atomically(path, lambda partial: partial.write_text(svg, encoding="utf-8"))
+    write_text(path, svg)
     _say(f"Written: {path} ({y} against {x}).")
 
 

@@ -45,6 +45,7 @@ from fsc_bench.data.archives import (
 )
 from fsc_bench.data.items import Item
 from fsc_bench.errors import DataError
+from fsc_bench.system.files import sync_folder, write_json
 
 Progress = Callable[[str, int, int | None], Any]  # (what, bytes so far, bytes in all if known)
 
@@ -192,7 +193,7 @@ def _finish(
         "unchecked": False,
         **more,
     }
-    _write_json(item.hidden("done.json"), marker)
+    write_json(item.hidden("done.json"), marker)
     item.hidden("part.json").unlink(missing_ok=True)
     return marker
 
@@ -204,15 +205,6 @@ def sha256_of(path: Path, step: Callable[[], None] = lambda: None) -> str:
             step()
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with partial.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 # ---------------------------------------------------------------- one item
@@ -333,21 +325,13 @@ def _put_in_place(item: Item, session: Session) -> list[str]:
         os.replace(whole, item.path)
         names = [item.path.name]
     item.part.unlink(missing_ok=True)
-    _sync_folder(item.folder)
+    sync_folder(item.folder)
     return names
 
 
 def _discard(item: Item) -> None:
     item.part.unlink(missing_ok=True)
     item.hidden("part.json").unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # ---------------------------------------------------------------- HTTP
@@ -462,7 +446,7 @@ def _take(item: Item, session: Session, response: Any, kept: int, known: dict[st
         item.part.unlink(missing_ok=True)
         total = _number(headers.get("Content-Length", ""))
         known = {"url": item.url, "etag": etag, "modified": modified, "total": total}
-        _write_json(item.hidden("part.json"), known)
+        write_json(item.hidden("part.json"), known)
     expected = item.bytes or 0 if total is None else total
     session.claim(item, item.part, max(0, expected - kept))
     with item.part.open("ab") as file:
@@ -477,7 +461,7 @@ def _take(item: Item, session: Session, response: Any, kept: int, known: dict[st
         raise _Again(f"ends after {kept:,} bytes of about {item.bytes:,}")
     if total is not None and kept < total:
         raise _Again(f"breaks off after {kept:,} of {total:,} bytes")
-    _write_json(item.hidden("part.json"), {**known, "total": kept})
+    write_json(item.hidden("part.json"), {**known, "total": kept})
 
 
 def _number(text: str) -> int | None:

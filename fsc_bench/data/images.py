@@ -25,6 +25,7 @@ from fsc_bench.data.containers import container_module
 from fsc_bench.data.sources import sources, wrappers
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import OWN, ImageRef, unusable_path
+from fsc_bench.system.files import locked, write_text
 
 # Visual Genome's pictures lie in two folders. CREPE and ARO name them by number alone, so that
 # their readers cannot know which: a picture that is not in one is looked for in the other.
@@ -47,11 +48,10 @@ def write_link(data: Path, name: str, path: Path) -> None:
     path = path.expanduser().resolve()
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder or archive to link {name!r} to.")
-    links = {**read_links(data), name: str(path)}
-    data.mkdir(parents=True, exist_ok=True)
-    partial = data / f".links.json.{os.getpid()}"
-    partial.write_text(json.dumps(links, indent=2, sort_keys=True) + "\n")
-    os.replace(partial, data / "links.json")
+    table = data / "links.json"
+    with locked(table):  # two links at once: the second reads what the first wrote
+        links = {**read_links(data), name: str(path)}
+        write_text(table, json.dumps(links, indent=2, sort_keys=True) + "\n")
 
 
 def raw_folder(data: Path, task_name: str, links: Mapping[str, str]) -> Path:

@@ -6,7 +6,6 @@ From there on the demo is an ordinary benchmark: the same readers, checks, metri
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.errors import DataError
 from fsc_bench.system.distributed import join
+from fsc_bench.system.files import write_text
 from fsc_bench.task import Task, catalogue
 
 SEED = 0  # of the drawn samples; the world keeps training, development and test scenes apart
@@ -48,9 +48,7 @@ def _draw_missing(data: Path, say: Callable[[str], Any]) -> None:
         folder = raw_folder(data, task.name, read_links(data))
         raw.write(_recipe(task), folder, data / "images", SEED)
         marker = folder / ".drawn.json"
-        partial = marker.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(_wanted(task)))
-        os.replace(partial, marker)
+        write_text(marker, json.dumps(_wanted(task)))
 
 
 def _recipe(task: Task) -> str:

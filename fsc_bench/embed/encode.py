@@ -15,7 +15,6 @@ last images are not filled up to a batch as far as a trial shows that no bit mov
 and texts that begin alike go through a causal tower once, with no padding (models/_prefixes.py).
 """
 
-import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,11 +95,11 @@ class Encoder:
         """Images at once."""
         if self.batch_size or self.device == "cpu":
             return self.batch_size or CPU_BATCH
-        image, prepare = self._one_image()
+        image, prepare = self.one_image()
         one = prepare(image)
 
         def trial(rows: int) -> None:
-            _wait(self.model.encode_images(stack([one] * rows)))
+            wait_for(self.model.encode_images(stack([one] * rows)))
 
         return found_batch(self.store.folder, card(self.device), trial)
 
@@ -157,7 +156,7 @@ class Encoder:
 
     def _full_images(self, pixels: Sequence[Any]) -> np.ndarray:
         """Unit vectors [n, d] in whole batches, filled up with copies where shapes count."""
-        vectors = self._fitted("images", pixels, self.batch, self._images_at_once)
+        vectors = self._fitted("images", pixels, self.batch, self.images_at_once)
         if self.any_rows and len(pixels) == self.batch and not self.fitting:
             self.witnesses = list(pixels[-ROWS:]), vectors[-ROWS:]
         return vectors
@@ -176,7 +175,7 @@ class Encoder:
             return self._full_images(pixels)
         known, expected = self.witnesses
         mixed = [*known[: fill // 2], *pixels, *known[fill // 2 : fill]]
-        vectors = self._fitted("images", mixed, rows, self._images_at_once)
+        vectors = self._fitted("images", mixed, rows, self.images_at_once)
         first, new, last = np.split(vectors, [fill // 2, fill // 2 + len(pixels)])
         if np.array_equal(np.concatenate([first, last]), expected[:fill]):
             return new
@@ -242,7 +241,7 @@ class Encoder:
             return error
         return DataError(f"{place[0]}: the image {place[1]} could not be read the first time.")
 
-    def _images_at_once(self, pixels: Sequence[Any], rows: int) -> Any:
+    def images_at_once(self, pixels: Sequence[Any], rows: int) -> Any:
         if self.fixed:
             pixels = [*pixels, *[pixels[-1]] * (rows - len(pixels))]
         self.calls["images"] += 1
@@ -268,7 +267,7 @@ class Encoder:
             for begin in range(0, len(work), self.batch):
                 part = work[begin : begin + self.batch]
                 keys, texts = zip(*part, strict=True)
-                vectors = self._fitted("texts", texts, self.batch, self._strings_at_once)
+                vectors = self._fitted("texts", texts, self.batch, self.strings_at_once)
                 self.store.put("text", keys, vectors)
                 progress("texts", begin + len(part), len(work))
 
@@ -287,10 +286,10 @@ class Encoder:
             for chosen in self.model.prefixes.batches(ids, lengths, self.tokens):
                 texts = [ids[place, : lengths[place]] for place in chosen]
                 n = len(texts)
-                vectors = self._fitted("texts", texts, n, partial(self._tree_at_once, n))
+                vectors = self._fitted("texts", texts, n, partial(self.tree_at_once, n))
                 yield [keys[place] for place in chosen], vectors
 
-    def _tree_at_once(self, n: int, texts: Sequence[np.ndarray], rows: int) -> Any:
+    def tree_at_once(self, n: int, texts: Sequence[np.ndarray], rows: int) -> Any:
         """Where only `rows` of a batch's `n` texts are to fit, products are as much smaller."""
         filled = [*texts, *[texts[-1]] * (rows - len(texts))] if self.fixed else texts
         self.calls["texts"] += 1
@@ -304,7 +303,7 @@ class Encoder:
             for length in np.unique(needed).tolist():
                 bin_ = waiting.setdefault(length, [])
                 bin_ += [(keys[i], ids[i, :length]) for i in np.flatnonzero(needed == length)]
-                rows = self._rows(length)
+                rows = self.rows(length)
                 while len(bin_) >= rows:
                     yield self._one_length(bin_[:rows])
                     del bin_[:rows]
@@ -312,13 +311,13 @@ class Encoder:
             if rest:
                 yield self._one_length(rest)
 
-    def _rows(self, length: int) -> int:
+    def rows(self, length: int) -> int:
         return max(ROWS, self.tokens // length // ROWS * ROWS)
 
     def _one_length(self, batch: Sequence[tuple]) -> tuple[Sequence[bytes], np.ndarray]:
         keys, ids = zip(*batch, strict=True)
-        what, rows = f"texts of {len(ids[0])} tokens", self._rows(len(ids[0]))
-        return keys, self._fitted(what, ids, rows, self._tokens_at_once)
+        what, rows = f"texts of {len(ids[0])} tokens", self.rows(len(ids[0]))
+        return keys, self._fitted(what, ids, rows, self.tokens_at_once)
 
     def _tokenised(self, work: Sequence[tuple[bytes, str]]) -> Iterator[tuple]:
         """(keys, ids [n, context], tokens needed [n]) in lots, one ahead of the encoder."""
@@ -335,13 +334,13 @@ class Encoder:
                     ahead = pool.submit(lot, begin)
                 yield now
 
-    def _strings_at_once(self, texts: Sequence[str], rows: int) -> Any:
+    def strings_at_once(self, texts: Sequence[str], rows: int) -> Any:
         if self.fixed:
             texts = [*texts, *[texts[-1]] * (rows - len(texts))]
         self.calls["texts"] += 1
         return self.model.encode_texts(list(texts))
 
-    def _tokens_at_once(self, ids: Sequence[np.ndarray], rows: int) -> Any:
+    def tokens_at_once(self, ids: Sequence[np.ndarray], rows: int) -> Any:
         filled = [*ids, *[ids[-1]] * (rows - len(ids))] if self.fixed else ids
         self.calls["texts"] += 1
         return self.model.encode_tokens(np.stack(filled))
@@ -383,63 +382,15 @@ class Encoder:
             )
         return np.concatenate(done)
 
-    # ---------------------------------------------------------------- calibration
-
-    def _one_image(self) -> tuple[Image.Image, Callable]:
+    def one_image(self) -> tuple[Image.Image, Callable]:
         """A made-up photograph, and what prepares it for the model."""
         noise = np.random.default_rng(0)
         smooth = Image.fromarray(noise.integers(0, 256, (30, 40, 3), np.uint8)).resize((640, 480))
         pixels = getattr(self.model, "pixels", None)
         return smooth, self.model.preprocess if pixels is None else pixels.load
 
-    def calibrate(self, seconds: float = 2.0) -> dict[str, float]:
-        """Seconds that an image, a text and the decoding of an image take, from a short trial."""
-        smooth, prepare = self._one_image()
-        file = io.BytesIO()
-        smooth.save(file, "JPEG", quality=90)
-        one = prepare(smooth)
-        calls, rows, call = dict(self.calls), self.batch, self._strings_at_once
-        trial = [_text(number) for number in range(rows)]
-        if hasattr(self.model, "encode_tokens"):
-            ids, lengths = self.model.token_ids([_text(self.tokens)])
-            length = int(buckets(lengths, ids.shape[1])[0])
-            rows, call = self._rows(length), self._tokens_at_once
-            ids, _ = self.model.token_ids([_text(number) for number in range(rows)])
-            trial = list(ids[:, :length])
-            if getattr(self.model, "prefixes", None) is not None:
-                call = partial(self._tree_at_once, rows)
-        cost = {
-            "image": _time(lambda: self._images_at_once([one] * self.batch, self.batch), seconds),
-            "text": _time(lambda: call(trial, rows), seconds),
-            "decode": _time(lambda: prepare(open_rgb(file.getvalue())), seconds / 4),
-        }
-        self.calls = calls
-        return {
-            "image": cost["image"] / self.batch,
-            "text": cost["text"] / rows,
-            "decode": cost["decode"] / decoders(),
-        }
 
-
-def _text(number: int) -> str:
-    """One of many made-up texts that begin differently: none spares another's work."""
-    return f"{number} dogs on the green grass of a park"
-
-
-def _time(work: Callable[[], Any], seconds: float) -> float:
-    """The least of several trials within `seconds`, the first, which warms up, left out."""
-    begun, best = time.perf_counter(), float("inf")
-    result = work()
-    _wait(result)
-    while True:
-        started = time.perf_counter()
-        _wait(work())
-        best = min(best, time.perf_counter() - started)
-        if time.perf_counter() - begun > seconds:
-            return best
-
-
-def _wait(result: Any) -> None:
+def wait_for(result: Any) -> None:
     if hasattr(result, "cpu"):
         result.cpu()  # a GPU answers before it has worked
 

@@ -11,7 +11,6 @@ or powered-off writer left unfinished is ignored; a segment with any other wrong
 none of it is used. Both are said (`Store.damage`), and `fsc-bench cache prune` removes them.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -26,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from fsc_bench.errors import RunError
+from fsc_bench.system.files import FULL, write_json
 
 RECORD = np.dtype([("key", "V32"), ("checksum", "<u8")])
 KINDS = ("image", "text")
 TAIL = 64  # rows at the end of a segment whose checksums are compared when it is opened
 PART = 4096  # rows compared at once: bounded memory for any number of keys
 SYNC_SECONDS = 5.0  # at most this much work is lost when the power, not the process, goes
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StoreFull(RunError):
@@ -144,11 +143,11 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if identity is not None and not (folder / "identity.json").exists():
-                partial = folder / f".identity.{uuid.uuid4().hex[:8]}"
-                partial.write_text(json.dumps(dict(identity), indent=1) + "\n")
-                os.replace(partial, folder / "identity.json")
+                write_json(folder / "identity.json", dict(identity))
         except OSError as error:
             raise _full(folder, error, 0) from None
+        except RunError as error:
+            raise StoreFull(str(error)) from None
         self.refresh()
 
     @property

@@ -6,7 +6,6 @@ stand in a table of their own: they were computed by other software.
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from fsc_bench.errors import GateError, UsageError, near_miss
 from fsc_bench.results import Result, Run
+from fsc_bench.system.files import write_text
 from fsc_bench.task import Task
 
 AVERAGES = {
@@ -277,8 +277,5 @@ def write(
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 raise GateError(f"{path}: stale. `fsc-bench leaderboard -o {out}` writes it anew.")
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
+            write_text(path, text)
     return list(texts)

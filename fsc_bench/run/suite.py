@@ -7,43 +7,30 @@ from another task version or other data is set aside under `superseded/`.
 
 import gc
 import os
-import platform
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
-from fsc_bench import __version__
-from fsc_bench.data.get import bytes_to_fetch
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
 from fsc_bench.embed.encode import Encoder
 from fsc_bench.embed.plan import Plan, make_plan, merged
-from fsc_bench.embed.store import FULL, Store, StoreFull
+from fsc_bench.embed.store import Store, StoreFull
 from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError
 from fsc_bench.models import DualEncoder, load_model
 from fsc_bench.results import Busy, Result, RunDirectory
 from fsc_bench.run.claims import Claims
+from fsc_bench.run.provenance import run_facts
 from fsc_bench.score.evaluate import Embeddings, evaluate
 from fsc_bench.system.distributed import Ranks, join, own_device
+from fsc_bench.system.files import FULL
 from fsc_bench.task import Task
 
 LOT = 4096  # images and texts: smaller tasks are encoded together until they make as many
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "transformers",
-    "numpy",
-    "pillow",
-    "datasets",
-)
 
 
 @dataclass(frozen=True)
@@ -137,7 +124,7 @@ def _run(
     summary = Summary()
     images = Images(options.data)
     with ranks.first_goes_first():
-        prepared = _prepare(tasks, options, images, summary, reporter)
+        prepared = prepare_all(tasks, options, images, summary, reporter)
     if not prepared:
         return summary
     gc.freeze()  # so do the records, often a million
@@ -191,7 +178,7 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
             return False
         # Models are loaded one at a time: one is in memory, however many are scored.
         options = job.options
-        model = _loaded(spec, options)
+        model = loaded(spec, options)
         for note in getattr(model, "notes", ()):
             job.reporter.say(note)
         fingerprint = model.identity.fingerprint
@@ -214,7 +201,7 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
     return True
 
 
-def _loaded(spec: str, options: Options) -> DualEncoder:
+def loaded(spec: str, options: Options) -> DualEncoder:
     model = load_model(spec, own_device(options.device), options.precision)
     if options.compile:
         if not str(getattr(model, "device", "cpu")).startswith("cuda"):
@@ -239,7 +226,7 @@ def _found_finished(spec: str, fingerprint: str, job: Job) -> bool:
     return True
 
 
-def _prepare(
+def prepare_all(
     tasks: Sequence[Task],
     options: Options,
     images: Images,
@@ -321,7 +308,7 @@ def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job)
                 reporter.say(line)
         store.close()
     if ranks.first:
-        directory.write_run(run_facts(spec, model, options, started, seconds, directory))
+        directory.write_run(run_facts(spec, model, options.device, started, seconds, directory))
 
 
 def _encoded(
@@ -447,172 +434,6 @@ def _brief(result: Result) -> str:
         if cell:
             parts.append(f"{metric} {cell['value']:.1f} [{cell['ci'][0]:.1f}, {cell['ci'][1]:.1f}]")
     return " ".join(parts)
-
-
-def run_facts(
-    spec: str,
-    model: DualEncoder,
-    options: Options,
-    started: float,
-    seconds: Mapping[str, float],
-    directory: RunDirectory,
-) -> dict[str, Any]:
-    """Provenance: which model, which code, which machine, which command."""
-    import json
-
-    earlier: dict[str, float] = {}
-    if (directory.path / "run.json").exists():
-        earlier = json.loads((directory.path / "run.json").read_text()).get("seconds", {})
-    return {
-        "model": spec,
-        "identity": vars(model.identity),
-        "fingerprint": model.identity.fingerprint,
-        "notes": list(getattr(model, "notes", ())),
-        "fsc_bench": __version__,
-        "git": git_commit(),
-        "packages": {name: package_version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": getattr(model, "device", options.device),
-        "precision": model.identity.precision,
-        "argv": sys.argv[1:],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": {**earlier, **seconds},
-    }
-
-
-def package_version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that this runs from, "-dirty" with changes; None for a wheel."""
-    folder = Path(__file__).parent.parent.parent
-    if not (folder / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One line of `--dry-run`. What follows `fetch` is known when models were named: sums over
-    them.
-    """
-
-    task: str
-    samples: int
-    image_uses: int
-    images: int
-    text_uses: int
-    texts: int
-    problem: str = ""
-    fetch: int | None = 0  # bytes to download first; None where nobody knows
-    cached_images: int | None = None
-    cached_texts: int | None = None
-    seconds: float | None = None  # to encode what is missing, from a short trial on this machine
-    saving: float | None = None  # encoding every sample's own images and texts takes so many times
-
-
-def dry_run(
-    tasks: Sequence[Task], options: Options, reporter: Reporter, models: Sequence[str] = ()
-) -> tuple[list[PlanRow], int]:
-    """What a run would encode: a row a task and one for all together. Returns (rows, exit code).
-
-    Encodes nothing of the tasks; with models, two seconds of made-up images and texts each.
-    """
-    summary = Summary()
-    cache = DigestCache(options.data / "digests.sqlite")
-    images = Images(options.data)
-    rows: list[PlanRow] = []
-    needs: list[tuple[set[bytes], set[bytes]]] = []
-    items = _prepare(tasks, options, images, summary, Silent())
-    prepared = {item.task.name: item for item in items}
-    errors = {name: str(error) for _, name, error in summary.failures}
-    fetches, together = bytes_to_fetch(tasks, options.data)
-    for task in tasks:
-        fetch = fetches[task.name]
-        if task.name in errors:
-            rows.append(PlanRow(task.name, task.n, 0, 0, 0, 0, errors[task.name], fetch))
-            needs.append((set(), set()))
-            continue
-        item = prepared[task.name]
-        plan = make_plan(
-            item,
-            images,
-            cache,
-            options.prompts,
-            lambda done, total, name=task.name: reporter.progress(f"{name}: hash", done, total),
-        )
-        rows.append(
-            PlanRow(
-                task.name,
-                sum(row.scored for row in item.records),
-                plan.image_uses,
-                len(plan.image_place),
-                plan.text_uses,
-                len(plan.text_key),
-                min(plan.unreadable.values(), default=""),
-                fetch,
-            )
-        )
-        needs.append((set(plan.image_place), set(plan.text_key.values())))
-    cache.close()
-    everything = tuple(set().union(*(need[kind] for need in needs)) for kind in (0, 1))
-    known = [row for row in rows if row.task not in errors]
-    total = [sum(getattr(row, name) for row in known) for name in ("image_uses", "text_uses")]
-    samples = sum(row.samples for row in known)
-    unique = [len(keys) for keys in everything]
-    rows.append(PlanRow("all", samples, total[0], unique[0], total[1], unique[1], "", together))
-    needs.append(everything)
-    for spec in models:
-        rows = _with_cost(rows, needs, _loaded(spec, options), options)
-    return rows, summary.exit_code
-
-
-def _with_cost(
-    rows: list[PlanRow], needs: list[tuple], model: DualEncoder, options: Options
-) -> list[PlanRow]:
-    """The rows with what one model has in its store and what the rest will cost added."""
-    folder = options.data / "embeddings" / model.identity.fingerprint[:32]
-    store = Store(folder)
-    cost = Encoder(model, Images(options.data), store, options.batch_size).calibrate()
-    # Decoding overlaps the encoder, unless both are the same cores.
-    on_cpu = str(getattr(model, "device", "cpu")) == "cpu"
-    one_image = cost["image"] + cost["decode"] if on_cpu else max(cost["image"], cost["decode"])
-    one_text = cost["text"]
-    found = []
-    for row, (images, texts) in zip(rows, needs, strict=True):
-        cached = [
-            int(store.present(kind, list(keys)).sum())
-            for kind, keys in (("image", images), ("text", texts))
-        ]
-        seconds = one_image * (len(images) - cached[0]) + one_text * (len(texts) - cached[1])
-        unique = one_image * len(images) + one_text * len(texts)
-        each = one_image * row.image_uses + one_text * row.text_uses
-        found.append(
-            replace(
-                row,
-                cached_images=(row.cached_images or 0) + cached[0],
-                cached_texts=(row.cached_texts or 0) + cached[1],
-                seconds=(row.seconds or 0.0) + seconds,
-                saving=each / unique if unique else None,
-            )
-        )
-    return found
 
 
 def check_writable(out: Path) -> None:

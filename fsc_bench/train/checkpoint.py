@@ -10,53 +10,20 @@
 Every file is written beside its place, synced and renamed.
 """
 
-import errno
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fsc_bench.errors import RunError, UsageError
+from fsc_bench.errors import UsageError
+from fsc_bench.system.files import write_atomically, write_text
 
 SCHEMA = 1
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write(temporary)`, synced, renamed to `path`. On a full disk nothing is left: RunError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(partial)
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except (OSError, RuntimeError) as error:
-        # torch.save turns a full disk into a RuntimeError of its zip writer.
-        full = getattr(error, "errno", None) == errno.ENOSPC or "file write failed" in str(error)
-        if not full and not isinstance(error, OSError):
-            raise
-        what = "the disk is full" if full else error
-        raise RunError(
-            f"{path}: cannot be written: {what}. What was there before is untouched; make room and "
-            "go on with --resume."
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+RESUME = "What was there before is untouched; make room and go on with --resume."
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -82,13 +49,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
         save_file(plain, partial, metadata={"format": "pt", **facts})
         partial.chmod(0o644)  # written for its owner alone otherwise
 
-    write_atomically(path, save)
+    write_atomically(path, save, RESUME)
 
 
 def save_checkpoint(out: Path, step: int, state: Mapping[str, Any], keep: int) -> Path:
     """Writes `step-N.pt`, then deletes all but the newest `keep`."""
     path = out / "checkpoints" / f"step-{step:08d}.pt"
-    write_atomically(path, lambda partial: torch.save({**state, "step": step}, partial))
+    write_atomically(path, lambda partial: torch.save({**state, "step": step}, partial), RESUME)
     for old in checkpoints(out)[:-keep]:
         old.unlink()
     return path
@@ -125,4 +92,4 @@ def cut_metrics(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue  # the line that a killed run was writing
-    write_atomically(path, lambda partial: partial.write_text("".join(kept), encoding="utf-8"))
+    write_text(path, "".join(kept), RESUME)

@@ -34,6 +34,7 @@ from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import skeleton
 from fsc_bench.system.distributed import launched, open_group
+from fsc_bench.system.files import write_atomically, write_json
 from fsc_bench.system.memory import keep_memory
 from fsc_bench.train import sharding
 from fsc_bench.train.batches import Batches, Part, Pixels, check_batch, pixels_of
@@ -44,8 +45,6 @@ from fsc_bench.train.checkpoint import (
     read_checkpoint,
     read_json,
     save_checkpoint,
-    write_atomically,
-    write_json,
     write_tensors,
 )
 from fsc_bench.train.config import RESUMABLE, Recipe, TrainConfig

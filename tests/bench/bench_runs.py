@@ -80,13 +80,13 @@ class Clock:
         self.encoder = self.decoder = 0.0
         engine = encode.Encoder
         for name, kind in (
-            ("_images_at_once", "images"),
-            ("_tokens_at_once", "texts"),
-            ("_tree_at_once", "texts"),
-            ("_strings_at_once", "texts"),
+            ("images_at_once", "images"),
+            ("tokens_at_once", "texts"),
+            ("tree_at_once", "texts"),
+            ("strings_at_once", "texts"),
         ):
             setattr(engine, name, self._timed(getattr(engine, name), kind))
-        engine._loaded = self._waited(engine._loaded)
+        engine.loaded = self._waited(engine.loaded)
 
     def _timed(self, function: Callable, kind: str) -> Callable:
         def call(encoder, *args):
@@ -204,7 +204,7 @@ def overhead(folder: Path, times: int = 10) -> None:
     from fsc_bench.embed.store import Store
     from fsc_bench.models import load_model
     from fsc_bench.results import RunDirectory
-    from fsc_bench.run.suite import suite as runner
+    from fsc_bench.run import suite as runner
 
     load_model("demo:pretrained", "cpu")  # imports are no part of what grows
     data = folder / "data"
@@ -229,7 +229,9 @@ def overhead(folder: Path, times: int = 10) -> None:
     encoder, decoder = clock.encoder, clock.decoder
     rest = whole - encoder - decoder
     model = load_model("open_clip:ViT-B-32/random?seed=0", "cpu")
-    cost = Encoder(model, Images(folder), Store(folder / "none")).calibrate()
+    from fsc_bench.embed.cost import calibrate
+
+    cost = calibrate(Encoder(model, Images(folder), Store(folder / "none")))
     large = cost["image"] * unique[0] + cost["text"] * unique[1]
     seconds = {name: sum(spent) for name, spent in parts.items()}
     seconds["other"] = rest - sum(seconds.values())

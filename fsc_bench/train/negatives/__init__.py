@@ -12,9 +12,7 @@ negative; the losses mask what is missing.
 
 import hashlib
 import importlib
-import os
 import random
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -27,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.system.files import write_atomically
 from fsc_bench.train.negatives.text import Random
 
 BLOCK = 2048  # captions a process works on at a time, and a row group of the file
@@ -118,23 +117,19 @@ def build(
         "captions_sha256": captions_sha256(captions),
     }
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     blocks = [different[k : k + BLOCK] for k in range(0, len(different), BLOCK)]
     make = partial(_make_block, generator, seed, candidates_per_kind)
-    done = 0
-    try:
-        with pq.ParquetWriter(
-            partial_file, SCHEMA.with_metadata(metadata), compression="zstd"
-        ) as file:
+
+    def write(place: Path) -> None:
+        done = 0
+        with pq.ParquetWriter(place, SCHEMA.with_metadata(metadata), compression="zstd") as file:
             for block, rows in zip(blocks, _map(make, blocks, processes), strict=True):
                 file.write_table(pa.table(rows, schema=file.schema), row_group_size=3 * BLOCK)
                 done += len(block)
                 if progress:
                     progress(done, len(different))
-        os.replace(partial_file, out)
-    finally:
-        partial_file.unlink(missing_ok=True)
+
+    write_atomically(out, write)
     return metadata
 
 

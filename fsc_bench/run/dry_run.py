@@ -1,0 +1,122 @@
+"""Dry run: what a run would encode and fetch, how long that takes, and what is cached already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from fsc_bench.data.get import bytes_to_fetch
+from fsc_bench.data.images import DigestCache, Images
+from fsc_bench.embed.cost import calibrate
+from fsc_bench.embed.encode import Encoder
+from fsc_bench.embed.plan import make_plan
+from fsc_bench.embed.store import Store
+from fsc_bench.models import DualEncoder
+from fsc_bench.run.suite import Options, Reporter, Silent, Summary, loaded, prepare_all
+from fsc_bench.task import Task
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One line of `--dry-run`. What follows `fetch` is known when models were named: sums over
+    them.
+    """
+
+    task: str
+    samples: int
+    image_uses: int
+    images: int
+    text_uses: int
+    texts: int
+    problem: str = ""
+    fetch: int | None = 0  # bytes to download first; None where nobody knows
+    cached_images: int | None = None
+    cached_texts: int | None = None
+    seconds: float | None = None  # to encode what is missing, from a short trial on this machine
+    saving: float | None = None  # encoding every sample's own images and texts takes so many times
+
+
+def dry_run(
+    tasks: Sequence[Task], options: Options, reporter: Reporter, models: Sequence[str] = ()
+) -> tuple[list[PlanRow], int]:
+    """What a run would encode: a row a task and one for all together. Returns (rows, exit code).
+
+    Encodes nothing of the tasks; with models, two seconds of made-up images and texts each.
+    """
+    summary = Summary()
+    cache = DigestCache(options.data / "digests.sqlite")
+    images = Images(options.data)
+    rows: list[PlanRow] = []
+    needs: list[tuple[set[bytes], set[bytes]]] = []
+    items = prepare_all(tasks, options, images, summary, Silent())
+    prepared = {item.task.name: item for item in items}
+    errors = {name: str(error) for _, name, error in summary.failures}
+    fetches, together = bytes_to_fetch(tasks, options.data)
+    for task in tasks:
+        fetch = fetches[task.name]
+        if task.name in errors:
+            rows.append(PlanRow(task.name, task.n, 0, 0, 0, 0, errors[task.name], fetch))
+            needs.append((set(), set()))
+            continue
+        item = prepared[task.name]
+        plan = make_plan(
+            item,
+            images,
+            cache,
+            options.prompts,
+            lambda done, total, name=task.name: reporter.progress(f"{name}: hash", done, total),
+        )
+        rows.append(
+            PlanRow(
+                task.name,
+                sum(row.scored for row in item.records),
+                plan.image_uses,
+                len(plan.image_place),
+                plan.text_uses,
+                len(plan.text_key),
+                min(plan.unreadable.values(), default=""),
+                fetch,
+            )
+        )
+        needs.append((set(plan.image_place), set(plan.text_key.values())))
+    cache.close()
+    everything = tuple(set().union(*(need[kind] for need in needs)) for kind in (0, 1))
+    known = [row for row in rows if row.task not in errors]
+    total = [sum(getattr(row, name) for row in known) for name in ("image_uses", "text_uses")]
+    samples = sum(row.samples for row in known)
+    unique = [len(keys) for keys in everything]
+    rows.append(PlanRow("all", samples, total[0], unique[0], total[1], unique[1], "", together))
+    needs.append(everything)
+    for spec in models:
+        rows = _with_cost(rows, needs, loaded(spec, options), options)
+    return rows, summary.exit_code
+
+
+def _with_cost(
+    rows: list[PlanRow], needs: list[tuple], model: DualEncoder, options: Options
+) -> list[PlanRow]:
+    """The rows with what one model has in its store and what the rest will cost added."""
+    folder = options.data / "embeddings" / model.identity.fingerprint[:32]
+    store = Store(folder)
+    cost = calibrate(Encoder(model, Images(options.data), store, options.batch_size))
+    # Decoding overlaps the encoder, unless both are the same cores.
+    on_cpu = str(getattr(model, "device", "cpu")) == "cpu"
+    one_image = cost["image"] + cost["decode"] if on_cpu else max(cost["image"], cost["decode"])
+    one_text = cost["text"]
+    found = []
+    for row, (images, texts) in zip(rows, needs, strict=True):
+        cached = [
+            int(store.present(kind, list(keys)).sum())
+            for kind, keys in (("image", images), ("text", texts))
+        ]
+        seconds = one_image * (len(images) - cached[0]) + one_text * (len(texts) - cached[1])
+        unique = one_image * len(images) + one_text * len(texts)
+        each = one_image * row.image_uses + one_text * row.text_uses
+        found.append(
+            replace(
+                row,
+                cached_images=(row.cached_images or 0) + cached[0],
+                cached_texts=(row.cached_texts or 0) + cached[1],
+                seconds=(row.seconds or 0.0) + seconds,
+                saving=each / unique if unique else None,
+            )
+        )
+    return found

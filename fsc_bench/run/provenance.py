@@ -1,0 +1,81 @@
+"""Provenance: which model, which code, which machine and which command made a result."""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fsc_bench import __version__
+from fsc_bench.models import DualEncoder
+from fsc_bench.results import RunDirectory
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "transformers",
+    "numpy",
+    "pillow",
+    "datasets",
+)
+
+
+def run_facts(
+    spec: str,
+    model: DualEncoder,
+    device: str,
+    started: float,
+    seconds: Mapping[str, float],
+    directory: RunDirectory,
+) -> dict[str, Any]:
+    """Provenance: which model, which code, which machine, which command."""
+    earlier: dict[str, float] = {}
+    if (directory.path / "run.json").exists():
+        earlier = json.loads((directory.path / "run.json").read_text()).get("seconds", {})
+    return {
+        "model": spec,
+        "identity": vars(model.identity),
+        "fingerprint": model.identity.fingerprint,
+        "notes": list(getattr(model, "notes", ())),
+        "fsc_bench": __version__,
+        "git": git_commit(),
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": getattr(model, "device", device),
+        "precision": model.identity.precision,
+        "argv": sys.argv[1:],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": {**earlier, **seconds},
+    }
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this runs from, "-dirty" with changes; None for a wheel."""
+    folder = Path(__file__).parent.parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

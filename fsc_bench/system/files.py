@@ -1,0 +1,142 @@
+"""Files: the one place that writes a file whole or not at all, and that locks a shared table.
+
+A file is written beside its place under a name of its own, synced, and renamed: a reader sees the
+old content or the new one. What a killed process left half written is removed by the next writer.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fsc_bench.errors import RunError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DAY = 86400  # seconds after which another machine's half-written file counts as abandoned
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any], advice: str = "") -> None:
+    """Calls `write(temporary)`, syncs the file and renames it to `path`.
+
+    Raises RunError, one line with `path` and the reason, where that is impossible; nothing half
+    written is left, and what was there before is untouched. `advice` ends that line.
+    """
+    with complaints(path, advice):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        partial = path.with_name(f".{path.name}.{_writer()}-{secrets.token_hex(4)}.part")
+        try:
+            # Held as long as we write: another process sees that the file is not abandoned.
+            with open(partial, "xb") as held:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                write(partial)
+                with open(partial, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
+            sync_folder(path.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, advice: str = "") -> None:
+    """Writes UTF-8 text as `write_atomically` does."""
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"), advice)
+
+
+def write_json(path: Path, content: Any, advice: str = "") -> None:
+    """Writes strict JSON (no NaN) as `write_atomically` does."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text, advice)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float = 60.0) -> Iterator[None]:
+    """Holds a table that is read, changed and written: one process at a time between the two.
+
+    Raises RunError, one line, where the lock cannot be had within `seconds`.
+    """
+    from filelock import FileLock, Timeout
+
+    with complaints(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            raise RunError(f"{path}: another process has held it for {seconds:.0f} s.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def complaints(path: Path, advice: str = "") -> Iterator[None]:
+    """Turns what the system says against writing `path` into one line, RunError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        # torch.save turns a full disk into a RuntimeError of its zip writer.
+        full = getattr(error, "errno", None) in FULL or _torch_disk_full(error)
+        if not full and not isinstance(error, OSError):
+            raise
+        reason = "the disk is full" if full else error.strerror or str(error)
+        end = advice or "What was there before is untouched."
+        raise RunError(f"{path}: cannot be written: {reason}. {end}") from None
+
+
+def _torch_disk_full(error: BaseException) -> bool:
+    words = str(error)
+    return isinstance(error, RuntimeError) and (
+        "file write failed" in words or "unexpected pos" in words or "No space left" in words
+    )
+
+
+def _writer() -> str:
+    return f"{re.sub(r'[^A-Za-z0-9]+', '_', socket.gethostname())[:40]}-{os.getpid()}"
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes what killed processes left of this file: nobody holds it, and its writer is gone."""
+    own = _writer().rpartition("-")[0]
+    pattern = re.compile(re.escape(f".{path.name}.") + r"(\w*)-(\d+)-[0-9a-f]{8}\.part")
+    for name in os.listdir(path.parent):
+        match = pattern.fullmatch(name)
+        if match is None:
+            continue
+        left = path.with_name(name)
+        with contextlib.suppress(OSError):
+            here = match[1] == own
+            if _alive(int(match[2])) if here else time.time() - left.stat().st_mtime < DAY:
+                continue
+            with open(left, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
