@@ -37,7 +37,15 @@ from fsc_bench.system.distributed import launched, open_group
 from fsc_bench.system.files import write_atomically, write_json
 from fsc_bench.system.memory import keep_memory
 from fsc_bench.train import sharding
-from fsc_bench.train.batches import Batches, Part, Pixels, check_batch, pixels_of
+from fsc_bench.train.batches import (
+    AHEAD,
+    Batches,
+    Part,
+    Pixels,
+    check_batch,
+    pixels_of,
+    readers,
+)
 from fsc_bench.train.checkpoint import (
     SCHEMA,
     checkpoints,
@@ -48,9 +56,9 @@ from fsc_bench.train.checkpoint import (
     write_tensors,
 )
 from fsc_bench.train.config import RESUMABLE, Recipe, TrainConfig
-from fsc_bench.train.hard_negatives import hard_negatives
 from fsc_bench.train.lora import apply_lora, factors, merge_reference_lora
 from fsc_bench.train.losses import mean_row_count
+from fsc_bench.train.material import caption_of, check_place, open_material
 from fsc_bench.train.objective import (
     Features,
     feature_terms,
@@ -58,8 +66,8 @@ from fsc_bench.train.objective import (
     negative_accuracy,
     weighted,
 )
-from fsc_bench.train.paraphrases import paraphrases
-from fsc_bench.train.sources import Pairs, keys_of, open_pairs
+from fsc_bench.train.published import differences, told
+from fsc_bench.train.sources import Pairs
 from fsc_bench.train.towers import Encoded, Teacher, Towers
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "numpy", "pillow", "safetensors")
@@ -72,14 +80,16 @@ def train(
     out: Path,
     *,
     resume: bool = False,
+    dry_run: bool = False,
     links: Mapping[str, str] | None = None,
     say: Callable[[str], Any] = print,
 ) -> Path:
     """Trains as `recipe` says and returns `out`, the run directory. Under torchrun, one of many.
 
-    `links` say where image sources lie. Raises UsageError for settings that do not fit each other
-    or an existing run, DataError for data that is absent or too damaged, RunError for a loss that
-    is not finite or a full disk; the last good checkpoint stays, and `resume` continues from it.
+    `links` say where image sources lie. `dry_run` stops before the first step: all is checked that
+    can be without one, and nothing is written. Raises UsageError for settings that do not fit each
+    other or an existing run, DataError for data that is absent or too damaged, RunError for a loss
+    that is not finite or a full disk; the last good checkpoint stays, and `resume` goes on from it.
     """
     config = recipe.config
     rank, world, device = _processes(config.device)
@@ -88,18 +98,13 @@ def train(
 
     # --- data -------------------------------------------------------------------------------
     # First what is cheap to find wrong: settings, data and place; then the model.
-    existing = (out / "config.json").is_file()
-    if existing and not resume:
-        raise UsageError(
-            f"{out} holds a run already: --resume continues it, --out puts this one elsewhere."
-        )
+    existing = check_place(out, resume)
     if config.tensorboard:
         _summary_writer()
-    pairs = open_pairs(config.data, keys_of(config), links)
-    for note in getattr(pairs, "notes", ()):
+    material = open_material(recipe, links)
+    pairs, negatives, positives = material.pairs, material.negatives, material.positives
+    for note in material.notes:
         say(note)
-    negatives = hard_negatives(config)
-    positives = paraphrases(config, pairs)
     chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
     check_batch(config.batch_size, len(chosen), world, config.accumulate)
 
@@ -175,6 +180,7 @@ def train(
         "recipe": recipe.name,
         "source": recipe.source,
         "expected": recipe.expected,
+        "differences": [str(one) for one in differences(recipe, len(pairs), world)],
         "settings": config.settings(),
         "skeleton": skeleton(config.model, adapter.identity),
         "base": identity,
@@ -187,6 +193,13 @@ def train(
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     start, bad_in_epoch = 0, 0
+    if dry_run:
+        if existing:
+            _check_same_run(out, read_json(out / "config.json"), facts)
+        say(f"{len(chosen):,} pairs, {steps:,} steps; first caption: {caption_of(pairs)!r}")
+        for line in [*material.tried, *told(recipe, facts["differences"])]:
+            say(line)
+        return out
     if world > 1:
         distributed.barrier()  # all have looked before the first writes
     if existing:
@@ -333,6 +346,8 @@ def train(
                 "trained_steps": best["step"] if config.patience else done,
             },
         )
+        for line in told(recipe, facts["differences"]):
+            say(line)
         say(f"Written: {out}. Score it with `fsc-bench run -m run:{out}`.")
     if world > 1:
         distributed.barrier()
@@ -358,7 +373,7 @@ class Worker:
         """Adds the batch's gradients. Returns the terms, next thresholds and [hits, rows]."""
         config = self.config
         mask = torch.cat([part.negative_mask for part in batch]).to(self.device)
-        rows = mean_row_count(mask)
+        rows = mean_row_count(mask, config.gather)
         positive_mask = self._positive_mask(batch)
         taught = self._taught(batch)
         if len(batch) == 1:
@@ -555,10 +570,11 @@ def split_dev(pairs: Pairs, share: float, seed: int) -> tuple[np.ndarray, np.nda
 
 def load(batches: Batches, steps: range, config: TrainConfig) -> Iterator[list[Part]]:
     """The batches of `steps`, read ahead by `config.workers` processes."""
+    workers = readers(config, batches)
     return iter(
         torch.utils.data.DataLoader(
-            batches, batch_size=None, sampler=steps, num_workers=config.workers,
-            pin_memory=torch.cuda.is_available(), prefetch_factor=2 if config.workers else None,
+            batches, batch_size=None, sampler=steps, num_workers=workers,
+            pin_memory=torch.cuda.is_available(), prefetch_factor=AHEAD if workers else None,
         )
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ Which losses there are is `losses`; what they are weighted with is the config. N
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,13 +61,14 @@ def feature_terms(
     positive_mask: Tensor | None = None,
     teacher: Features | None = None,
     thresholds: Tensor | None = None,
-    gather: Callable[[Tensor], Tensor] = losses.gather_features,
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Every loss of whole features that has a weight, and the next step's rank thresholds `[K]`.
 
     `rows` is `losses.mean_row_count`: averaged over processes, the terms are those of one process
-    with the whole batch.
+    with the whole batch. `gather` is `losses.gather_features`, as the config says.
     """
+    gather = gather or partial(losses.gather_features, how=config.gather)
     weights, terms, following = config.weights, {}, None
     own = (features.images, features.texts[:, 0], logit_scale, features.texts[:, 1:], negative_mask)
     images, captions = gather(features.images), gather(features.texts[:, 0].contiguous())
