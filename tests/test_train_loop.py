@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 
 from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.models import load_model
-from fsc_bench.train import loop
 from fsc_bench.train.batches import text_blocks
 from fsc_bench.train.config import Recipe, TrainConfig, read_recipe
-from fsc_bench.train.loop import decay_groups, learning_rate, train
+from fsc_bench.train.loop import train
 from fsc_bench.train.lora import apply_lora
 from fsc_bench.train.losses import fsc_clip_loss
+from fsc_bench.train.schedule import decay_groups, learning_rate
+from fsc_bench.train.step import Worker
 from fsc_bench.train.text_tree import TextTree
 from fsc_bench.train.towers import Towers
 
@@ -201,14 +202,14 @@ def test_texts_are_shared_only_where_a_token_sees_none_after_it():
 
 def test_the_loops_losses_are_those_of_the_public_entry(data, tmp_path, monkeypatch):
     seen = {}
-    original = loop.Worker.gradients
+    original = Worker.gradients
 
     def keep(self, batch, *args):
         answer = original(self, batch, *args)
         seen.setdefault("first", (self, batch, answer[0]))
         return answer
 
-    monkeypatch.setattr(loop.Worker, "gradients", keep)
+    monkeypatch.setattr(Worker, "gradients", keep)
     # Nothing may move before the losses are looked at again.
     run(data, tmp_path / "run", max_steps=1, learning_rate=1e-30, weight_decay=0.0)
     worker, (part,), terms = seen["first"]
@@ -500,13 +501,13 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(data, whole, tmp_p
 def test_resumed_equals_uninterrupted(data, tmp_path, settings, monkeypatch):
     straight, _ = run(data, tmp_path / "straight", **settings)
 
-    def stop_late(self, batch, step, *args, _original=loop.Worker.gradients):
+    def stop_late(self, batch, step, *args, _original=Worker.gradients):
         if step == 13:
             raise KeyboardInterrupt
         return _original(self, batch, step, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Worker, "gradients", stop_late)
+        patch.setattr(Worker, "gradients", stop_late)
         with pytest.raises(KeyboardInterrupt):
             run(data, tmp_path / "stopped", **settings)
     resumed, lines = run(data, tmp_path / "stopped", resume=True, **settings)
@@ -614,13 +615,13 @@ def test_it_stops_early_by_the_dev_split_and_keeps_the_best_weights(data, tmp_pa
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(data, tmp_path, monkeypatch):
-    def poison(self, batch, step, *args, _original=loop.Worker.gradients):
+    def poison(self, batch, step, *args, _original=Worker.gradients):
         terms, *rest = _original(self, batch, step, *args)
         if step == 14:
             terms["local_hn"] = terms["local_hn"] * float("nan")
         return terms, *rest
 
-    monkeypatch.setattr(loop.Worker, "gradients", poison)
+    monkeypatch.setattr(Worker, "gradients", poison)
     with pytest.raises(RunError, match=r"became nan at step 15.*step-00000010\.pt"):
         run(data, tmp_path / "run")
     monkeypatch.undo()
