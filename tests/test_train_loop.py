@@ -21,11 +21,9 @@ from fsc_bench.models import load_model
 from fsc_bench.train.batches import text_blocks
 from fsc_bench.train.config import Recipe, TrainConfig, read_recipe
 from fsc_bench.train.loop import train
-from fsc_bench.train.lora import apply_lora
 from fsc_bench.train.losses import fsc_clip_loss
 from fsc_bench.train.schedule import decay_groups, learning_rate
 from fsc_bench.train.step import Worker
-from fsc_bench.train.text_tree import TextTree
 from fsc_bench.train.towers import Towers
 
 ROOT = Path(__file__).parent.parent
@@ -154,50 +152,13 @@ def test_towers_give_open_clips_features_and_the_reference_dense_tokens():
         assert torch.allclose(unit, texts, atol=1e-6)
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_texts_that_begin_alike_give_what_they_give_apart(lora):
-    model = tiny_open_clip.load("cpu", "fp32").model.double()
-    if lora:
-        apply_lora(model, init="reference")
-    towers, tokenizer = Towers(model, tokens=True), tiny_open_clip.Tokenizer()
-    towers.probe(tokenizer)
-    assert towers.shares
-    texts = ["a red dog", "a red dog and a cat", "a red cat and a dog", "x", "a red dog", "dog a"]
-    blocks = text_blocks(tokenizer(texts), [0] * 6, range(6), 3)
-    ids, ends = [block.ids for block in blocks], [block.end for block in blocks]
-    beginnings = {tuple(row[:n]) for row in tokenizer(texts).tolist()
-                  for n in range(1, row.index(tiny_open_clip.END) + 2)}  # fmt: skip
-    assert len(TextTree.of(ids, ends).token) == len(beginnings) < sum(int(e.sum()) for e in ends)
-
-    answers = {}
-    for shares in (True, False):
-        towers.shares = shares
-        model.zero_grad()
-        encoded = towers(torch.zeros(1, 3, 32, 32).double(), ids, ends)
-        words = [tokens[block.token_mask] for block, tokens in zip(blocks, encoded.text_tokens)]  # noqa: B905
-        found = [*encoded.text_features, *words]
-        noise = torch.Generator().manual_seed(0)
-        sum((part * torch.randn(part.shape, generator=noise)).sum() for part in found).backward()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        answers[shares] = [*(part.detach() for part in found), *gradients]
-
-    assert len(answers[True]) == len(answers[False]) > len(found) + 10
-    for shared, apart in zip(answers[True], answers[False], strict=True):
-        assert torch.allclose(shared, apart, rtol=1e-6, atol=1e-7)
-
-
-def test_texts_are_shared_only_where_a_token_sees_none_after_it():
+def test_texts_are_cut_only_where_a_token_sees_none_after_it():
     model = tiny_open_clip.load("cpu", "fp32").model
-    tokenizer = tiny_open_clip.Tokenizer()
     model.attn_mask.zero_()
     reads_on = Towers(model, tokens=True)
-    reads_on.probe(tokenizer)
+    reads_on.probe(tiny_open_clip.Tokenizer())
 
-    assert not reads_on.trims and not reads_on.shares
-
-    asked_not_to = Towers(tiny_open_clip.load("cpu", "fp32").model, tokens=True)
-    asked_not_to.probe(tokenizer, share=False)
-    assert asked_not_to.trims and not asked_not_to.shares
+    assert not reads_on.trims
 
 
 def test_the_loops_losses_are_those_of_the_public_entry(data, tmp_path, monkeypatch):

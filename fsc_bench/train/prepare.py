@@ -98,7 +98,7 @@ def prepare(
         summary_writer()
     data = open_data(config, links, processes, say)
     adapter = open_model(config, processes, say)
-    towers = open_towers(adapter, config, processes)
+    towers = open_towers(adapter, config)
     return Prepared(recipe, out, existing, processes, say, data, adapter, towers)
 
 
@@ -150,14 +150,12 @@ def open_model(config: TrainConfig, processes: Processes, say: Say) -> OpenClip:
     return adapter
 
 
-def open_towers(adapter: OpenClip, config: TrainConfig, processes: Processes) -> Towers:
+def open_towers(adapter: OpenClip, config: TrainConfig) -> Towers:
     """The model as the losses need it, tried on a few texts."""
     if config.activation_checkpointing:
         adapter.model.set_grad_checkpointing(True)
     towers = Towers(adapter.model, tokens=bool(config.local_hn_weight))
-    sharded = config.parallel == "fsdp" and processes.count > 1
-    whole_blocks = sharded or config.activation_checkpointing or config.compile
-    towers.probe(adapter.tokenizer, share=not whole_blocks)
+    towers.probe(adapter.tokenizer)
     return towers
 
 
