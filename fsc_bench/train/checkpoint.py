@@ -24,7 +24,14 @@ from torch import Tensor
 
 from fsc_bench import __version__
 from fsc_bench.errors import UsageError
-from fsc_bench.system.files import write_atomically, write_text
+from fsc_bench.system.files import (
+    Witness,
+    complaints,
+    remove_abandoned,
+    system_error,
+    write_atomically,
+    write_text,
+)
 from fsc_bench.train.config import RESUMABLE, TrainConfig
 from fsc_bench.train.lora import factors, merge_reference_lora
 
@@ -91,12 +98,16 @@ def save_weights(
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
     """Safetensors of exact copies on the CPU."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
     def save(partial: Path) -> None:
-        save_file(plain, partial, metadata={"format": "pt", **facts})
+        try:
+            save_file(plain, partial, metadata={"format": "pt", **facts})
+        except SafetensorError as error:
+            raise system_error(error) or error from None
         partial.chmod(0o644)  # written for its owner alone otherwise
 
     write_atomically(path, save, RESUME)
@@ -113,11 +124,23 @@ def save_checkpoint(out: Path, step: int, state: Mapping[str, Any], keep: int) -
 
 def save_best(out: Path, weights: Mapping[str, Tensor]) -> None:
     """Writes `best.pt`: the weights of the best evaluation, in the place of the one before."""
-    _write_pickled(out / BEST, weights)
+    _write_pickled(out / BEST, dict(weights))
 
 
-def _write_pickled(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, lambda partial: torch.save(dict(content), partial), RESUME)
+def _write_pickled(path: Path, content: dict[str, Any]) -> None:
+    def save(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            witness = Witness(file)
+            try:
+                torch.save(content, witness)
+            except RuntimeError as error:
+                raise witness.error or error from None
+
+    # A killed run's half of a checkpoint bears the name of a step that may never come again.
+    with complaints(path, RESUME):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent)
+    write_atomically(path, save, RESUME)
 
 
 def checkpoints(out: Path) -> list[Path]:
