@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from fsc_bench import __version__
 from fsc_bench.models.run import skeleton
 from fsc_bench.train import sharding
-from fsc_bench.train.batches import Batches, pixels_of
+from fsc_bench.train.batch_norm import synchronise
+from fsc_bench.train.batches import Batches
 from fsc_bench.train.checkpoint import SCHEMA, versions
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.prepare import Prepared, Processes, Say
@@ -75,11 +76,12 @@ def build(prepared: Prepared) -> Run:
 
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
-    state = State(trainable, make_optimizer(config, trainable, device), scaler, teacher)
+    state = State(model, trainable, make_optimizer(config, trainable, device), scaler, teacher)
     encode: nn.Module = towers
     if config.compile:
         compile_blocks(towers)
     if processes.count > 1 and not sharded:
+        synchronise(towers)
         encode = distribute(towers, device)
     worker = Worker(config, encode, batches.pixels, device, teacher)
     facts = run_facts(prepared, steps)
@@ -91,7 +93,7 @@ def make_batches(prepared: Prepared) -> tuple[Batches, Batches | None]:
     config, data, processes = prepared.config, prepared.data, prepared.processes
     common = {
         "tokenizer": prepared.adapter.tokenizer,
-        "pixels": pixels_of(prepared.adapter.preprocess, config.crop_scale),
+        "pixels": prepared.pixels,
         "seed": config.seed,
         "buckets": config.length_buckets if prepared.towers.trims else 0,
         "negatives": data.negatives,
@@ -130,7 +132,8 @@ def compile_blocks(towers: Towers) -> None:
 
 def distribute(towers: Towers, device: str) -> nn.Module:
     """DistributedDataParallel: every process holds all weights, gradients are averaged."""
-    # The buffers are constants; the argument that says so changed its name in torch 2.15.
+    # Buffers are constants, or worked out alike by all processes. The argument that says so changed
+    # its name in torch 2.15.
     known = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     return DistributedDataParallel(

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.system.files import write_json
@@ -21,6 +22,7 @@ from fsc_bench.train.batches import Batches, Part
 from fsc_bench.train.build import Run, build, now
 from fsc_bench.train.checkpoint import (
     BEST,
+    RESUME,
     check_same_run,
     checkpoints,
     cut_metrics,
@@ -91,7 +93,7 @@ def start(run: Run) -> Position | None:
             )  # fmt: skip
             run.say(f"Resuming {out} from step {position.done:,}")
     elif leader:
-        write_json(out / "config.json", run.facts)
+        write_json(out / "config.json", run.facts, RESUME)
     if leader:
         cut_metrics(out / "metrics.jsonl", position.done)
     return position
@@ -127,8 +129,7 @@ def take_steps(run: Run, position: Position) -> Position:
     left = range(position.done, steps)
     for step, batch in zip(left, load(run.batches, left, config)):  # noqa: B905
         position, rate, report = one_step(run, position, step, batch)
-        scale = float(run.model.logit_scale.detach().exp())
-        progress.log(position.done, rate, report, scale, position.bad_in_epoch)
+        progress.log(position.done, rate, report, scales(run.model), position.bad_in_epoch)
         if position.done % config.checkpoint_every == 0 or position.done == steps:
             position = save(run, position, progress)
             if stops_early(config, position.best):
@@ -172,6 +173,14 @@ def one_step(
     thresholds = position.thresholds if following is None else following
     position = replace(position, done=step + 1, bad_in_epoch=bad, thresholds=thresholds)
     return position, rate, report
+
+
+def scales(model: nn.Module) -> dict[str, float]:
+    """The logit scale, and the bias where there is one, as they are logged."""
+    found = {"logit_scale": float(model.logit_scale.detach().exp())}
+    if getattr(model, "logit_bias", None) is not None:
+        found["logit_bias"] = float(model.logit_bias.detach())
+    return found
 
 
 def check_finite(run: Run, step: int, loss: float) -> None:
@@ -251,8 +260,7 @@ def leave_behind(run: Run, position: Position) -> None:
         save_weights(out, weights, average, run.config)
         trained = best.step if run.config.patience else position.done
         facts = read_json(out / "config.json")
-        write_json(
-            out / "config.json", {**facts, "finished": now(), "trained_steps": trained}
-        )  # fmt: skip
+        facts |= {"finished": now(), "trained_steps": trained}
+        write_json(out / "config.json", facts, RESUME)
         run.say(f"Written: {out}. Score it with `fsc-bench run -m run:{out}`.")
     run.processes.wait()

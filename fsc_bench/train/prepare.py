@@ -4,6 +4,7 @@ Nothing is built or written here: what a user can mend is found before that.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +14,25 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.system.distributed import launched, open_group
 from fsc_bench.system.memory import keep_memory
-from fsc_bench.train.batches import HardNegatives, Positives, check_batch
+from fsc_bench.train.anatomy import examine, told
+from fsc_bench.train.batches import HardNegatives, Pixels, Positives, check_batch, pixels_of
 from fsc_bench.train.config import Recipe, TrainConfig
 from fsc_bench.train.hard_negatives import hard_negatives
 from fsc_bench.train.lora import apply_lora
 from fsc_bench.train.paraphrases import paraphrases
 from fsc_bench.train.progress import summary_writer
+from fsc_bench.train.reach import freeze_unreached
 from fsc_bench.train.schedule import split_dev
 from fsc_bench.train.sources import Pairs, keys_of, open_pairs
 from fsc_bench.train.towers import Towers
 
+# Kinds of data whose PATH is a place on a disk; `hf` may be a name of the Hub.
+ON_DISK = ("coco-tsv", "parquet", "webdataset")
 Say = Callable[[str], Any]
 
 
@@ -70,6 +75,7 @@ class Prepared:
     say: Say
     data: Data
     adapter: OpenClip
+    pixels: Pixels
     towers: Towers
 
     @property
@@ -85,7 +91,9 @@ def prepare(
     links: Mapping[str, str] | None = None,
     say: Say = print,
 ) -> Prepared:
-    """First what is cheap to find wrong: settings, place and data; then the model."""
+    """First what is cheap to find wrong: settings and place; then the model, and how it will train;
+    then the data.
+    """
     config = recipe.config
     processes = join_processes(config.device)
     say = say if processes.leader else _silent
@@ -96,10 +104,19 @@ def prepare(
         )
     if config.tensorboard:
         summary_writer()
+    look_for_data(config.data)
+    adapter, pixels, towers = ready_model(config, processes, say)
     data = open_data(config, links, processes, say)
-    adapter = open_model(config, processes, say)
-    towers = open_towers(adapter, config)
-    return Prepared(recipe, out, existing, processes, say, data, adapter, towers)
+    return Prepared(recipe, out, existing, processes, say, data, adapter, pixels, towers)
+
+
+def look_for_data(data: str) -> None:
+    """Raises DataError where the place that `KIND:PATH` names is not there: a model takes long."""
+    kind, _, path = data.partition(":")
+    fixed = re.split(r"[*?\[{]", path)[0]
+    place = Path(fixed).expanduser()
+    if kind in ON_DISK and not (place if fixed == path else place.parent).exists():
+        raise DataError(f"{place}: there is no such file.")
 
 
 def join_processes(wanted: str) -> Processes:
@@ -114,6 +131,42 @@ def join_processes(wanted: str) -> Processes:
     return Processes(distributed.get_rank(), distributed.get_world_size(), device)
 
 
+def ready_model(
+    config: TrainConfig, processes: Processes, say: Say
+) -> tuple[OpenClip, Pixels, Towers]:
+    """The model in float32, ready to train, with what it does to pixels, as the losses need it.
+
+    How it will train is said; UsageError says why it cannot.
+    """
+    torch.manual_seed(config.seed)
+    if processes.device == "cpu":
+        keep_memory()
+    adapter = load_model(config.model, processes.device, "fp32")
+    if not isinstance(adapter, OpenClip):
+        raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")
+    for note in getattr(adapter, "notes", ()):
+        say(note)
+    # After loading, which turns it off: scores are float32, training may be less.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    pixels = pixels_of(adapter.preprocess, config.crop_scale)
+    towers = Towers(adapter.model, tokens=bool(config.local_hn_weight))
+    towers.train().requires_grad_(True)
+    examine(adapter.model, config.model, config, processes.count)
+    if config.tune == "lora":
+        torch.manual_seed(config.seed)  # the factors' start, whatever loading drew
+        apply_lora(
+            adapter.model, config.lora_rank, config.lora_alpha, config.lora_init,
+            config.lora_patch_embedding,
+        )  # fmt: skip
+    towers.probe(adapter.tokenizer)
+    unreached = freeze_unreached(towers, config, adapter.tokenizer, pixels)
+    for line in [*told(adapter.model, config.model, processes.count), *unreached]:
+        say(line)
+    if config.activation_checkpointing:
+        adapter.model.set_grad_checkpointing(True)
+    return adapter, pixels, towers
+
+
 def open_data(
     config: TrainConfig, links: Mapping[str, str] | None, processes: Processes, say: Say
 ) -> Data:
@@ -126,37 +179,6 @@ def open_data(
     chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
     check_batch(config.batch_size, len(chosen), processes.count, config.accumulate)
     return Data(pairs, chosen, held_out, negatives, positives)
-
-
-def open_model(config: TrainConfig, processes: Processes, say: Say) -> OpenClip:
-    """The model in float32, ready to train: all of it, or LoRA's factors alone."""
-    torch.manual_seed(config.seed)
-    if processes.device == "cpu":
-        keep_memory()
-    adapter = load_model(config.model, processes.device, "fp32")
-    if not isinstance(adapter, OpenClip):
-        raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")
-    for note in getattr(adapter, "notes", ()):
-        say(note)
-    # After loading, which turns it off: scores are float32, training may be less.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
-    adapter.model.train().requires_grad_(True)
-    if config.tune == "lora":
-        torch.manual_seed(config.seed)  # the factors' start, whatever loading drew
-        apply_lora(
-            adapter.model, config.lora_rank, config.lora_alpha, config.lora_init,
-            config.lora_patch_embedding,
-        )  # fmt: skip
-    return adapter
-
-
-def open_towers(adapter: OpenClip, config: TrainConfig) -> Towers:
-    """The model as the losses need it, tried on a few texts."""
-    if config.activation_checkpointing:
-        adapter.model.set_grad_checkpointing(True)
-    towers = Towers(adapter.model, tokens=bool(config.local_hn_weight))
-    towers.probe(adapter.tokenizer)
-    return towers
 
 
 def _silent(line: str) -> None:

@@ -33,15 +33,17 @@ class Progress:
         if config.tensorboard and leader:
             self.board = summary_writer()(str(out / "tensorboard"))
 
-    def log(self, step: int, rate: float, report: dict, scale: float, bad: int) -> None:
-        """One logged step; `report` holds the loss, its terms and the accuracy on negatives."""
+    def log(self, step: int, rate: float, report: dict, scales: dict, bad: int) -> None:
+        """One logged step; `report` holds the loss, its terms and the accuracy on negatives,
+        `scales` the logit scale and the bias that may stand beside it.
+        """
         self.images += self.config.batch_size
         if step % self.config.log_every and step not in (1, self.steps):
             return
         seconds = time.perf_counter() - self.began
         speed, self.began, self.images = self.images / seconds, time.perf_counter(), 0
         line = {
-            "step": step, "learning_rate": rate, **report, "logit_scale": scale,
+            "step": step, "learning_rate": rate, **report, **scales,
             "unusable_pairs": bad, "images_per_second": speed, "memory_mb": _memory(),
         }  # fmt: skip
         self._write(line)
@@ -52,7 +54,7 @@ class Progress:
         self.say(
             f"step {step:,}/{self.steps:,}  loss {report['loss']:.4f} ({parts})"
             + (f"  negatives {accuracy:.1f}%" if accuracy is not None else "")
-            + f"  scale {scale:.1f}  {speed:.1f} images/s  {line['memory_mb']:,} MB"
+            + f"  scale {scales['logit_scale']:.1f}  {speed:.1f} images/s  {line['memory_mb']:,} MB"
         )
 
     def dev(self, step: int, loss: float, figures: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from open_clip.modified_resnet import AttentionPool2d
 from torch import nn
 
 from fsc_bench.errors import UsageError
@@ -16,7 +17,7 @@ from fsc_bench.train import sharding
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.sources import Pairs
 
-MAX_LOG_SCALE = math.log(100)  # arXiv 2103.00020: logits are never scaled by more than 100
+MAX_SCALE = 100.0  # arXiv 2103.00020: logits are never scaled by more
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
@@ -50,6 +51,8 @@ def hold_key_biases(model: nn.Module) -> None:
     after twenty steps another number of processes had moved them 1e-5, and all else 1e-7.
     """
     for module in model.modules():
+        if isinstance(module, AttentionPool2d) and module.k_proj.bias.grad is not None:
+            module.k_proj.bias.grad.zero_()
         bias = getattr(module, "in_proj_bias", None)
         if isinstance(module, nn.MultiheadAttention) and bias is not None and bias.grad is not None:
             kept = torch.ones(3, len(bias) // 3, device=bias.device, dtype=bias.dtype)
@@ -59,9 +62,12 @@ def hold_key_biases(model: nn.Module) -> None:
 
 @torch.no_grad()
 def hold_logit_scale(model: nn.Module) -> None:
-    """Keeps a logit scale that trains between 1 and 100, as CLIP's own training does."""
-    if model.logit_scale.requires_grad:
-        model.logit_scale.clamp_(0, MAX_LOG_SCALE)
+    """Keeps a logit scale that trains between 1 and 100, as CLIP's own training does.
+
+    SigLIP's, beside which there is a bias, has no bounds.
+    """
+    if model.logit_scale.requires_grad and getattr(model, "logit_bias", None) is None:
+        model.logit_scale.clamp_(0, math.log(MAX_SCALE))
 
 
 def split_dev(pairs: Pairs, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

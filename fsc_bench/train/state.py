@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from fsc_bench.errors import UsageError
 from fsc_bench.train import sharding
-from fsc_bench.train.towers import Teacher
+from fsc_bench.train.towers import Teacher, saved_buffers
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Position:
 class State:
     """The tensors that training changes: the model's own, the optimiser's, the moving average's."""
 
-    trainable: Mapping[str, nn.Parameter]
+    model: nn.Module
+    trainable: Mapping[str, nn.Parameter]  # of the model
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     teacher: Teacher | None
@@ -51,28 +54,40 @@ class State:
             "trainable": self.weights(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "teacher": dict(self.teacher.towers.named_parameters()) if self.teacher else {},
+            "teacher": self._average(),
         }
 
     def weights(self) -> dict[str, Tensor]:
-        """The model's own part alone."""
-        return {name: value.detach() for name, value in self.trainable.items()}
+        """The model's own part alone: what trains, and the running statistics that go with it."""
+        values = {**self.trainable, **saved_buffers(self.model)}
+        return {name: value.detach() for name, value in values.items()}
 
     def restore(self, values: Mapping[str, Any]) -> None:
         """Takes over what `values` gave. Raises UsageError for another model's."""
         self.restore_weights(values["trainable"])
         sharding.load_optimizer(self.optimizer, values["optimizer"])
         self.scaler.load_state_dict(values["scaler"])
-        if self.teacher:
-            _load_named(dict(self.teacher.towers.named_parameters()), values["teacher"])
+        _load_named(self._average(), values["teacher"])
 
     def restore_weights(self, values: Mapping[str, Tensor]) -> None:
-        _load_named(self.trainable, values)
+        _load_named(self.weights(), values)
+
+    def _average(self) -> dict[str, Tensor]:
+        if self.teacher is None:
+            return {}
+        towers = self.teacher.towers
+        return {**dict(towers.named_parameters()), **saved_buffers(towers)}
 
 
 @torch.no_grad()
-def _load_named(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
-    if parameters.keys() != values.keys():
+def _load_named(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    absent = sorted(tensors.keys() - values.keys())
+    if absent and all(name.rpartition(".")[2] in STATISTICS for name in absent):
+        raise UsageError(
+            f"the checkpoint holds no running statistics ({absent[0]}, ...): an older version of "
+            "fsc-bench left them out. It cannot be continued: start anew with another --out."
+        )
+    if tensors.keys() != values.keys():
         raise UsageError("the checkpoint is of another model: its weights have other names.")
-    for name, parameter in parameters.items():
-        parameter.copy_(sharding.part_of(values[name], parameter))
+    for name, tensor in tensors.items():
+        tensor.copy_(sharding.part_of(values[name], tensor))

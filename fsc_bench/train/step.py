@@ -41,20 +41,24 @@ class Around:
 
 @dataclass(frozen=True)
 class Shares:
-    """Gradients of a whole batch's loss at its features and at the logit scale."""
+    """Gradients of a whole batch's loss at its features, at the logit scale and its bias."""
 
     images: Tensor  # [B, D]
     texts: Tensor  # [B, 1 + K, D]
     positives: Tensor | None  # [B, D]
     scale: Tensor
+    bias: Tensor | None
 
-    def surrogate(self, mine: Features, rows: slice, scale: Tensor, last: bool) -> Tensor:
+    def surrogate(self, mine: Features, rows: slice, encoded: Encoded, last: bool) -> Tensor:
         """A sum whose gradient at the features of `rows` is theirs; the scale's counts once."""
         total = (mine.images * self.images[rows]).sum()
         total = total + (mine.texts * self.texts[rows]).sum()
         if mine.positives is not None:
             total = total + (mine.positives * self.positives[rows]).sum()
-        return total + scale * (self.scale if last else 0.0)
+        total = total + encoded.logit_scale * (self.scale if last else 0.0)
+        if encoded.logit_bias is None:
+            return total
+        return total + encoded.logit_bias * (self.bias if last else 0.0)
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Worker:
         torch.manual_seed(seed)
         encoded = self._forward(self.encode, part)
         features = Features.of(part, encoded)
-        terms, following = self._terms(features, encoded.logit_scale, around)
+        terms, following = self._terms(features, encoded.logit_scale, encoded.logit_bias, around)
         if self.config.local_hn_weight:
             terms["local_hn"] = self._local(part, encoded, around.rows)
         scaler.scale(weighted(self.config, terms)).backward()
@@ -111,7 +115,7 @@ class Worker:
                 torch.manual_seed(seed)
                 encoded = self._forward(self.encode, part)
                 mine = Features.of(part, encoded)
-                surrogate = shares.surrogate(mine, rows, encoded.logit_scale, last)
+                surrogate = shares.surrogate(mine, rows, encoded, last)
                 if self.config.local_hn_weight:
                     term = self._local(part, encoded, around.rows)
                     local.append(term.detach())
@@ -132,18 +136,14 @@ class Worker:
                 encoded = self._forward(self._bare, part, tokens=False)
                 cached.append(Features.of(part, encoded))
         joined = Features.join(cached)
-        # Of the features one part after another, of the logit scale once.
-        leaves = [joined.images, joined.texts, joined.positives]
-        leaves = [leaf.detach().requires_grad_() for leaf in leaves if leaf is not None]
-        scale = encoded.logit_scale.detach().requires_grad_()
-        features = Features(*leaves)
-        terms, following = self._terms(features, scale, around)
+        # Of the features one part after another, of the logit scale and bias once.
+        leaves = (joined.images, joined.texts, joined.positives, encoded.logit_scale,
+                  encoded.logit_bias)  # fmt: skip
+        images, texts, positives, scale, bias = leaves = [_leaf(value) for value in leaves]
+        features = Features(images, texts, positives)
+        terms, following = self._terms(features, scale, bias, around)
         scaler.scale(weighted(self.config, terms)).backward()
-        images, texts, *positives, at_scale = [
-            leaf.grad if leaf.grad is not None else 0 * leaf.detach() for leaf in (*leaves, scale)
-        ]
-        shares = Shares(images, texts, positives[0] if positives else None, at_scale)
-        return terms, following, features, shares
+        return terms, following, features, Shares(*(_slope(leaf) for leaf in leaves))
 
     @torch.no_grad()
     def evaluate(self, dev: Batches, thresholds: Tensor) -> tuple[float, dict[str, float]]:
@@ -159,7 +159,9 @@ class Worker:
             )  # fmt: skip
             encoded = self._forward(self._bare, part)
             features = Features.of(part, encoded)
-            terms, _ = self._terms(features, encoded.logit_scale, around, gather=_same)
+            terms, _ = self._terms(
+                features, encoded.logit_scale, encoded.logit_bias, around, gather=_same
+            )
             if self.config.local_hn_weight:
                 terms["local_hn"] = self._local(part, encoded, around.rows)
             totals.append(float(weighted(self.config, terms)))
@@ -172,10 +174,10 @@ class Worker:
         return float(np.mean(totals)), figures
 
     def _terms(
-        self, features: Features, logit_scale: Tensor, around: Around, **options
+        self, features: Features, scale: Tensor, bias: Tensor | None, around: Around, **options
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         return feature_terms(
-            self.config, features, around.negative_mask, logit_scale, around.rows,
+            self.config, features, around.negative_mask, scale, around.rows, logit_bias=bias,
             positive_mask=around.positive_mask, teacher=around.teacher,
             thresholds=around.thresholds, **options,
         )  # fmt: skip
@@ -237,6 +239,17 @@ def _recalled(features: Features) -> Tensor:
     i2t = (similarity.argmax(1) == target).sum().cpu()
     t2i = (similarity.argmax(0) == target).sum().cpu()
     return torch.stack([i2t, t2i, torch.tensor(len(target))])
+
+
+def _leaf(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach().requires_grad_()
+
+
+def _slope(leaf: Tensor | None) -> Tensor | None:
+    """A leaf's gradient; zeros where no loss looks at it."""
+    if leaf is None:
+        return None
+    return leaf.grad if leaf.grad is not None else 0 * leaf.detach()
 
 
 def _same(tensor: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class Encoded:
     text_features: list[Tensor]  # [N, D] for each block of texts
     text_tokens: list[Tensor] | None  # [N, T, D] for each block
     logit_scale: Tensor  # 1 / temperature
+    logit_bias: Tensor | None = None  # SigLIP's
 
 
 class Towers(nn.Module):
@@ -78,6 +79,7 @@ class Towers(nn.Module):
             [features for features, _ in texts],
             [block for _, block in texts] if tokens else None,
             self.model.logit_scale.exp(),
+            getattr(self.model, "logit_bias", None),
         )
 
     def encode_image(self, images: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
@@ -127,10 +129,15 @@ def _unit(features: Tensor) -> Tensor:
 
 
 class Teacher:
-    """A moving average of the model, for DeGLA's terms or to be saved beside it. No gradient."""
+    """A moving average of the model, for DeGLA's terms or to be saved beside it. No gradient.
+
+    Running statistics are averaged as weights are, so that they belong to them; whole numbers and
+    other buffers are the model's own.
+    """
 
     def __init__(self, towers: Towers, decay: float):
-        self.towers = copy.deepcopy(towers).requires_grad_(False)
+        # In training mode its own forward would move its running statistics.
+        self.towers = copy.deepcopy(towers).requires_grad_(False).eval()
         self.decay, self._current = decay, towers
 
     @torch.no_grad()
@@ -140,3 +147,19 @@ class Teacher:
         pairs = [(local(mean), local(now)) for mean, now in both if now.requires_grad]
         means, currents = zip(*pairs, strict=True)
         torch._foreach_lerp_(list(means), list(currents), 1 - self.decay)
+        now = saved_buffers(self._current)
+        for name, buffer in saved_buffers(self.towers).items():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.lerp_(now[name], 1 - self.decay)
+            else:
+                buffer.copy_(now[name])
+
+
+def saved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """What a state dict holds beside parameters, by name: running statistics above all."""
+    return {
+        f"{prefix}.{name}".lstrip("."): buffer
+        for prefix, part in module.named_modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if name not in part._non_persistent_buffers_set
+    }
