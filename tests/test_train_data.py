@@ -17,10 +17,11 @@ from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import pixel_box
 from fsc_bench.train.batches import Batches, Pixels, crop_box, readers, text_blocks
 from fsc_bench.train.config import Recipe, TrainConfig
-from fsc_bench.train.hard_negatives import FromData
-from fsc_bench.train.loop import load, split_dev
+from fsc_bench.train.hard_negatives import FromData, hard_negatives
+from fsc_bench.train.loop import load
 from fsc_bench.train.material import draw, open_material
 from fsc_bench.train.paraphrases import paraphrases
+from fsc_bench.train.schedule import split_dev
 from fsc_bench.train.sources import BadPair, Keys, Pair, open_pairs
 
 PIXELS = Pixels(32, (0.5,) * 3, (0.25,) * 3, crop_scale=0.9)
@@ -400,9 +401,9 @@ def test_a_sample_of_the_pairs_is_the_same_for_ever_and_a_larger_one_holds_it():
 
 def test_max_pairs_takes_a_sample_and_says_so(shards):
     five, all_ = (
-        open_material(recipe_of(f"webdataset:{shards}", max_pairs=count)) for count in (5, 99)
+        open_material(recipe_of(f"webdataset:{shards}", max_pairs=count), None) for count in (5, 99)
     )
-    other = open_material(recipe_of(f"webdataset:{shards}", max_pairs=5, pairs_seed=1))
+    other = open_material(recipe_of(f"webdataset:{shards}", max_pairs=5, pairs_seed=1), None)
 
     assert len(five.pairs) == 5 and len(set(captions_of(five.pairs, range(5)))) == 5
     assert five.notes == ("5 of 24 pairs, drawn by pairs_seed = 0.",)
@@ -417,9 +418,9 @@ def test_pairs_are_tried_before_training(tmp_path, shards):
     with pytest.raises(
         DataError, match=r"of 4 pairs tried none can be used: 00000\.tar/0000: not a"
     ):
-        open_material(recipe_of(f"webdataset:{tmp_path / 'bad'}"))
+        open_material(recipe_of(f"webdataset:{tmp_path / 'bad'}"), None)
     write_shard(shards / "00002.tar", range(20, 24), jpg=b"damaged")
-    found = open_material(recipe_of(f"webdataset:{shards}"))
+    found = open_material(recipe_of(f"webdataset:{shards}"), None)
     assert found.notes[0].startswith("4 of 24 pairs tried cannot be used: 00002.tar/0020: not a")
 
 
@@ -427,11 +428,11 @@ def test_hard_negatives_that_no_caption_has_are_refused(tmp_path, shards):
     table = tmp_path / "other.tsv"
     table.write_text("title\tneg_caption\nanother caption\t['caption another']\n")
     settings = {"negatives": f"file:{table}", "negative_kinds": ["neg_caption"]}
-    data = f"webdataset:{shards}"
+    wanted = recipe_of(f"webdataset:{shards}", global_hn_weight=0.5, **settings)
     with pytest.raises(UsageError, match="none of 24 captions tried has a hard negative"):
-        open_material(recipe_of(data, global_hn_weight=0.5, **settings))
+        open_material(wanted, hard_negatives(wanted.config))
     table.write_text("title\tneg_caption\n caption 3 \t['caption 30']\n")
-    found = open_material(recipe_of(data, global_hn_weight=0.5, **settings))
+    found = open_material(wanted, hard_negatives(wanted.config))
     assert found.tried == ("Of 24 captions tried have a hard negative: neg_caption 1.",)
 
 

@@ -242,9 +242,9 @@ def _recipe_facts(recipe: Any) -> dict[str, Any]:
 
 def _show_recipe(recipe: Any) -> None:
     """Everything about a recipe: what came of it, where its data come from, its settings."""
-    from fsc_bench.train.published import differences, told
+    from fsc_bench.train.published import differences, published_lines
 
-    lines = told(recipe, differences(recipe))
+    lines = published_lines(recipe, differences(recipe))
     if recipe.expected and recipe.config.data:
         lines.append(f"data: {recipe.reference.get('data_set', recipe.config.data)}")
         if get := recipe.reference.get("get"):

@@ -265,6 +265,11 @@ def check_batch(batch_size: int, pairs: int, world: int, parts: int) -> None:
     """Raises UsageError for a batch that the data cannot fill or the processes cannot share."""
     if batch_size > pairs:
         raise UsageError(f"batch_size = {batch_size} is larger than the data: {pairs:,} pairs.")
+    check_shares(batch_size, world, parts)
+
+
+def check_shares(batch_size: int, world: int, parts: int) -> None:
+    """Raises UsageError for a batch that does not divide into the parts of all processes."""
     if batch_size % (world * parts):
         raise UsageError(
             f"batch_size = {batch_size} does not divide into {world} processes of {parts} parts "

@@ -1,12 +1,13 @@
 """Material: a run's data and what goes with them, opened and tried before a model is loaded.
 
-`train` and `train --dry-run` both begin here, so that what a dry run passes does not fail later.
+Both `train` and `train --dry-run` come here, so that what a dry run passes does not fail later.
 Nothing is written.
 """
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.train.batches import HardNegatives, Positives
 from fsc_bench.train.config import Recipe, TrainConfig
-from fsc_bench.train.hard_negatives import hard_negatives
 from fsc_bench.train.paraphrases import paraphrases
-from fsc_bench.train.sources import BadPair, Pair, Pairs, keys_of, open_pairs
+from fsc_bench.train.sources import BadPair, Pair, Pairs, keys_of, open_pairs, split_data
 
+# Kinds of data whose PATH is a place on a disk; `hf` may be a name of the Hub.
+ON_DISK = ("coco-tsv", "parquet", "webdataset")
 TRIED = 64  # pairs, evenly over the data, that are read before training begins
 
 
@@ -28,21 +30,35 @@ class Material:
     """What a run learns from. notes: lines to show; tried: lines for those who only look."""
 
     pairs: Pairs
-    negatives: HardNegatives | None
     positives: Positives | None
     notes: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
 
 
-def open_material(recipe: Recipe, links: Mapping[str, str] | None = None) -> Material:
-    """Opens the data and what makes hard negatives and paraphrases, and tries them on 64 pairs.
+def look_for_data(recipe: Recipe) -> None:
+    """Raises UsageError for an unknown kind of data, DataError for a PATH that is not there.
+
+    Quick: a model takes long to load, and data to be opened.
+    """
+    kind, path = split_data(recipe.config.data)
+    fixed = re.split(r"[*?\[{]", path)[0]
+    place = Path(fixed).expanduser()
+    if kind in ON_DISK and not (place if fixed == path else place.parent).exists():
+        get = recipe.reference.get("get")
+        hint = f" What was published trained on is fetched by `{get}`." if get else ""
+        raise DataError(f"{place}: there is no such file or folder.{hint}")
+
+
+def open_material(
+    recipe: Recipe, negatives: HardNegatives | None, links: Mapping[str, str] | None = None
+) -> Material:
+    """Opens the data and its paraphrases, and tries them and the hard negatives on 64 pairs.
 
     Raises UsageError or DataError, one line: for what is absent, for pairs of which none can be
     used, and for hard negatives or paraphrases that none of them has.
     """
     config = recipe.config
-    pairs, notes = _open(recipe, links)
-    negatives = hard_negatives(config)
+    pairs, notes = _open(config, links)
     tried, bad = _try(pairs)
     if not tried:
         raise DataError(f"{config.data}: of {len(bad)} pairs tried none can be used: {bad[0]}.")
@@ -52,20 +68,12 @@ def open_material(recipe: Recipe, links: Mapping[str, str] | None = None) -> Mat
             f"stops where more than bad_share = {config.bad_share:g} of an epoch's are so."
         )
     found = [_try_negatives(config, negatives, list(tried.values()))] if negatives else []
-    return Material(pairs, negatives, paraphrases(config, pairs), tuple(notes), tuple(found))
+    return Material(pairs, paraphrases(config, pairs), tuple(notes), tuple(found))
 
 
-def _open(recipe: Recipe, links: Mapping[str, str] | None) -> tuple[Pairs, list[str]]:
-    config = recipe.config
-    try:
-        pairs = open_pairs(config.data, keys_of(config), links)
-    except DataError as error:
-        get, place = recipe.reference.get("get"), config.data.partition(":")[2]
-        if get and not Path(place).expanduser().exists():
-            raise DataError(
-                f"{error} What was published trained on is fetched by `{get}`."
-            ) from None
-        raise
+def _open(config: TrainConfig, links: Mapping[str, str] | None) -> tuple[Pairs, list[str]]:
+    """The pairs, or a sample of them, and lines about them."""
+    pairs = open_pairs(config.data, keys_of(config), links)
     notes = list(getattr(pairs, "notes", ()))
     if not config.max_pairs:
         return pairs, notes
@@ -126,7 +134,7 @@ def _try(pairs: Pairs) -> tuple[dict[int, Pair], list[str]]:
     return usable, bad
 
 
-def caption_of(pairs: Pairs) -> str:
+def first_caption(pairs: Pairs) -> str:
     """The first caption that can be used."""
     for number in range(len(pairs)):
         try:

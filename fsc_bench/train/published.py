@@ -33,7 +33,7 @@ class Difference:
         return f"{self.name}: {self.ours} (published: {self.theirs})"
 
 
-def told(recipe: Recipe, found: Sequence[object]) -> list[str]:
+def published_lines(recipe: Recipe, found: Sequence[object]) -> list[str]:
     """Lines to show: what was published, and each of the differences that were found."""
     if not recipe.expected:
         return []

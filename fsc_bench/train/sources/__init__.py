@@ -111,6 +111,15 @@ def open_pairs(data: str, keys: Keys, links: Mapping[str, str] | None = None) ->
 
     `links`: where image sources lie (`coco/val2014` -> folder): `fsc-bench data link` keeps them.
     """
+    kind, path = split_data(data)
+    pairs = kinds()[kind]().open_pairs(path, keys, links or {})
+    if not len(pairs):
+        raise DataError(f"training data {data!r} holds no pair of an image and a caption.")
+    return pairs
+
+
+def split_data(data: str) -> tuple[str, str]:
+    """(kind, path) of `KIND:PATH`. Raises UsageError, one line, for an unknown kind."""
     kind, colon, path = data.partition(":")
     known = kinds()
     if not data:
@@ -120,10 +129,7 @@ def open_pairs(data: str, keys: Keys, links: Mapping[str, str] | None = None) ->
             f"training data {data!r}: write KIND:PATH. Kinds: {', '.join(known)}."
             f"{near_miss(kind, known)}"
         )
-    pairs = known[kind]().open_pairs(path, keys, links or {})
-    if not len(pairs):
-        raise DataError(f"training data {data!r} holds no pair of an image and a caption.")
-    return pairs
+    return kind, path
 
 
 def kinds() -> dict[str, Callable[[], Any]]:
