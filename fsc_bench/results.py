@@ -51,6 +51,7 @@ class Result:
     official: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
