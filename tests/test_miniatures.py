@@ -17,7 +17,8 @@ from fsc_bench.embed.encode import encode
 from fsc_bench.embed.plan import make_plan
 from fsc_bench.embed.store import Store
 from fsc_bench.models import load_model
-from fsc_bench.score.evaluate import Embeddings, _matching_chance, evaluate
+from fsc_bench.score.evaluate import Embeddings, evaluate
+from fsc_bench.score.matching import offer
 from fsc_bench.score.statistics import ROOT, tree_mean
 from fsc_bench.task import catalogue
 
@@ -134,9 +135,12 @@ def test_the_demo_has_all_eleven_and_all_three_and_six_classifications():
 def test_declared_chance_of_the_real_task_follows_from_its_shapes(task, world):
     """The miniature has the real benchmark's shapes (SPEC's file says its own)."""
     records = prepare(catalogue()[f"demo_{task.name}"], world).records
-    leaf = _matching_chance([row for row in records if row.scored])
     (metric,) = task.headline
-    values = {name: leaf[name][metric] for name in task.leaves}
+    shapes = {row.subset: (len(row.images), len(row.texts)) for row in records if row.scored}
+    values = {
+        name: offer(tuple(range(images)), tuple(range(texts))).chance[metric]
+        for name, (images, texts) in shapes.items()
+    }
     for part, count in task.data.options.get("candidates", {}).items():
         values[f"{part}_i2t"] = values[f"{part}_t2i"] = 100 / count
 

@@ -112,7 +112,8 @@ def headline_cell(task: Task, result: Result, metric: str) -> Cell | None:
     if not found or found["value"] is None:
         return None
     low, high = found["ci"]
-    counts = result.complete or (task.data.decays and not result.settings.get("limit"))
+    dying = task.data.decays and not result.settings.get("limit") and not result.nan
+    counts = result.complete or dying
     return Cell(found["value"], low, high, "; ".join(result.flags), counts)
 
 
