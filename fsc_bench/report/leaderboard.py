@@ -133,9 +133,9 @@ def headline_cell(task: TaskFacts, result: Result, metric: str) -> Cell | None:
     if not found or found["value"] is None:
         return None
     low, high = found["ci"]
-    counts = result.complete or (task.decays and not result.settings.get("limit"))
+    dying = task.decays and not result.settings.get("limit") and not result.nan
     note = "; ".join(result.flags)
-    return Cell(found["value"], low, high, note, counts, found.get("strict"))
+    return Cell(found["value"], low, high, note, result.complete or dying, found.get("strict"))
 
 
 def chance_row(tasks: Sequence[TaskFacts]) -> Row:
