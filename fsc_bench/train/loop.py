@@ -78,7 +78,7 @@ def train(
 
 
 def rehearse(run: Run) -> None:
-    """A dry run ends here: says what would happen. Raises UsageError where `out` has another run."""
+    """What a dry run says. Raises UsageError where `out` holds another run."""
     data = run.prepared.data
     if run.prepared.existing:
         check_same_run(run.out, read_json(run.out / "config.json"), run.facts)
