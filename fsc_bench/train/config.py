@@ -219,8 +219,12 @@ class _Range:
     def check(self, name: str, value: float) -> None:
         above = value >= self.low if self.with_low else value > self.low
         below = value <= self.high if self.with_high else value < self.high
+        words = self.words
+        if above and not below and not ("below" in words or "at most" in words):
+            limit = f"below {self.high:,}" if math.isfinite(self.high) else "finite"
+            words = f"it must be {limit}."
         if not (above and below):
-            raise UsageError(f"{name} = {str(value)[:60]}: {self.words}")
+            raise UsageError(f"{name} = {str(value)[:60]}: {words}")
 
 
 def _group(names: str, allowed: _Range) -> dict[str, _Range]:
