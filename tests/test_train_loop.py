@@ -748,7 +748,8 @@ def test_damaged_images_are_counted_and_too_many_stop_the_run(tmp_path, data):
     damaged = f"coco-tsv:{copy / 'train.tsv'}"
     _, lines = run(damaged, tmp_path / "few", epochs=1, bad_share=0.1)
 
-    assert sum("skipped: 7.jpg" in line or "7.jpg: not a readable" in line for line in lines) == 1
+    skipped = [line for line in lines if line.startswith("skipped: row 8 (val2014/7.jpg): not a")]
+    assert len(skipped) == 1
     assert metrics(tmp_path / "few")[-1]["unusable_pairs"] == 2
     with pytest.raises(DataError, match=r"more than bad_share = 0\.01 of 64"):
         run(damaged, tmp_path / "many", epochs=1)
