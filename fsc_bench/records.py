@@ -246,6 +246,11 @@ def unusable_path(path: str) -> str:
     return ""
 
 
+def pixel_box(edges: Iterable[float]) -> tuple[int, ...]:
+    """(left, upper, right, lower) in whole pixels, rounded as Pillow's own crop rounds them."""
+    return tuple(round(edge) for edge in edges)
+
+
 def _empty(box: tuple[int, ...]) -> bool:
     return box[2] <= box[0] or box[3] <= box[1]
 

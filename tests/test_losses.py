@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from fsc_bench.errors import FscBenchError
 from fsc_bench.train import losses, related_losses
+from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.losses import fsc_clip_loss, hard_negative_cross_entropy, local_scores
+from fsc_bench.train.objective import Features, feature_terms
 from fsc_bench.train.tokens import TextTokens, pack_tokens
 
 TERMS = ("contrastive", "global_hn", "local_hn")
@@ -682,7 +685,24 @@ def rank_gradients(rank, file, folder):
     torch.save(
         (total / 2, {name: value / 2 for name, value in found.items()}), f"{folder}/{rank}.pt"
     )
+    torch.save({how: one_pair_a_process(rank, how) for how in HOW}, f"{folder}/gather-{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+HOW = "whole", "reference"
+
+
+def one_pair_a_process(rank, how):
+    """(gradient at this process's image [2], rows with a hard negative) of a batch of two pairs."""
+    image = torch.eye(2)[rank : rank + 1].requires_grad_()
+    features = Features(image, torch.eye(2)[rank : rank + 1, None])
+    terms, _ = feature_terms(
+        TrainConfig(gather=how), features, torch.zeros(1, 0, dtype=torch.bool),
+        torch.tensor(3.0).log(), torch.tensor(1.0),
+    )  # fmt: skip
+    (gradient,) = torch.autograd.grad(terms["contrastive"], image)
+    uneven = torch.tensor([[rank == 0], [True], [rank == 0]])
+    return gradient[0], float(losses.mean_row_count(uneven, how))
 
 
 def uneven_batch():
@@ -724,15 +744,36 @@ def batch_loss(batch):
     return losses.weighted_sum(terms, dict.fromkeys(terms, 1.0))
 
 
-def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path):
-    torch.multiprocessing.spawn(
-        rank_gradients, args=(str(tmp_path / "meet"), str(tmp_path)), nprocs=2
-    )
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """The folder where two processes left what they computed."""
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(rank_gradients, args=(str(folder / "meet"), str(folder)), nprocs=2)
+    return folder
+
+
+def test_gathered_as_the_reference_does_the_contrast_has_half_the_gradient_of_two_processes(
+    two_processes,
+):
+    # Images and texts are the axes and the scale is log 3: each pair has 3 / (3 + 1) of its
+    # softmax, and the loss's gradient at the logits is half of [[-1/4, 1/4], [1/4, -1/4]].
+    slope = math.log(3) / 8
+    for rank, by_hand in enumerate([[-slope, slope], [slope, -slope]]):
+        found = torch.load(two_processes / f"gather-{rank}.pt")
+        # Averaging over both processes halves both: then whole is one process with both pairs.
+        whole, reference = (found[how][0].tolist() for how in HOW)
+        assert whole == pytest.approx([2 * value for value in by_hand], rel=1e-5)
+        assert reference == pytest.approx(by_hand, rel=1e-5)
+        # Rows with a hard negative, 3 of the first process and 1 of the second: 2 on average.
+        assert [found[how][1] for how in HOW] == [2.0, [3.0, 1.0][rank]]
+
+
+def test_two_processes_give_the_loss_and_gradients_of_one(two_processes):
     batch = differentiable(uneven_batch())
     loss = batch_loss(batch)
     expected = gradients(loss, batch)
     for rank in range(2):
-        total, found = torch.load(tmp_path / f"{rank}.pt")
+        total, found = torch.load(two_processes / f"{rank}.pt")
         torch.testing.assert_close(total, loss.detach())
         for name, gradient in found.items():
             torch.testing.assert_close(gradient, expected[name])

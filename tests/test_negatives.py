@@ -414,6 +414,20 @@ def test_a_column_of_python_lists_is_read_as_in_the_coco_file(tmp_path):
     assert read.generate("NA", random.Random(0)) == {"neg_caption": []}
 
 
+def test_a_lone_quote_in_a_table_of_negatives_swallows_no_row(tmp_path):
+    path = tmp_path / "train_neg_clip.tsv"
+    rows = "\"A man says hi\t['hi says A man']\nA cow\t[]\nA cat\"\t['A dog']\n"
+    path.write_text(f"\ufefftitle\tneg_caption\n{rows}", encoding="utf-8")
+
+    assert {caption: kinds["neg_caption"] for caption, kinds in read_rows(path).items()} == {
+        '"A man says hi': ["hi says A man"], "A cow": [], 'A cat"': ["A dog"],
+    }  # fmt: skip
+
+
+def read_rows(path) -> dict[str, dict[str, list[str]]]:
+    return load_generator(f"file:{path}").rows
+
+
 def test_a_column_may_be_named_and_hold_lists_or_json(tmp_path):
     path = tmp_path / "data.parquet"
     pd.DataFrame({"t": ["a b", "c d"], "n": [["b a"], ["d c"]]}).to_parquet(path)
@@ -453,6 +467,9 @@ def test_missing_files_columns_and_options_are_named(tmp_path):
         load_generator(f"file:{path}?captions=title")
     with pytest.raises(UsageError, match="Did you mean 'captions'"):
         load_generator(f"file:{path}?caption=titel")
+    path.write_text("title\tneg_caption\ttitle\na\t['b']\tc\n")
+    with pytest.raises(DataError, match="the header names the column 'title' twice"):
+        load_generator(f"file:{path}")
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"no parquet")
     with pytest.raises(DataError, match="cannot be read as a table"):

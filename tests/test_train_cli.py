@@ -12,6 +12,7 @@ import pytest
 import typer
 from safetensors.torch import load_file
 
+from fsc_bench.cli import negatives
 from fsc_bench.cli.main import OneLineErrors
 from fsc_bench.cli.train import _draw_curve, _score, _tasks_for, add_commands
 from fsc_bench.demo.build import build
@@ -19,9 +20,11 @@ from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import fsc_clip, load_model, wise
 from fsc_bench.report.pictures import Point, curve_svg
 from fsc_bench.task import FAST, select
+from fsc_bench.train.negatives import load_generator
 
 app = typer.Typer(cls=OneLineErrors)
 add_commands(app)
+negatives.add_commands(app)
 
 
 def command(*arguments: str) -> int:
@@ -63,9 +66,37 @@ def test_recipes_lists_them_with_what_was_published(capsys):
     assert listed["laioncoco-lora-ViT-B-32"]["expected"]["zs"] == 55.9
     assert listed["cc3m-ViT-B-32"]["settings"]["global_hn_weight"] == 1.0
     assert "README" in listed["cc3m-ViT-B-32"]["notes"][0]
+    assert listed["cc3m-ViT-B-32"]["differences"][0]["ours"] == "rules"
+    assert listed["clip"]["differences"] == []
 
 
-DRY_RUN = ["train", "clip", "--data", "world:finetune", "--dry-run", "--set", "positives=captions"]
+def test_beside_published_numbers_stands_what_differs(capsys):
+    assert command("recipes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if line.startswith("laioncoco-ViT-B-32 ")]
+    assert row.split()[-8:] == [
+        "53.5", "55.3", "58.2", "55.5", "negatives,", "missing,", "epochs,", "logits",
+    ]  # fmt: skip
+    assert command("recipes", "laioncoco-ViT-B-32") == 0
+    said = capsys.readouterr().out
+    assert (
+        "published: comp 53.5, zs 55.3, i2t 58.2, t2i 55.5\n"
+        "differs: negatives: rules (published: the reference code's: spaCy, WordNet and a "
+        "scene-graph parser)\n"
+        "differs: missing: mask (published: zero)\n"
+    ) in said
+    assert "data: hf download ytaek-oh/laioncoco-subset-100k" in said
+
+
+TRAIN = [
+    "train", "clip", "--data", "world:finetune?pairs=64", "--set", "model=demo:pretrained",
+    "--set", "device=cpu", "--set", "batch_size=8", "--set", "workers=0",
+]  # fmt: skip
+DRY_RUN = [*TRAIN, "--dry-run"]
+
+
+def with_settings(base: list[str], *settings: str) -> list[str]:
+    return [*base, *(word for setting in settings for word in ("--set", setting))]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +110,6 @@ DRY_RUN = ["train", "clip", "--data", "world:finetune", "--dry-run", "--set", "p
         (["train", "fsc-clip", "--data", "webdatset:x"], "it is no KIND:PATH"),
         (["train", "fsc-clip", "--data", "."], "names no data below a folder"),
         (["train", "coco-ViT-B-32", "--data", "."], "coco/train_neg_clip.tsv: there is no such"),
-        (["negatives", "show", "nowhere:x"], "Kinds:"),
         (["wise-ft", "demo:pretrained", "demo:pretrained", "--alphas", "0,half"], "0,0.5,1"),
         (["wise-ft", "demo", "demo:pretrained"], "write wise:FAMILY:A+FAMILY:B"),
         (["wise-ft", "dmeo:clip", "demo:clip"], "Did you mean 'demo'?"),
@@ -90,7 +120,10 @@ DRY_RUN = ["train", "clip", "--data", "world:finetune", "--dry-run", "--set", "p
         (["train", "demo-clip", "--set", "parallel=fdsp"], "Did you mean 'fsdp'?"),
         (["train", "demo-clip", "--set", "positives=cpations"], "Did you mean 'captions'?"),
         (["train", "demo-clip", "--set", "positive_text_weight=1"], "needs paraphrases: set posi"),
-        ([*DRY_RUN, "--set", "positive_text_weight=1"], "no image has a second caption"),
+        (["negatives", "show", "nowhere:x"], "Kinds:"),
+        (["negatives", "show", "nowhere.parquet"], "there is no file"),
+        (["wise-ft", "demo:clip", "demo:clip", "-t", "fast", "-t", "fst"], "Did you mean 'fast'?"),
+        (["train", "demo-clip", "--eval", "fast", "--eval", "fsat"], "Did you mean 'fast'?"),
     ],
     ids=" ".join,
 )
@@ -103,6 +136,53 @@ def test_a_mistake_is_one_line(arguments, says, capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["model=open_clip:ViT-S-32-alt@nowhere.pt"], "there is no such file"),
+        (["model=opn_clip:ViT-S-32-alt/random"], "Did you mean 'open_clip'?"),
+        (["accumulate=3"], "does not divide into 1 processes of 3 parts"),
+        (["batch_size=65"], "batch_size = 65 is larger than the data: 64 pairs"),
+        (["data=parquet:nowhere"], "nowhere: there is no such file or folder"),
+        (["data=webdatset:nowhere"], "Did you mean 'webdataset'?"),
+        (["negatives=file:nowhere.parquet"], "there is no file 'nowhere.parquet'"),
+        (["negatives=spacy:no_such_model"], "pip install 'fsc-bench[spacy]'"),
+        (["negatives=rules:x"], "'rules' takes nothing after its name"),
+        (["negatives=rules", 'negative_kinds=["swop"]'], "Did you mean 'swap'?"),
+        (["epsilon=nan"], "epsilon = nan: it must be above 0"),
+        (["positives=captions", "positive_text_weight=1"], "no image has a second caption"),
+    ],
+    ids=str,
+)
+def test_training_and_a_dry_run_refuse_the_same_before_the_first_step(
+    settings, says, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if not settings[0].startswith("negatives="):
+        settings = ["negatives=rules", *settings]
+    for arguments in (DRY_RUN, TRAIN):
+        code = command(*with_settings(arguments, "global_hn_weight=0.5", *settings))
+        assert code in (2, 3)
+        assert says in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_there_is_refused_or_compared_by_a_dry_run_too(tmp_path, capsys):
+    out = ["-o", str(tmp_path)]
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    assert command(*DRY_RUN, *out, "--resume") == 2
+    assert "config.json is no training run's" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(
+        '{"skeleton": "x", "settings": {"model": "demo:pretrained"}}'
+    )
+    assert command(*DRY_RUN, *out) == 2
+    assert "holds a run already: --resume continues it" in capsys.readouterr().err
+    assert command(*DRY_RUN, *out, "--resume") == 2
+    assert "was started with batch_size = 256, not 8" in capsys.readouterr().err.splitlines()[-1]
+    assert command(*DRY_RUN, "-o", str(tmp_path / "inside")) == 2
+    assert f"lies inside the run {tmp_path}" in capsys.readouterr().err
+
+
 def test_negatives_are_built_shown_and_trained_with(tmp_path, capsys):
     captions = tmp_path / "captions.txt"
     captions.write_text("a red dog next to a blue cat\n\na man rides a brown horse\n")
@@ -113,6 +193,34 @@ def test_negatives_are_built_shown_and_trained_with(tmp_path, capsys):
 
     assert next(row["caption"] for row in shown) == "a red dog next to a blue cat"
     assert shown[0]["negatives"]["swap"] and shown[0]["negatives"]["replace"]
+    # What was built is shown as the table it is, of the two captions the first.
+    assert command("negatives", "show", str(tmp_path / "n.parquet"), "-n", "1") == 0
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert first == "a red dog next to a blue cat"
+    held = load_generator(f"file:{tmp_path / 'n.parquet'}").rows[first]
+    assert sorted(row[12:] for row in rows) == sorted(text for of in held.values() for text in of)
+    assert [row[2:12].strip() for row in rows if row[2] != " "] == ["swap", "replace", "shuffle"]
+
+
+def test_a_table_of_negatives_is_shown_and_one_without_says_how_its_captions_are_read(
+    tmp_path, capsys
+):
+    table = tmp_path / "x.tsv"
+    table.write_text(
+        "title\tfilepath\tneg_caption\n\"a dog\t1.jpg\t['a cat', 'a fox']\na cow\t2.jpg\t[]\n"
+    )
+    assert command("negatives", "show", str(table), "--json") == 0
+    dog, cow = json.loads(capsys.readouterr().out)
+    assert dog["caption"] == '"a dog'
+    assert sorted(dog["negatives"]["neg_caption"]) == ["a cat", "a fox"]
+    assert cow == {"caption": "a cow", "negatives": {"neg_caption": []}}
+    table.write_text("title\tfilepath\na dog\t1.jpg\n")
+    assert command("negatives", "show", str(table)) == 2
+    assert f"Its captions alone are coco-tsv:{table}." in capsys.readouterr().err
+    binary = tmp_path / "x.bin"
+    binary.write_bytes(b"\x00\xff\x81")
+    assert command("negatives", "show", str(binary)) == 3
+    assert "not a text file with a caption a line" in capsys.readouterr().err
 
 
 def test_a_run_is_trained_and_its_settings_shown_first(tmp_path, capsys):
@@ -122,12 +230,34 @@ def test_a_run_is_trained_and_its_settings_shown_first(tmp_path, capsys):
         "--set", "batch_size=8", "--set", "max_steps=2", "--set", "device=cpu",
     ]  # fmt: skip
     assert command(*arguments, "--dry-run") == 0
-    assert "64 pairs, about 2 steps" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "64 pairs, 2 steps" in said and "* local_hn_weight = 0.2" in said
+    assert "Of 64 captions tried have a hard negative: " in said
     assert not (tmp_path / "run").exists()
     assert command(*arguments) == 0
     assert "step 2/2" in capsys.readouterr().err
 
     assert load_model(f"run:{tmp_path / 'run'}").identity.architecture.startswith("open_clip")
+
+
+def test_a_run_ends_with_what_was_published_and_all_that_differs(tmp_path, capsys):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        'extends = "demo-clip"\n[settings]\nbatch_size = 8\nmax_steps = 1\n'
+        "[expected]\ncomp = 31.5\n"
+        '[reference]\nmax_steps = 40\ndata = "world:finetune"\nepoch_rounding = "up"\n'
+    )
+    world = ["--data", "world:finetune?pairs=52", "--set", "device=cpu"]
+    out = tmp_path / "run"
+    assert command("train", str(recipe), *world, "-o", str(out)) == 0
+    differs = [
+        "data: world:finetune?pairs=52 (published: world:finetune)",
+        "max_steps: 1 (published: 40)",
+        "epochs: 6 steps each, rounded down (published: 7, rounded up)",
+    ]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-5:-1] == ["published: comp 31.5", *(f"differs: {one}" for one in differs)]
+    assert json.loads((out / "config.json").read_text())["differences"] == differs
 
 
 # --- training, then scoring ---------------------------------------------------------------------
@@ -180,14 +310,14 @@ def test_fast_is_a_short_list_or_the_demo_suite_for_what_came_of_the_demo(tmp_pa
     (tmp_path / "config.json").write_text('{"skeleton": "demo:pretrained"}')
     demo = [task.name for task in select(["demo"])]
 
-    real = [task.name for task in _tasks_for("open_clip:ViT-B-32/random", "fast")]
+    real = [task.name for task in _tasks_for("open_clip:ViT-B-32/random", ["fast"])]
     assert sorted(real) == sorted(FAST) and len(FAST) == 7
     assert {task.group for task in select(["fast"])} == {
         "compositionality", "classification", "retrieval",
     }  # fmt: skip
-    assert [task.name for task in _tasks_for("demo:pretrained", "fast")] == demo
-    assert [task.name for task in _tasks_for(f"run:{tmp_path}?weights=ema", "fast")] == demo
-    assert sorted(t.name for t in _tasks_for("run:nowhere", "fast,svo_probes")) == sorted(
+    assert [task.name for task in _tasks_for("demo:pretrained", ["fast"])] == demo
+    assert [task.name for task in _tasks_for(f"run:{tmp_path}?weights=ema", ["fast"])] == demo
+    assert sorted(t.name for t in _tasks_for("run:nowhere", ["fast", "svo_probes"])) == sorted(
         [*FAST, "svo_probes"]
     )
 
@@ -278,11 +408,12 @@ def test_a_wise_ft_curve_ends_at_the_scores_of_both_models(
     tmp_path, capsys, demo_data, monkeypatch
 ):
     monkeypatch.setenv("FSC_BENCH_DATA", str(demo_data))
-    models, tasks = ["demo:pretrained", "demo:fsc-clip"], "demo_colours,demo_sugarcrepe"
+    models, tasks = ["demo:pretrained", "demo:fsc-clip"], ["demo_colours", "demo_sugarcrepe"]
+    wanted = ["-t", tasks[0], "-t", tasks[1]]  # repeated, as `run` has it
     out = tmp_path / "curve"
-    assert command("wise-ft", *models, "--alphas", "0,0.5,1", "-t", tasks, "-o", str(out)) == 0
+    assert command("wise-ft", *models, "--alphas", "0,0.5,1", *wanted, "-o", str(out)) == 0
     said = capsys.readouterr()
-    _score(models, select(tasks.split(",")), tmp_path / "ends", None)
+    _score(models, select(tasks), tmp_path / "ends", None)
     found, ends = scores(out), scores(tmp_path / "ends")
     path = [found[f"wise-demo-pretrained-demo-fsc-clip-alpha-{alpha}"] for alpha in (0, 0.5, 1)]
 

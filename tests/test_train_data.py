@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -11,11 +12,14 @@ import torch
 from PIL import Image
 from tiny_open_clip import Tokenizer
 
+from fsc_bench.data import images
 from fsc_bench.errors import DataError, UsageError
-from fsc_bench.train.batches import Batches, Pixels, crop_box, text_blocks
-from fsc_bench.train.config import TrainConfig
-from fsc_bench.train.hard_negatives import FromData
+from fsc_bench.records import pixel_box
+from fsc_bench.train.batches import Batches, Pixels, crop_box, readers, text_blocks
+from fsc_bench.train.config import Recipe, TrainConfig
+from fsc_bench.train.hard_negatives import FromData, hard_negatives
 from fsc_bench.train.loop import load
+from fsc_bench.train.material import draw, open_material
 from fsc_bench.train.paraphrases import paraphrases
 from fsc_bench.train.schedule import split_dev
 from fsc_bench.train.sources import BadPair, Keys, Pair, open_pairs
@@ -116,6 +120,124 @@ def test_a_shard_cut_short_or_absent_is_an_error_and_not_a_smaller_data_set(shar
         open_pairs(f"webdataset:{shards}", Keys())
     with pytest.raises(DataError, match=r"1 shards are absent, such as 00003\.tar"):
         open_pairs(f"webdataset:{shards}/{{00000..00003}}.tar", Keys())
+
+
+def test_a_shard_cut_between_two_samples_is_refused_unless_its_stats_prove_it_whole(shards):
+    # Eight samples of three members; the sixth ends at a header's edge, and no end mark follows.
+    whole = (shards / "00001.tar").read_bytes()
+    with tarfile.open(shards / "00001.tar") as tar:
+        cut = tar.getmember("0018.jpg").offset
+    (shards / "00001.tar").write_bytes(whole[:cut])
+    with pytest.raises(DataError, match=r"00001\.tar: ends without the mark.*after sample '0017'"):
+        open_pairs(f"webdataset:{shards}", Keys())
+    (shards / "00001_stats.json").write_text(json.dumps({"successes": 6}))
+    assert len(open_pairs(f"webdataset:{shards}", Keys())) == 12 + 6 + 4
+
+    # tarfile stops at the first end mark: of two tars behind one another the second would be lost.
+    both = (shards / "00002.tar").read_bytes() + whole
+    (shards / "00002.tar").write_bytes(both)
+    with pytest.raises(DataError, match=r"00002\.tar: holds more behind its end mark"):
+        open_pairs(f"webdataset:{shards}", Keys())
+
+
+def add(path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"null", b'["a list"]', b"3", b'"text"', b"[" * 5000, b'{"other": "half \\ud83d"}', b"{"],
+    ids=repr,
+)
+def test_json_that_is_no_object_costs_its_pair_and_not_the_run(shards, content):
+    write_shard(shards / "00002.tar", range(20, 22))
+    members = {"0022.jpg": jpeg(22), "0022.txt": b"x", "0022.json": content}
+    add(shards / "00003.tar", members)
+    pairs = open_pairs(f"webdataset:{shards}", Keys(caption="other"))
+    batches = make(pairs, batch_size=23)
+
+    (part,) = batches[0]
+    assert len(pairs) == 23 and len(part.images) == 23
+    assert len(part.bad) == 1 and "00003.tar/0022" in part.bad[0]
+
+
+def test_samples_whose_names_hold_dots_are_told_apart(tmp_path):
+    members = {
+        "a.image.png": jpeg(1), "a.caption.txt": b"fields", "b.v1.jpg": jpeg(2), "b.v1.txt": b"one",
+        "b.v2.jpg": jpeg(3), "b.v2.txt": b"two", "._b.v2.jpg": b"left by a Mac",
+    }  # fmt: skip
+    add(tmp_path / "00000.tar", members)
+    add(tmp_path / "00002.tar", {"c.jpg": jpeg(4), "c.txt": b"plain"})
+    pairs = open_pairs(f"webdataset:{tmp_path}", Keys())
+
+    assert captions_of(pairs, range(4)) == ["fields", "one", "two", "plain"]
+    assert [key.partition("/")[2] for key in pairs.keys] == ["a", "b.v1", "b.v2", "c"]
+    assert pairs.notes == ["Of the shards up to 2, 1 are absent, such as 00001.tar."]
+
+
+def table_of(folder, rows: str, name: str = "train.tsv") -> str:
+    for number in range(1, 6):
+        (folder / f"{number}.jpg").write_bytes(jpeg(number))
+    (folder / name).write_text(rows, encoding="utf-8")
+    return f"coco-tsv:{folder / name}"
+
+
+def test_a_lone_quote_in_a_training_table_swallows_no_row(tmp_path):
+    rows = '"A man says hi\t1.jpg\ncat\t2.jpg\ndog\t3.jpg\nthe end"\t4.jpg\n"a bird"\t5.jpg\n'
+    pairs = open_pairs(table_of(tmp_path, f"\ufefftitle\tfilepath\n{rows}"), Keys())
+
+    assert captions_of(pairs, range(5)) == ['"A man says hi', "cat", "dog", 'the end"', "a bird"]
+    assert pairs.keys[3] == "4.jpg"
+    assert pairs.notes[0].endswith("a quote that is not closed is a letter, in 1 of 5 rows.")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("title\tfilepath\ttitle\na\t1.jpg\tb\n", "names the column 'title' twice"),
+        ("title\tfilepath\na\t1.jpg\nb\n", "row 2: line 3 has 1 cells, the header 2"),
+        ('title,filepath\n"a,1.jpg\nb,2.jpg\nc",3.jpg\n', "row 1: a cell in quotes would hold"),
+        ("", "the table is empty"),
+    ],
+)
+def test_a_training_table_that_cannot_be_read_for_certain_is_one_line(tmp_path, rows, says):
+    with pytest.raises(DataError, match=says):
+        open_pairs(table_of(tmp_path, rows), Keys())
+
+
+def test_training_sees_the_pixels_that_scoring_sees(tmp_path):
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(1, 64).repeat(8, 0)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    (tmp_path / "x.tsv").write_text("title\tfilepath\na ramp\tramp.png\n")
+    seen = np.asarray(open_pairs(f"coco-tsv:{tmp_path / 'x.tsv'}", Keys())[0].image)
+    scored = np.asarray(images.decode((tmp_path / "ramp.png").read_bytes(), "ramp"))
+
+    assert np.array_equal(seen, scored)
+    # The upper eight bits of 0, 1040, 2080, ...: no column is clipped to white but the last.
+    assert seen[0, :3, 0].tolist() == [0, 4, 8] and seen[0, -1].tolist() == [255] * 3
+    Image.fromarray(ramp.astype(np.int32)).save(tmp_path / "ramp.png", "TIFF")  # 32 bits
+    with pytest.raises(BadPair, match="32-bit pixels have no agreed range"):
+        open_pairs(f"coco-tsv:{tmp_path / 'x.tsv'}", Keys())[0]
+
+
+def test_a_pipe_that_is_called_like_a_picture_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "x.tsv").write_text("title\tfilepath\na\tpipe.jpg\nb\t../x.jpg\n")
+    pairs = open_pairs(f"coco-tsv:{tmp_path / 'x.tsv'}", Keys())
+    for index, says in [(0, "there is no file"), (1, "not a path below the COCO folder")]:
+        with pytest.raises(BadPair, match=says):
+            pairs[index]
+
+
+def test_boxes_have_one_rounding():
+    edges = (1.5, 2.5, 30.49, 40.51)
+
+    assert pixel_box(edges) == (2, 2, 30, 41)
+    assert Image.new("RGB", (50, 50)).crop(edges).size == (30 - 2, 41 - 2)
 
 
 def test_coco_tsv_finds_images_below_links_and_names_the_near_miss(tmp_path):
@@ -262,6 +384,58 @@ def test_data_that_is_not_there_is_one_line(data, says, tmp_path, monkeypatch):
         open_pairs(data, Keys())
 
 
+# --- a sample, and what is tried before training ------------------------------------------------
+
+
+def recipe_of(data, **settings) -> Recipe:
+    return Recipe("mine", "", TrainConfig().changed({"data": str(data), **settings}))
+
+
+def test_a_sample_of_the_pairs_is_the_same_for_ever_and_a_larger_one_holds_it():
+    keys = [f"00000.tar/{number:04d}" for number in range(24)]
+    # By the eight first bytes of blake2b("SEED:NUMBER:KEY").
+    assert draw(keys, 5, 0).tolist() == [3, 5, 7, 17, 20]
+    assert set(draw(keys, 5, 0)) < set(draw(keys, 9, 0))
+    assert draw(keys, 5, 1).tolist() != [3, 5, 7, 17, 20]
+
+
+def test_max_pairs_takes_a_sample_and_says_so(shards):
+    five, all_ = (
+        open_material(recipe_of(f"webdataset:{shards}", max_pairs=count), None) for count in (5, 99)
+    )
+    other = open_material(recipe_of(f"webdataset:{shards}", max_pairs=5, pairs_seed=1), None)
+
+    assert len(five.pairs) == 5 and len(set(captions_of(five.pairs, range(5)))) == 5
+    assert five.notes == ("5 of 24 pairs, drawn by pairs_seed = 0.",)
+    assert five.pairs[2].caption == five.pairs.caption(2)
+    assert other.pairs.fingerprint != five.pairs.fingerprint != all_.pairs.fingerprint
+    assert all_.notes == ("max_pairs = 99: all 24 are taken.",) and len(all_.pairs) == 24
+
+
+def test_pairs_are_tried_before_training(tmp_path, shards):
+    (tmp_path / "bad").mkdir()
+    write_shard(tmp_path / "bad" / "00000.tar", range(4), jpg=b"damaged")
+    with pytest.raises(
+        DataError, match=r"of 4 pairs tried none can be used: 00000\.tar/0000: not a"
+    ):
+        open_material(recipe_of(f"webdataset:{tmp_path / 'bad'}"), None)
+    write_shard(shards / "00002.tar", range(20, 24), jpg=b"damaged")
+    found = open_material(recipe_of(f"webdataset:{shards}"), None)
+    assert found.notes[0].startswith("4 of 24 pairs tried cannot be used: 00002.tar/0020: not a")
+
+
+def test_hard_negatives_that_no_caption_has_are_refused(tmp_path, shards):
+    table = tmp_path / "other.tsv"
+    table.write_text("title\tneg_caption\nanother caption\t['caption another']\n")
+    settings = {"negatives": f"file:{table}", "negative_kinds": ["neg_caption"]}
+    wanted = recipe_of(f"webdataset:{shards}", global_hn_weight=0.5, **settings)
+    with pytest.raises(UsageError, match="none of 24 captions tried has a hard negative"):
+        open_material(wanted, hard_negatives(wanted.config))
+    table.write_text("title\tneg_caption\n caption 3 \t['caption 30']\n")
+    found = open_material(wanted, hard_negatives(wanted.config))
+    assert found.tried == ("Of 24 captions tried have a hard negative: neg_caption 1.",)
+
+
 # --- batches ------------------------------------------------------------------------------------
 
 
@@ -277,6 +451,75 @@ def test_a_batch_depends_on_seed_and_step_and_on_nothing_else(shards):
         assert all(torch.equal(a.ids, b.ids) for a, b in zip(ours.texts, theirs.texts, strict=True))
     assert not np.array_equal(batches.batch_indices(0), batches.batch_indices(4))  # next epoch
     assert not np.array_equal(batches.batch_indices(0), make(pairs, seed=1).batch_indices(0))
+
+
+class Known:
+    """Three pairs with two kinds of hard negatives and paraphrases, some of them absent."""
+
+    keys, fingerprint = ("0", "1", "2"), "known"
+    negatives = (("swap 0", "shuffle 0"), ("", "shuffle 1"), ("swap 2", ""))
+    positives = (("other 0",), (), ("other 2",))
+
+    def __len__(self):
+        return 3
+
+    def caption(self, index):
+        return f"caption {index}"
+
+    def __getitem__(self, index):
+        picture = Image.new("RGB", (32, 32), (40 * index, 0, 0))
+        return Pair(picture, f"caption {index}", self.negatives[index], self.positives[index])
+
+
+def test_each_text_of_a_batch_lies_in_its_image_s_row_and_at_its_own_place():
+    pairs = Known()
+    found = paraphrases(TrainConfig(positives="data", positive_text_weight=1.0), pairs)
+    batches = make(
+        pairs, batch_size=3, negatives=FromData(("swap", "shuffle")), positives=found, augment=False
+    )
+    (part,) = batches[0]
+    order = batches.batch_indices(0).tolist()
+    rows = {
+        (order[int(row)], int(place)): block.ids[n, : block.end[n] + 1].tolist()
+        for block in part.texts
+        for n, (row, place) in enumerate(zip(block.image_index, block.text_index, strict=True))
+    }
+
+    # 0 is the caption, 1 and 2 the hard negatives, 3 the paraphrase.
+    told = {
+        (0, 0): "caption 0", (0, 1): "swap 0", (0, 2): "shuffle 0", (0, 3): "other 0",
+        (1, 0): "caption 1", (1, 2): "shuffle 1", (2, 0): "caption 2", (2, 1): "swap 2",
+        (2, 3): "other 2",
+    }  # fmt: skip
+    ids = dict(zip(told, Tokenizer()(list(told.values())), strict=True))
+    assert rows == {place: ids[place][: int(ids[place].argmax()) + 1].tolist() for place in told}
+    there = {0: [True, True], 1: [False, True], 2: [True, False]}
+    assert part.negative_mask.tolist() == [there[pair] for pair in order]
+    assert part.positive_mask.tolist() == [pair != 1 for pair in order]
+    assert part.images[:, 0, 0, 0].tolist() == [40 * pair for pair in order]
+
+
+def test_a_training_picture_is_cut_to_its_box():
+    # No crop of a picture this narrow has an allowed aspect: its box is rows 433 to 566 of 1,000.
+    pixels = np.full((1000, 100, 3), 200, np.uint8)
+    pixels[:433], pixels[566:] = 10, 60
+    seen = PIXELS(Image.fromarray(pixels), np.random.default_rng(0))
+
+    assert seen.shape == (3, 32, 32) and set(np.unique(seen)) == {200}
+
+
+@pytest.mark.parametrize(("workers", "found"), [(0, 0), (7, 7)])
+def test_the_number_of_readers_is_the_one_that_is_asked_for(workers, found):
+    assert readers(TrainConfig(workers=workers), make(Known(), batch_size=3)) == found
+
+
+def test_readers_are_as_many_as_cores_and_never_more_than_shared_memory_holds():
+    config, small = TrainConfig(workers=-1), make(Known(), batch_size=3)
+    cores = len(os.sched_getaffinity(0))
+
+    assert readers(config, small) == min(4, cores)
+    huge = make(Known(), batch_size=3, pixels=Pixels(10**7, (0.5,) * 3, (0.5,) * 3))
+    assert readers(config, huge) == 0
 
 
 def test_processes_and_parts_cut_the_same_batch(shards):

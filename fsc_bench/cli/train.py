@@ -1,17 +1,19 @@
-"""The commands of training: `train`, `recipes`, `negatives build|show`, `wise-ft`.
+"""The commands of training: `train`, `recipes`, `wise-ft`.
 
-As cli.py: parse, call one function, print; heavy modules are imported inside the commands.
+As main.py: parse, call one function, print; heavy modules are imported inside the commands.
 """
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fsc_bench.cli.options import DataOption, JsonOption
-from fsc_bench.errors import UsageError
+from fsc_bench.cli.options import DataOption, JsonOption, split_words
+from fsc_bench.errors import UsageError, near_miss
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -19,7 +21,6 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(recipes)
     app.command("wise-ft")(wise_ft)
-    app.add_typer(negatives_app, name="negatives")
 
 
 # ---------------------------------------------------------------- train
@@ -45,19 +46,20 @@ def train(
         bool, typer.Option("--resume", help="Continue the run in --out, or begin it.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check settings and data; train nothing.")
+        bool, typer.Option("--dry-run", help="Check settings, data and model; train nothing.")
     ] = False,
     eval_tasks: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--eval",
-            help="Then score this and the first model on these tasks; `fast` is a short list of "
-            "cheap ones, or the demo suite for a demo model.",
+            help="Then score this and the first model on these tasks, with commas or repeated; "
+            "`fast` is a short list of cheap ones, or the demo suite for a demo model.",
         ),
     ] = None,
 ) -> None:
     """Fine-tunes a CLIP-style model: FSC-CLIP and its ancestors. Also under torchrun."""
     from fsc_bench.data.images import read_links
+    from fsc_bench.system.distributed import is_first
     from fsc_bench.task import data_folder
     from fsc_bench.train.config import parse_setting, read_recipe
 
@@ -69,25 +71,29 @@ def train(
     config = config.changed(dict(parse_setting(text) for text in settings or []))
     chosen = _with_config(chosen, config)
     out = out or Path("trained") / chosen.name
-    tasks = _tasks_for(config.model, eval_tasks) if eval_tasks else []
+    wanted = split_words(eval_tasks)
+    tasks = _tasks_for(config.model, wanted) if wanted else []
     links = read_links(data_folder(None))
-    if dry_run:
-        _show_recipe(chosen, json=False)
-        _check_data(config, links)
-        return
+    if dry_run and is_first():
+        _show_settings(chosen)
     from fsc_bench.train.loop import train as run_training
 
-    run_training(chosen, out, resume=resume, links=links, say=_say)
-    if tasks:
+    say = print if dry_run else _say
+    try:
+        run_training(chosen, out, resume=resume, dry_run=dry_run, links=links, say=say)
+    except KeyboardInterrupt:
+        _say("fsc-bench: stopped. The same command with --resume goes on from the last checkpoint.")
+        raise typer.Exit(130) from None
+    if tasks and not dry_run:
         _compare(config.model, f"run:{out}", tasks, out.parent / f"{out.name}-scores")
 
 
-def _tasks_for(model: str, wanted: str) -> list[Any]:
+def _tasks_for(model: str, wanted: list[str]) -> list[Any]:
     """The tasks of `--eval`; what is fast for a demo model is its own suite."""
     from fsc_bench.task import select
 
     fast = "demo" if _knows_only_the_demo_world(model) else "fast"
-    return select([fast if word == "fast" else word for word in wanted.split(",")])
+    return select([fast if word == "fast" else word for word in wanted])
 
 
 def _knows_only_the_demo_world(model: str) -> bool:
@@ -125,14 +131,10 @@ def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
 
 
 def _with_config(recipe: Any, config: Any) -> Any:
-    """The recipe with other settings; what was published of it is then no longer expected."""
+    """The recipe with other settings. What was published is of its model, and of no other."""
     from dataclasses import replace
 
-    moved = {"model", "data"} | {
-        name for name, value in config.settings().items() if value != recipe.config.settings()[name]
-    }
-    same = not moved - {"data", "workers", "device", "log_every", "checkpoint_every", "model"}
-    same = same and config.model == recipe.config.model
+    same = config.model == recipe.config.model
     return replace(recipe, config=config, expected=recipe.expected if same else {})
 
 
@@ -146,7 +148,7 @@ def _training_data(recipes_own: str, wanted: str | None) -> str:
     if wanted and not Path(wanted).expanduser().exists():
         raise UsageError(
             f"--data {wanted}: there is no such folder, and it is no KIND:PATH. Kinds: "
-            f"{', '.join(kinds())}."
+            f"{', '.join(kinds())}.{near_miss(wanted.partition(':')[0], kinds())}"
         )
     if not colon or kind not in ("coco-tsv", "webdataset", "parquet"):
         if wanted:
@@ -157,23 +159,6 @@ def _training_data(recipes_own: str, wanted: str | None) -> str:
         return recipes_own
     root = Path(wanted or os.environ.get("FSC_BENCH_TRAINING_DATA") or "~/datasets").expanduser()
     return f"{kind}:{root / path}"
-
-
-def _check_data(config: Any, links: dict[str, str]) -> None:
-    from fsc_bench.train.sources import keys_of, open_pairs
-
-    pairs = open_pairs(config.data, keys_of(config), links)
-    if config.positive_text_weight:
-        from fsc_bench.train.paraphrases import paraphrases
-
-        paraphrases(config, pairs)
-    steps = len(pairs) // config.batch_size * config.epochs
-    steps = min(steps, config.max_steps) if config.max_steps else steps
-    if len(pairs) < config.batch_size:
-        raise UsageError(
-            f"batch_size = {config.batch_size} is larger than the data: {len(pairs):,} pairs."
-        )
-    print(f"{len(pairs):,} pairs, about {steps:,} steps; first caption: {pairs.caption(0)!r}")
 
 
 def _say(line: str) -> None:
@@ -215,9 +200,11 @@ def recipes(
     """Training recipes: presets by method, and the published runs by data and architecture."""
     from fsc_bench.cli.show import print_json, print_table
     from fsc_bench.train.config import read_recipe, recipe_names
+    from fsc_bench.train.published import differences
 
     if name:
-        _show_recipe(read_recipe(name), json)
+        recipe = read_recipe(name)
+        print_json(_recipe_facts(recipe)) if json else _show_recipe(recipe)
         return
     every = [read_recipe(name) for name in recipe_names()]
     if json:
@@ -229,40 +216,54 @@ def recipes(
             recipe.name,
             recipe.title,
             *(str(recipe.expected.get(measure, "-")) for measure in measures),
+            ", ".join(one.name for one in differences(recipe)),
         ]
         for recipe in every
     ]
-    print_table(["recipe", "what it is", "Comp", "ZS", "I2T", "T2I"], rows)
+    print_table(["recipe", "what it is", "Comp", "ZS", "I2T", "T2I", "differs in"], rows)
+    print(
+        "Comp, ZS, I2T and T2I are published; `fsc-bench recipes NAME` says what differs, and how."
+    )
 
 
 def _recipe_facts(recipe: Any) -> dict[str, Any]:
+    from fsc_bench.train.published import differences
+
     return {
         "name": recipe.name,
         "title": recipe.title,
         "source": recipe.source,
         "notes": list(recipe.notes),
         "expected": recipe.expected,
+        "differences": [asdict(one) for one in differences(recipe)],
         "settings": recipe.config.settings(),
     }
 
 
-def _show_recipe(recipe: Any, json: bool) -> None:
-    from fsc_bench.cli.show import print_json
+def _show_recipe(recipe: Any) -> None:
+    """Everything about a recipe: what came of it, where its data come from, its settings."""
+    from fsc_bench.train.published import differences, published_lines
+
+    lines = published_lines(recipe, differences(recipe))
+    if recipe.expected and recipe.config.data:
+        lines.append(f"data: {recipe.reference.get('data_set', recipe.config.data)}")
+        if get := recipe.reference.get("get"):
+            lines.append(f"data: {get}")
+            lines.append("data: or of your own tars: --data webdataset:DIR --set max_pairs=100000")
+    _show_settings(recipe, lines)
+
+
+def _show_settings(recipe: Any, lines: Sequence[str] = ()) -> None:
+    """Title, source, notes, other lines, and settings with a mark at those that it changes."""
     from fsc_bench.train.config import TrainConfig
 
-    facts = _recipe_facts(recipe)
-    if json:
-        print_json(facts)
-        return
     print(f"{recipe.name}: {recipe.title}")
     print(f"source: {recipe.source or 'your own'}")
-    for note in recipe.notes:
-        print(f"note: {note}")
-    if recipe.expected:
-        print("published: " + ", ".join(f"{k} {v}" for k, v in recipe.expected.items()))
+    for line in [*(f"note: {note}" for note in recipe.notes), *lines]:
+        print(line)
     default = TrainConfig().settings()
-    for key, value in facts["settings"].items():
-        mark = " " if value == default[key] else "*"  # what the recipe changes
+    for key, value in recipe.config.settings().items():
+        mark = " " if value == default[key] else "*"
         print(f"{mark} {key} = {value!r}")
 
 
@@ -275,7 +276,12 @@ def wise_ft(
     alphas: Annotated[
         str, typer.Option(help="Shares of the second, with commas.")
     ] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1",
-    tasks: Annotated[str, typer.Option("-t", "--tasks", help="What to score on.")] = "fsc",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-t", "--tasks", help="What to score on, with commas or repeated. [default: fsc]"
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where runs go.")] = Path("runs/wise-ft"),
     data: DataOption = None,
     batch_size: Annotated[
@@ -294,7 +300,7 @@ def wise_ft(
     specs = {share: f"wise:{first}+{second}?alpha={share:g}" for share in shares}
     for spec in specs.values():
         wise.read_spec(spec.removeprefix("wise:"))
-    chosen = _tasks_for(first, tasks)
+    chosen = _tasks_for(first, split_words(tasks) or ["fsc"])
     summary = _score(list(specs.values()), chosen, out, data, batch_size=batch_size or 0)
     if is_first():
         _draw_curve(
@@ -341,77 +347,3 @@ def _curve_scores(results: Any, tasks: list[Any]) -> dict[str, float]:
     whole = [TaskFacts.of(task) for task in catalogue().values() if task.suite in suites]
     cells |= averages(cells, whole)
     return {name: cell.value for name, cell in cells.items()}
-
-
-# ---------------------------------------------------------------- negatives
-
-negatives_app = typer.Typer(help="Hard negatives: make them once, look at them.")
-Captions = Annotated[
-    str, typer.Argument(help="KIND:PATH of training data, or a text file with a caption a line.")
-]
-GeneratorOption = Annotated[str, typer.Option("--generator", help="rules, spacy or file:PATH.")]
-
-
-@negatives_app.command("build")
-def negatives_build(
-    captions: Captions,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The Parquet file to write.")],
-    generator: GeneratorOption = "rules",
-    candidates: Annotated[int, typer.Option(min=1, help="How many of each kind.")] = 4,
-    seed: Annotated[int, typer.Option(help="Another seed, other candidates.")] = 0,
-    processes: Annotated[int, typer.Option(min=1, help="How many work at once.")] = 1,
-    caption_key: Annotated[str, typer.Option(help="The column or field of captions.")] = "",
-) -> None:
-    """Writes hard negatives of every caption; train with --set negatives=file:OUT."""
-    from fsc_bench.train.negatives import build, load_generator
-
-    texts = _captions(captions, caption_key)
-    facts = build(texts, load_generator(generator), seed, candidates, out, processes=processes)
-    _say(f"Written: {out} ({len(texts):,} captions; " + ", ".join(
-        f"{key} {value}" for key, value in facts.items() if key != "captions_sha256"
-    ) + ")")  # fmt: skip
-
-
-@negatives_app.command("show")
-def negatives_show(
-    captions: Captions,
-    generator: GeneratorOption = "rules",
-    number: Annotated[int, typer.Option("-n", min=1, help="How many captions.")] = 10,
-    seed: Annotated[int, typer.Option(help="Another seed, other negatives.")] = 0,
-    caption_key: Annotated[str, typer.Option(help="The column or field of captions.")] = "",
-    json: JsonOption = False,
-) -> None:
-    """Prints captions with their hard negatives."""
-    from fsc_bench.cli.show import print_json
-    from fsc_bench.train.negatives import load_generator, show
-
-    shown = show(_captions(captions, caption_key), load_generator(generator), number, seed=seed)
-    if json:
-        print_json([{"caption": caption, "negatives": made} for caption, made in shown])
-        return
-    for caption, made in shown:
-        print(caption)
-        for kind, texts in made.items():
-            print(f"  {kind:<10}{texts[0] if texts else '-'}")
-
-
-def _captions(where: str, caption_key: str) -> list[str]:
-    """Every usable caption of a text file or of training data."""
-    from fsc_bench.train.sources import BadPair, Keys, kinds, open_pairs
-
-    path = Path(where).expanduser()
-    if where.partition(":")[0] not in kinds() and path.is_file():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        found = [line.strip() for line in lines if line.strip()]
-    else:
-        pairs, found, empty = open_pairs(where, Keys(caption=caption_key)), [], 0
-        for index in range(len(pairs)):
-            try:
-                found.append(pairs.caption(index))
-            except BadPair:
-                empty += 1
-        if empty:
-            _say(f"{empty:,} pairs have no usable caption.")
-    if not found:
-        raise UsageError(f"{where}: there is no caption in it.")
-    return found

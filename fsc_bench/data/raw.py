@@ -4,9 +4,7 @@ Every file that is read is remembered with its size and time, so that prepared r
 they are stale.
 """
 
-import csv
 import gzip
-import io
 import json
 import shlex
 import zipfile
@@ -15,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fsc_bench.data.delimited import BadTable, Table
 from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef
 from fsc_bench.task import Task
@@ -112,20 +111,18 @@ class Raw:
     def csv(
         self, *names: str, required: tuple[str, ...] = (), delimiter: str = ","
     ) -> Iterator[tuple[int, dict[str, str]]]:
-        """(row number from 1, columns by name). Raises DataError where a column is missing."""
+        """(row number from 1, columns by name), by delimited.py's rules. Raises DataError."""
         path = self.find(*names)
-        reader = csv.DictReader(io.StringIO(self.text(*names), newline=""), delimiter=delimiter)
         try:
-            header = reader.fieldnames or []
+            table = Table(self.text(*names), delimiter)
             for column in required:
-                if column not in header:
-                    self.fail(path, None, f"has no column {column!r} (has {', '.join(header)}).")
-            for number, row in enumerate(reader, 1):
-                if None in row or None in row.values():
-                    self.fail(path, f"row {number}", "has another number of cells than the header.")
-                yield number, row
-        except csv.Error as error:
-            self.fail(path, None, f"is not CSV: {error}")
+                if column not in table.columns:
+                    has = ", ".join(table.columns)
+                    self.fail(path, None, f"has no column {column!r} (has {has}).")
+            for number, cells in table:
+                yield number, dict(zip(table.columns, cells, strict=True))
+        except BadTable as error:
+            self.fail(path, error.row and f"row {error.row}", f"{error.why}.")
 
     def zip_names(self, name: str) -> list[str]:
         """Member names of a zip file."""

@@ -79,6 +79,11 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
+def launched_here() -> int:
+    """How many of them run on this machine. Needs no torch."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
 def join() -> Ranks:
     """The run that torchrun started, or this process alone."""
     if launched() == 1:

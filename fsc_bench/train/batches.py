@@ -5,6 +5,8 @@ and whether the run was interrupted makes no difference. Losses are not known he
 """
 
 import math
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from fsc_bench.errors import DataError, UsageError
+from fsc_bench.system.distributed import launched_here
+from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.sources import BadPair, Pair, Pairs
+
+AHEAD = 2  # batches that each reading process has ready
 
 # What a random stream is for, so that two streams of one step never meet.
 ORDER, CROP, NEGATIVES, SUBSTITUTE, POSITIVES = range(5)
@@ -237,10 +243,33 @@ class Batches(torch.utils.data.Dataset):
         return np.random.default_rng([self.seed, purpose, step // self.steps_per_epoch, index])
 
 
+def readers(config: TrainConfig, batches: Batches) -> int:
+    """How many processes read: `config.workers`, or for -1 up to 4 as there are cores and room.
+
+    Batches come through shared memory, of which a container may have 64 MB. The number of readers
+    changes nothing but the time.
+    """
+    if config.workers >= 0:
+        return config.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    wanted = min(4, (cores or 1) // launched_here())
+    try:
+        room = shutil.disk_usage("/dev/shm").free // launched_here()
+    except OSError:
+        return wanted  # no such place: the system shares memory some other way
+    size = batches.batch_size // batches.world * 3 * batches.pixels.size**2
+    return min(wanted, room // 2 // (AHEAD * size))
+
+
 def check_batch(batch_size: int, pairs: int, world: int, parts: int) -> None:
     """Raises UsageError for a batch that the data cannot fill or the processes cannot share."""
     if batch_size > pairs:
         raise UsageError(f"batch_size = {batch_size} is larger than the data: {pairs:,} pairs.")
+    check_shares(batch_size, world, parts)
+
+
+def check_shares(batch_size: int, world: int, parts: int) -> None:
+    """Raises UsageError for a batch that does not divide into the parts of all processes."""
     if batch_size % (world * parts):
         raise UsageError(
             f"batch_size = {batch_size} does not divide into {world} processes of {parts} parts "

@@ -22,6 +22,7 @@ from fsc_bench.train.batches import Batches
 from fsc_bench.train.checkpoint import SCHEMA, versions
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.prepare import Prepared, Processes, Say
+from fsc_bench.train.published import differences
 from fsc_bench.train.schedule import decay_groups
 from fsc_bench.train.state import State
 from fsc_bench.train.step import Worker
@@ -152,6 +153,9 @@ def run_facts(prepared: Prepared, steps: int) -> dict[str, Any]:
         "recipe": recipe.name,
         "source": recipe.source,
         "expected": recipe.expected,
+        "differences": [
+            str(one) for one in differences(recipe, len(data.pairs), prepared.processes.count)
+        ],
         "settings": config.settings(),
         "skeleton": skeleton(config.model, identity),
         "base": asdict(identity),

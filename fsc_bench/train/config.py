@@ -5,6 +5,7 @@ else: a weight of 0 is the off switch. Nothing here imports torch.
 """
 
 import dataclasses
+import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -27,11 +28,13 @@ class TrainConfig:
     data: str = ""  # KIND:PATH; the kinds are the files of train/sources
     image_key: str = ""  # column with the image, where a kind has columns; "" finds it
     caption_key: str = ""  # column, JSON field or folder with the caption; "" is the kind's own
-    negatives: str = "none"  # none, data, rules, spacy, or file:FILE.parquet
+    negatives: str = "none"  # none, data, rules, spacy[:MODEL], or file:FILE
     negative_key: str = ""  # column with the hard negatives, for negatives = "data"
     negative_kinds: tuple[str, ...] = ("swap", "replace", "shuffle")  # one column of each
     positives: Literal["none", "data", "captions"] = "none"  # captions: another of the same image
     positive_key: str = ""  # column, field or folder with paraphrases, for positives = "data"
+    max_pairs: int = 0  # a random sample of so many pairs, drawn by pairs_seed; 0 takes all
+    pairs_seed: int = 0
     bad_share: float = 0.01  # of an epoch's samples may be unreadable before the run stops
     dev_share: float = 0.0  # of the images are kept out of training, to stop early by
 
@@ -44,6 +47,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     alignment: Literal["minmax", "minmax-sparse", "softmax"] = "minmax"
     missing: Literal["mask", "zero"] = "mask"
+    gather: Literal["whole", "reference"] = "whole"  # over processes: losses.gather_features
     intra_modal_weight: float = 0.0  # CE-CLIP's L_imc
     intra_modal_as_released: bool = False
     rank_weight: float = 0.0  # CE-CLIP's L_cmr
@@ -81,7 +85,7 @@ class TrainConfig:
     activation_checkpointing: bool = False
     compile: bool = False
     length_buckets: int = 2
-    workers: int = 0  # processes that read and augment
+    workers: int = 0  # processes that read and augment; -1: up to 4, as there are cores
     device: str = "auto"
 
     # --- what is written
@@ -91,34 +95,8 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name, hint in _TYPES.items():
-            _check_type(name, getattr(self, name), hint)
-        for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} = {getattr(self, name)}: it must be at least 1.")
-        for name in _NOT_NEGATIVE:
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise UsageError(f"{name} = {value}: it must be 0 (off) or more.")
-        for name in _BELOW_ONE:
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise UsageError(f"{name} = {value}: it must be 0 or more, and below 1.")
-        if not 0 < self.learning_rate < 1:
-            raise UsageError(f"learning_rate = {self.learning_rate}: it must be above 0, below 1.")
-        if self.epsilon <= 0:
-            raise UsageError(f"epsilon = {self.epsilon}: it must be above 0.")
-        if not 0 < self.crop_scale <= 1:
-            raise UsageError(f"crop_scale = {self.crop_scale}: it must be above 0, at most 1.")
-        if self.lora_rank < 1:
-            raise UsageError(
-                f"lora_rank = {self.lora_rank}: a rank is at least 1. For full fine-tuning set "
-                'tune = "full".'
-            )
-        if not self.lora_alpha > 0:
-            raise UsageError(f"lora_alpha = {self.lora_alpha}: it must be above 0.")
-        if self.batch_size < 2:
-            raise UsageError(f"batch_size = {self.batch_size}: a contrast needs 2 pairs.")
+        for name in _TYPES:
+            _check_value(name, getattr(self, name))
         if self.parallel == "fsdp" and self.precision == "fp16":
             raise UsageError(
                 'parallel = "fsdp" does not go with precision = "fp16": the scaling of its '
@@ -160,11 +138,14 @@ class TrainConfig:
             )
 
     def _check_negatives_source(self) -> None:
-        known = ("none", "data", "rules", "spacy")
-        if self.negatives not in known and not self.negatives.startswith("file:"):
+        known = ("none", "data", *_generators(self.negatives))
+        kind, colon, argument = self.negatives.partition(":")
+        takes_none = kind in ("none", "data") and colon
+        needs_one = kind == "file" and not argument
+        if kind not in known or takes_none or needs_one:
             raise UsageError(
-                f"negatives = {self.negatives!r}: choose {', '.join(known)} or file:FILE.parquet."
-                f"{near_miss(self.negatives, known)}"
+                f"negatives = {self.negatives!r}: choose {', '.join(known)} (file:FILE.parquet, "
+                f"spacy:MODEL).{near_miss(kind, known) if kind not in known else ''}"
             )
         if self.needs_negatives and self.negatives == "none":
             raise UsageError(
@@ -214,36 +195,83 @@ class TrainConfig:
                     f"{where}: no setting called {name!r}.{near_miss(name, _TYPES)} "
                     "`fsc-bench recipes NAME` lists them."
                 )
-            wanted = _TYPES[name]
-            if wanted is float and type(value) is int:
-                value = float(value)
-            if get_origin(wanted) is tuple and isinstance(value, list):
-                value = tuple(value)
-            cleaned[name] = value
+            cleaned[name] = _cleaned(name, value)
         return replace(self, **cleaned)
 
     def settings(self) -> dict[str, Any]:
         """Plain values, as JSON and TOML hold them."""
-        plain = dataclasses.asdict(self)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items()}
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
 
 _TYPES: dict[str, Any] = get_type_hints(TrainConfig)
-_AT_LEAST_ONE = ("epochs", "accumulate", "length_buckets", "checkpoint_every", "keep_checkpoints",
-                 "log_every")  # fmt: skip
-_NOT_NEGATIVE = (
-    "contrastive_weight", "global_hn_weight", "local_hn_weight", "focal_gamma",
-    "intra_modal_weight", "rank_weight", "positive_text_weight", "text_grounded_weight",
-    "distillation_weight", "max_steps", "warmup_steps", "weight_decay", "workers", "patience",
-    "seed",
-)  # fmt: skip
-_BELOW_ONE = ("label_smoothing", "ema_decay", "beta1", "beta2", "bad_share", "dev_share")
+
+
+@dataclass(frozen=True)
+class _Range:
+    """The numbers that a setting may have: above or from `low`, below or to `high`; never NaN."""
+
+    words: str
+    low: float = 0
+    high: float = math.inf
+    with_low: bool = True
+    with_high: bool = False
+
+    def check(self, name: str, value: float) -> None:
+        above = value >= self.low if self.with_low else value > self.low
+        below = value <= self.high if self.with_high else value < self.high
+        words = self.words
+        if above and not below and not ("below" in words or "at most" in words):
+            limit = f"below {self.high:,}" if math.isfinite(self.high) else "finite"
+            words = f"it must be {limit}."
+        if not (above and below):
+            raise UsageError(f"{name} = {str(value)[:60]}: {words}")
+
+
+def _group(names: str, allowed: _Range) -> dict[str, _Range]:
+    return dict.fromkeys(names.split(), allowed)
+
+
+_RANGES = {
+    **_group(
+        "contrastive_weight global_hn_weight local_hn_weight focal_gamma intra_modal_weight "
+        "rank_weight positive_text_weight text_grounded_weight distillation_weight weight_decay",
+        _Range("it must be 0 (off) or more."),
+    ),
+    **_group(
+        "max_pairs max_steps warmup_steps patience",
+        _Range("it must be 0 (off) or more.", high=2**53),
+    ),
+    **_group(
+        "label_smoothing ema_decay beta1 beta2 bad_share dev_share",
+        _Range("it must be 0 or more, and below 1.", high=1),
+    ),
+    **_group(
+        "epochs accumulate length_buckets checkpoint_every keep_checkpoints log_every",
+        _Range("it must be at least 1.", low=1, high=2**31),
+    ),
+    **_group("epsilon lora_alpha", _Range("it must be above 0.", with_low=False)),
+    **_group("seed pairs_seed", _Range("it must be 0 or more, and below 2**63.", high=2**63)),
+    "learning_rate": _Range("it must be above 0, below 1.", high=1, with_low=False),
+    "crop_scale": _Range("it must be above 0, at most 1.", high=1, with_low=False, with_high=True),
+    "lora_rank": _Range(
+        'a rank is at least 1. For full fine-tuning set tune = "full".', low=1, high=2**20
+    ),
+    "batch_size": _Range("a contrast needs 2 pairs.", low=2, high=2**31),
+    "workers": _Range("0 or more, at most 1024; -1 leaves it to us.", low=-1, high=1025),
+}
 
 # How a run is computed and logged: a run may be resumed with other values of these.
 RESUMABLE = frozenset(
     {"activation_checkpointing", "checkpoint_every", "compile", "data", "device",
      "keep_checkpoints", "log_every", "tensorboard", "workers"}
 )  # fmt: skip
+
+
+def _check_value(name: str, value: Any) -> None:
+    """The type and the range of one setting. Raises UsageError, one line."""
+    _check_type(name, value, _TYPES[name])
+    if name in _RANGES:
+        _RANGES[name].check(name, value)
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
@@ -255,10 +283,25 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
             )
     elif get_origin(hint) is tuple:
         if not isinstance(value, tuple) or not all(isinstance(part, str) for part in value):
-            raise UsageError(f"{name} = {value!r}: it must be a list of strings.")
+            raise UsageError(
+                f'{name} = {value!r}: it must be a list of strings, such as ["swap", "replace"].'
+            )
     elif type(value) is not hint:
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
-        raise UsageError(f"{name} = {value!r}: it must be {words[hint]}.")
+        raise UsageError(f"{name} = {repr(value)[:60]}: it must be {words[hint]}.")
+
+
+def _cleaned(name: str, value: Any) -> Any:
+    """A value of TOML as the setting holds it: a list as a tuple, a whole number as a float."""
+    if get_origin(_TYPES[name]) is tuple and isinstance(value, list):
+        return tuple(value)
+    if _TYPES[name] is float and type(value) is int and abs(value) < 1e300:
+        return float(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -268,8 +311,18 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set {text}: write --set KEY=VALUE.")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         return name.strip(), value.strip()
+
+
+def _generators(wanted: str) -> Sequence[str]:
+    """The generators of hard negatives by name: ours, or where that is asked for, everybody's."""
+    ours = ("rules", "spacy", "file")
+    if wanted.partition(":")[0] in (*ours, "none", "data"):
+        return ours
+    from fsc_bench.train.negatives import generators
+
+    return tuple(generators())
 
 
 # --- Recipes ------------------------------------------------------------------------------------
@@ -280,7 +333,8 @@ class Recipe:
     """A recipe: settings with a name, where they come from, and what they should lead to.
 
     `expected` holds the published Comp, ZS, I2T and T2I in percent where there are any; `notes`
-    the choices that the paper and its code do not agree on.
+    the choices that the paper and its code do not agree on, the base's too. `reference` is how the
+    published run was made: settings, and what no setting says (`FACTS`); published.py compares.
     """
 
     name: str
@@ -289,6 +343,20 @@ class Recipe:
     source: str = ""
     notes: tuple[str, ...] = ()
     expected: Expected = field(default_factory=dict)
+    reference: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What a published run's [reference] may say beside settings.
+FACTS: dict[str, type] = {
+    "data_set": str,  # what it was trained on, and where that is to be had
+    "get": str,  # the command that fetches it
+    "pairs": int,  # how many pairs, roughly; 0 where nobody says
+    "processes": int,
+    "epoch_rounding": str,  # up or down, to whole batches
+    "readers": int,  # worker processes: rounding up goes to a multiple of them
+    "logits": str,  # the type they are computed in
+}
+FREE = ("negatives", "data")  # settings of which a reference may say in words what no value says
 
 
 def recipe_names() -> list[str]:
@@ -309,35 +377,68 @@ def read_recipe(name: str | Path) -> Recipe:
 
     Raises UsageError, one line, for an unknown name, key, table or value.
     """
-    return _read(str(name), ())
+    recipe = _read(str(name), ())
+    whole = {**recipe.config.settings(), **recipe.reference} if recipe.expected else {}
+    return replace(recipe, reference=whole)
 
 
-def _read(name: str, inside: Sequence[str]) -> Recipe:
+def _read(name: str, inside: Sequence[Any]) -> Recipe:
     if name.endswith(".toml"):
         path: Any = Path(name).expanduser()
+        place = path.resolve()
     else:
-        path = resources.files("fsc_bench.train") / "recipes" / f"{name}.toml"
+        place = path = resources.files("fsc_bench.train") / "recipes" / f"{name}.toml"
         if name not in recipe_names():
             raise UsageError(
                 f"no recipe called {name!r}.{near_miss(name, recipe_names())} "
                 "`fsc-bench recipes` lists them; a file of your own ends in .toml."
             )
-    if name in inside:
-        raise UsageError(f"{path}: recipes extend each other in a ring: {' > '.join(inside)}.")
+    if place in inside:
+        ring = " > ".join(str(one) for one in inside)
+        raise UsageError(f"{path}: recipes extend each other in a ring: {ring}.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such recipe file.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a readable TOML file: {error}") from None
+    _check_tables(path, content)
 
+    # As many readers as there are cores for; a recipe says otherwise where that is no gain.
+    base = Recipe("", "", TrainConfig(workers=-1))
+    if "extends" in content:
+        parent = content["extends"]
+        if parent.endswith(".toml") and not os.path.isabs(parent):
+            parent = str(Path(path).parent / parent)
+        base = _read(parent, (*inside, place))
+    try:
+        config = base.config.changed(content.get("settings", {}), where="[settings]")
+        reference = _reference(content.get("reference", {}))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return Recipe(
+        name=Path(name).stem if name.endswith(".toml") else name,
+        title=content.get("title", ""),
+        config=config,
+        source=content.get("source", ""),
+        notes=tuple(dict.fromkeys([*content.get("notes", ()), *base.notes])),
+        expected={key: float(value) for key, value in content.get("expected", {}).items()},
+        reference={**base.reference, **reference},
+    )
+
+
+def _check_tables(path: Any, content: Mapping[str, Any]) -> None:
+    """The keys of a recipe and the types of their values. Raises UsageError, one line."""
     keys = {"title": str, "source": str, "notes": list, "extends": str, "settings": dict,
-            "expected": dict}  # fmt: skip
+            "expected": dict, "reference": dict}  # fmt: skip
     for key, value in content.items():
         if key not in keys:
             raise UsageError(f"{path}: unknown key {key!r}.{near_miss(key, keys)}")
         if not isinstance(value, keys[key]):
             raise UsageError(f"{path}: {key} must be a {keys[key].__name__}.")
+    for note in content.get("notes", ()):
+        if not isinstance(note, str):
+            raise UsageError(f"{path}: notes must be a list of strings, not {note!r:.60}.")
     measures = ("comp", "zs", "i2t", "t2i")
     for key, value in content.get("expected", {}).items():
         if key not in measures or type(value) not in (int, float) or not 0 <= value <= 100:
@@ -346,21 +447,18 @@ def _read(name: str, inside: Sequence[str]) -> Recipe:
                 f"{near_miss(key, measures)}"
             )
 
-    base = TrainConfig()
-    if "extends" in content:
-        parent = content["extends"]
-        if parent.endswith(".toml") and not os.path.isabs(parent):
-            parent = str(Path(path).parent / parent)
-        base = _read(parent, (*inside, name)).config
-    try:
-        config = base.changed(content.get("settings", {}), where="[settings]")
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
-    return Recipe(
-        name=Path(name).stem if name.endswith(".toml") else name,
-        title=content.get("title", ""),
-        config=config,
-        source=content.get("source", ""),
-        notes=tuple(content.get("notes", ())),
-        expected={key: float(value) for key, value in content.get("expected", {}).items()},
-    )
+
+def _reference(table: Mapping[str, Any]) -> dict[str, Any]:
+    """[reference]: settings and facts of a published run. Raises UsageError for unknown ones."""
+    known = {**_TYPES, **FACTS}
+    for name, value in table.items():
+        if name not in known:
+            raise UsageError(f"[reference]: no setting called {name!r}.{near_miss(name, known)}")
+        if name in FACTS and type(value) is not FACTS[name]:
+            raise UsageError(f"[reference]: {name} = {value!r:.60} is no {FACTS[name].__name__}.")
+        if name not in (*FACTS, *FREE):
+            _check_value(name, _cleaned(name, value))
+    return {
+        name: value if name in FACTS else _plain(_cleaned(name, value))
+        for name, value in table.items()
+    }

@@ -18,7 +18,7 @@ from torch import nn
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.system.files import write_json
 from fsc_bench.train import sharding
-from fsc_bench.train.batches import Batches, Part
+from fsc_bench.train.batches import AHEAD, Batches, Part, readers
 from fsc_bench.train.build import Run, build, now
 from fsc_bench.train.checkpoint import (
     BEST,
@@ -33,9 +33,11 @@ from fsc_bench.train.checkpoint import (
     save_weights,
 )
 from fsc_bench.train.config import Recipe, TrainConfig
+from fsc_bench.train.material import first_caption
 from fsc_bench.train.objective import weighted
 from fsc_bench.train.prepare import Say, prepare
 from fsc_bench.train.progress import Progress
+from fsc_bench.train.published import published_lines
 from fsc_bench.train.schedule import hold_key_biases, hold_logit_scale, learning_rate
 from fsc_bench.train.state import Best, Position
 from fsc_bench.train.step import mean_report
@@ -46,17 +48,22 @@ def train(
     out: Path,
     *,
     resume: bool = False,
+    dry_run: bool = False,
     links: Mapping[str, str] | None = None,
     say: Say = print,
 ) -> Path:
     """Trains as `recipe` says and returns `out`, the run directory. Under torchrun, one of many.
 
-    `links` say where image sources lie. Raises UsageError for settings that do not fit each other
-    or an existing run, DataError for data that is absent or too damaged, RunError for a loss that
-    is not finite or a full disk; the last good checkpoint stays, and `resume` continues from it.
+    `links` say where image sources lie. `dry_run` stops before the first step: all is checked that
+    can be without one, and nothing is written. Raises UsageError for settings that do not fit each
+    other or an existing run, DataError for data that is absent or too damaged, RunError for a loss
+    that is not finite or a full disk; the last good checkpoint stays, and `resume` goes on from it.
     """
     prepared = prepare(recipe, out, resume=resume, links=links, say=say)
     run = build(prepared)
+    if dry_run:
+        rehearse(run)
+        return out
     position = start(run)
     if position is None:
         run.say("Nothing to do: the run is finished.")
@@ -68,6 +75,17 @@ def train(
 
 
 # --- Start: a run directory, new or found -------------------------------------------------------
+
+
+def rehearse(run: Run) -> None:
+    """What a dry run says. Raises UsageError where `out` holds another run."""
+    data = run.prepared.data
+    if run.prepared.existing:
+        check_same_run(run.out, read_json(run.out / "config.json"), run.facts)
+    chosen = len(data.chosen)
+    run.say(f"{chosen:,} pairs, {run.steps:,} steps; first caption: {first_caption(data.pairs)!r}")
+    for line in [*data.tried, *published_lines(run.prepared.recipe, run.facts["differences"])]:
+        run.say(line)
 
 
 def start(run: Run) -> Position | None:
@@ -235,11 +253,12 @@ def stops_early(config: TrainConfig, best: Best) -> bool:
 
 
 def load(batches: Batches, steps: range, config: TrainConfig) -> Iterator[list[Part]]:
-    """The batches of `steps`, read ahead by `config.workers` processes."""
+    """The batches of `steps`, read ahead by as many processes as `readers` allows."""
+    workers = readers(config, batches)
     return iter(
         torch.utils.data.DataLoader(
-            batches, batch_size=None, sampler=steps, num_workers=config.workers,
-            pin_memory=torch.cuda.is_available(), prefetch_factor=2 if config.workers else None,
+            batches, batch_size=None, sampler=steps, num_workers=workers,
+            pin_memory=torch.cuda.is_available(), prefetch_factor=AHEAD if workers else None,
         )
     )  # fmt: skip
 
@@ -262,5 +281,7 @@ def leave_behind(run: Run, position: Position) -> None:
         facts = read_json(out / "config.json")
         facts |= {"finished": now(), "trained_steps": trained}
         write_json(out / "config.json", facts, RESUME)
+        for line in published_lines(run.prepared.recipe, run.facts["differences"]):
+            run.say(line)
         run.say(f"Written: {out}. Score it with `fsc-bench run -m run:{out}`.")
     run.processes.wait()

@@ -24,6 +24,7 @@ from fsc_bench.train.tokens import TextTokens, pack_tokens
 
 Alignment = Literal["minmax", "minmax-sparse", "softmax"]
 Missing = Literal["mask", "zero"]
+Gather = Literal["whole", "reference"]
 
 Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
@@ -126,17 +127,21 @@ def contrastive_loss(
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def gather_features(tensor: Tensor) -> Tensor:
+def gather_features(tensor: Tensor, how: Gather = "whole") -> Tensor:
     """Concatenate `[B, ...]` of all processes along the first axis, with gradient to each.
 
     Every process must bring the same shape. The gradient is the sum over all processes' losses,
     so a loss of gathered features on every process, with gradients averaged over processes (as
     DDP does), is the loss of one process with the whole batch. Returns `tensor` itself when
     torch.distributed is not initialised or there is one process.
+
+    With `how="reference"` a process keeps the gradient of its own loss alone, as the reference code
+    (and open_clip without gather_with_grad) has it: averaged over P processes, features get a
+    P-th of the gradient, and what is not gathered weighs P times as much beside it.
     """
     if not _several_processes():
         return tensor
-    return _Gather.apply(tensor)
+    return _Gather.apply(tensor, how)
 
 
 def _several_processes() -> bool:
@@ -149,8 +154,8 @@ def _several_processes() -> bool:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, tensor):
-        ctx.rows = len(tensor)
+    def forward(ctx, tensor, how):
+        ctx.rows, ctx.how = len(tensor), how
         parts = [torch.empty_like(tensor) for _ in range(distributed.get_world_size())]
         distributed.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
@@ -158,10 +163,11 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(gradient)
+        if ctx.how == "whole":
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
+            distributed.all_reduce(gradient)
         start = distributed.get_rank() * ctx.rows
-        return gradient[start : start + ctx.rows]
+        return gradient[start : start + ctx.rows], None
 
 
 # --- Hard negatives -----------------------------------------------------------------------------
@@ -202,14 +208,15 @@ def hard_negative_cross_entropy(
     return total / (kept.sum().clamp_min(1) if rows is None else rows)
 
 
-def mean_row_count(negative_mask: Tensor) -> Tensor:
+def mean_row_count(negative_mask: Tensor, how: Gather = "whole") -> Tensor:
     """Rows `[B, K]` with a hard negative, as a mean over the processes; 0-d, above 0, no gradient.
 
     As `rows` of the hard-negative losses it makes their average over processes (DDP's average
-    of gradients) the loss of one process with the whole batch, however unevenly rows fall.
+    of gradients) the loss of one process with the whole batch, however unevenly rows fall. With
+    `how="reference"` each process divides by its own rows.
     """
     count = negative_mask.bool().any(-1).sum().float()
-    if not _several_processes():
+    if how == "reference" or not _several_processes():
         return count.clamp_min(1.0)
     distributed.all_reduce(count)
     return count.clamp_min(1.0) / distributed.get_world_size()

@@ -6,6 +6,7 @@ No optimiser here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,13 +63,15 @@ def feature_terms(
     positive_mask: Tensor | None = None,
     teacher: Features | None = None,
     thresholds: Tensor | None = None,
-    gather: Callable[[Tensor], Tensor] = losses.gather_features,
+    gather: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Every loss of whole features that has a weight, and the next step's rank thresholds `[K]`.
 
     `rows` is `losses.mean_row_count`: averaged over processes, the terms are those of one process
-    with the whole batch. With a `logit_bias` the contrast is SigLIP's.
+    with the whole batch. With a `logit_bias` the contrast is SigLIP's. `gather` is
+    `losses.gather_features`, as the config says.
     """
+    gather = gather or partial(losses.gather_features, how=config.gather)
     weights, terms, following = config.weights, {}, None
     own = (features.images, features.texts[:, 0], logit_scale, features.texts[:, 1:], negative_mask)
     images, captions = gather(features.images), gather(features.texts[:, 0].contiguous())

@@ -4,7 +4,6 @@ Nothing is built or written here: what a user can mend is found before that.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +13,30 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 
-from fsc_bench.errors import DataError, UsageError
+from fsc_bench.errors import UsageError
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.system.distributed import launched, open_group
 from fsc_bench.system.memory import keep_memory
 from fsc_bench.train.anatomy import examine, told
-from fsc_bench.train.batches import HardNegatives, Pixels, Positives, check_batch, pixels_of
+from fsc_bench.train.batches import (
+    HardNegatives,
+    Pixels,
+    Positives,
+    check_batch,
+    check_shares,
+    pixels_of,
+)
 from fsc_bench.train.config import Recipe, TrainConfig
 from fsc_bench.train.hard_negatives import hard_negatives
 from fsc_bench.train.lora import apply_lora
-from fsc_bench.train.paraphrases import paraphrases
+from fsc_bench.train.material import check_place, look_for_data, open_material
 from fsc_bench.train.progress import summary_writer
 from fsc_bench.train.reach import freeze_unreached
 from fsc_bench.train.schedule import split_dev
-from fsc_bench.train.sources import Pairs, keys_of, open_pairs
+from fsc_bench.train.sources import Pairs
 from fsc_bench.train.towers import Towers
 
-# Kinds of data whose PATH is a place on a disk; `hf` may be a name of the Hub.
-ON_DISK = ("coco-tsv", "parquet", "webdataset")
 Say = Callable[[str], Any]
 
 
@@ -62,6 +66,7 @@ class Data:
     held_out: np.ndarray  # the dev split's
     negatives: HardNegatives | None
     positives: Positives | None
+    tried: tuple[str, ...] = ()  # what a look at some of them found, for those who only look
 
 
 @dataclass(frozen=True)
@@ -91,32 +96,21 @@ def prepare(
     links: Mapping[str, str] | None = None,
     say: Say = print,
 ) -> Prepared:
-    """First what is cheap to find wrong: settings and place; then the model, and how it will train;
-    then the data.
+    """First what is cheap to find wrong: settings, places, and what makes hard negatives; then the
+    model, and how it will train; then the data.
     """
     config = recipe.config
     processes = join_processes(config.device)
     say = say if processes.leader else _silent
-    existing = (out / "config.json").is_file()
-    if existing and not resume:
-        raise UsageError(
-            f"{out} holds a run already: --resume continues it, --out puts this one elsewhere."
-        )
+    existing = check_place(out, resume)
+    check_shares(config.batch_size, processes.count, config.accumulate)
     if config.tensorboard:
         summary_writer()
-    look_for_data(config.data)
+    look_for_data(recipe)
+    negatives = hard_negatives(config)
     adapter, pixels, towers = ready_model(config, processes, say)
-    data = open_data(config, links, processes, say)
+    data = open_data(recipe, negatives, links, processes, say)
     return Prepared(recipe, out, existing, processes, say, data, adapter, pixels, towers)
-
-
-def look_for_data(data: str) -> None:
-    """Raises DataError where the place that `KIND:PATH` names is not there: a model takes long."""
-    kind, _, path = data.partition(":")
-    fixed = re.split(r"[*?\[{]", path)[0]
-    place = Path(fixed).expanduser()
-    if kind in ON_DISK and not (place if fixed == path else place.parent).exists():
-        raise DataError(f"{place}: there is no such file.")
 
 
 def join_processes(wanted: str) -> Processes:
@@ -168,17 +162,21 @@ def ready_model(
 
 
 def open_data(
-    config: TrainConfig, links: Mapping[str, str] | None, processes: Processes, say: Say
+    recipe: Recipe,
+    negatives: HardNegatives | None,
+    links: Mapping[str, str] | None,
+    processes: Processes,
+    say: Say,
 ) -> Data:
-    """The pairs, split, with their hard negatives and paraphrases; a batch can be filled."""
-    pairs = open_pairs(config.data, keys_of(config), links)
-    for note in getattr(pairs, "notes", ()):
+    """The pairs, tried and split, with their hard negatives and paraphrases."""
+    config = recipe.config
+    material = open_material(recipe, negatives, links)
+    for note in material.notes:
         say(note)
-    negatives = hard_negatives(config)
-    positives = paraphrases(config, pairs)
+    pairs = material.pairs
     chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
     check_batch(config.batch_size, len(chosen), processes.count, config.accumulate)
-    return Data(pairs, chosen, held_out, negatives, positives)
+    return Data(pairs, chosen, held_out, negatives, material.positives, material.tried)
 
 
 def _silent(line: str) -> None:

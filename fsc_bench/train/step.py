@@ -77,7 +77,11 @@ class Worker:
         """Adds the batch's gradients. Returns the terms, next thresholds and [hits, rows]."""
         mask = torch.cat([part.negative_mask for part in batch]).to(self.device)
         around = Around(
-            mask, self._positive_mask(batch), mean_row_count(mask), self._taught(batch), thresholds
+            mask,
+            self._positive_mask(batch),
+            mean_row_count(mask, self.config.gather),
+            self._taught(batch),
+            thresholds,
         )
         # What is random in a step comes from its numbers: nothing to save or to restore.
         seeds = [_step_seed(self.config.seed, step, rank, number) for number in range(len(batch))]

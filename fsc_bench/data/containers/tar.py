@@ -3,26 +3,68 @@
 import os
 import tarfile
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from fsc_bench.data.archives import DAMAGE, tar_refusal
 
 SUFFIXES = (".tar",)
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where the members of a tar lie, from its headers alone.
+
+    A name that occurs twice means the last one, as when unpacking; `repeated` is the first such.
+    refused: members that archives.py does not trust, each with the reason. flaw: empty for an
+    archive that has its end mark and nothing behind it, else what is odd: such a one reads, but
+    nothing proves that it is whole.
+    """
+
+    offsets: dict[str, tuple[int, int]]  # name -> (offset, size in bytes), in the file's order
+    repeated: str = ""
+    refused: tuple[str, ...] = ()
+    flaw: str = ""
+
+
+def read_index(path: Path) -> Index:
+    """The index of an uncompressed tar. Raises ValueError for one that is damaged, else OSError."""
+    offsets: dict[str, tuple[int, int]] = {}
+    repeated, refused = "", []
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for info in archive:
+                if why := tar_refusal(info):
+                    refused.append(f"{info.name!r} {why}")
+                elif info.isreg():
+                    name = info.name.removeprefix("./")
+                    repeated = repeated or (name if name in offsets else "")
+                    offsets[name] = (info.offset_data, info.size)
+                archive.members = []  # tarfile keeps them all, and large tars have a million
+            return Index(offsets, repeated, tuple(refused), _flaw_of_end(file, archive.offset))
+    except DAMAGE as error:
+        raise ValueError(str(error)) from None
+
+
+def _flaw_of_end(file: BinaryIO, end: int) -> str:
+    """A whole tar ends with blocks of zeros: one that was cut between two members has none."""
+    file.seek(end)
+    mark = file.read(BLOCK)
+    if len(mark) < BLOCK or any(mark):
+        return "ends without the mark of a whole archive"
+    while rest := file.read(1 << 20):
+        if any(rest):
+            return "holds more behind its end mark, such as a second archive"
+    return ""
 
 
 class Container:
-    """An uncompressed tar. A name that occurs twice means the last one, as when unpacking."""
+    """An uncompressed tar."""
 
     def __init__(self, path: Path):
-        self.offsets: dict[str, tuple[int, int]] = {}
-        try:
-            with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                for info in archive:
-                    if info.isreg() and not tar_refusal(info):
-                        self.offsets[info.name.removeprefix("./")] = (info.offset_data, info.size)
-                    archive.members = []  # tarfile keeps them all, and large tars have a million
-        except DAMAGE as error:
-            raise ValueError(str(error)) from None
+        self.offsets = read_index(path).offsets
         self.file = os.open(path, os.O_RDONLY)
 
     def names(self) -> Collection[str]:

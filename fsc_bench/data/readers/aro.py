@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.word_order import generator, pre_caption
-from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.records import OWN, ImageRef, Record, pixel_box
 from fsc_bench.task import Task
 
 OPTIONS = {
@@ -126,11 +126,11 @@ def _texts(raw: Raw, path: Path, key: Any, row: dict, image: ImageRef, name: str
 
 
 def _box(raw: Raw, path: Path, key: Any, edges: list, options: dict) -> tuple[int, ...] | None:
-    """(left, upper, right, lower), rounded as PIL's crop rounds it."""
+    """(left, upper, right, lower) in whole pixels."""
     if not all(math.isfinite(edge) and abs(edge) <= LARGEST for edge in edges):
         raw.fail(path, key, f"the box {edges} cannot be.")
     x, y, width, height = edges
-    box = tuple(round(edge) for edge in (x, y, x + width, y + height))
+    box = pixel_box((x, y, x + width, y + height))
     if box[2] <= box[0] or box[3] <= box[1]:
         raw.fail(path, key, f"the box {edges} is empty.")
     return box if options["crop"] else None

@@ -29,7 +29,7 @@ from fsc_bench.data.labels import Labels, files_below, member, of_split
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers.records import files_of
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.records import OWN, ImageRef, Record, pixel_box
 from fsc_bench.task import Task
 
 OPTIONS = {
@@ -303,7 +303,7 @@ def _images(
             raw.fail(path, record, f"the box {box!r:.60} is no list of numbers.")
         if not all(-1e6 < edge < 1e6 for edge in box):
             raw.fail(path, record, f"the box {box!r:.60} lies beyond any image.")
-        box = tuple(int(edge) for edge in box)
+        box = pixel_box(box)
     found = []
     for image in row["images"]:
         if isinstance(image, Mapping):

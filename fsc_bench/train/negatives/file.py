@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fsc_bench.data.delimited import BadTable, read_columns
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.train.negatives.text import Random, distinct, shuffled
 
@@ -70,23 +71,31 @@ def load(argument: str) -> FileGenerator:
                 return _built(file, path)
             table = file.read().to_pandas()
         else:
-            separator = "," if path.suffix == ".csv" else "\t"
-            table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except (pa.ArrowInvalid, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as a table: {error}") from error
+            delimited, cells = read_columns(path)
+            table = pd.DataFrame(dict(zip(delimited.columns, cells, strict=True)), dtype=str)
+    except (pa.ArrowException, BadTable, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot be read as a table: {reason}") from error
     return _column(table, path, options["captions"], options["negatives"])
 
 
 def _built(file: pq.ParquetFile, path: Path) -> FileGenerator:
     """What `build` wrote; its version is the maker's and the seed, not the file's name."""
     metadata = {
-        key.decode(): value.decode()
+        key.decode(errors="replace"): value.decode(errors="replace")
         for key, value in (file.schema_arrow.metadata or {}).items()
         if key != b"pandas"
     }
     missing = {"caption", "kind", "negatives"} - set(file.schema_arrow.names)
     if missing:
         raise DataError(f"{path}: has a column 'kind' but no {', '.join(sorted(missing))}.")
+    texts, lists = (pa.string(), pa.large_string()), (pa.types.is_list, pa.types.is_large_list)
+    types = {name: file.schema_arrow.field(name).type for name in ("caption", "kind", "negatives")}
+    inner = getattr(types["negatives"], "value_type", None)
+    if {types["caption"], types["kind"], inner} - set(texts) or not any(
+        is_list(types["negatives"]) for is_list in lists
+    ):
+        raise DataError(f"{path}: wants columns of text, text and lists of texts, not {types}.")
     rows: dict[str, dict[str, list[str]]] = {}
     found: dict[str, None] = {}
     for batch in file.iter_batches(columns=["caption", "kind", "negatives"]):
@@ -113,7 +122,7 @@ def _column(
                 f"{path}: row {line}, column {negatives!r}: {str(cell)[:60]!r} is no list of texts."
             )
         # One caption of several images has the negatives of all of them.
-        rows.setdefault(caption, {}).setdefault(negatives, []).extend(texts)
+        rows.setdefault(str(caption).strip(), {}).setdefault(negatives, []).extend(texts)
     return FileGenerator(rows, (negatives,), f"{negatives}, sha256 {_sha256(path)[:16]}")
 
 

@@ -7,17 +7,17 @@ any number of processes and workers, and each pair is seen exactly once an epoch
 
 import hashlib
 import importlib
-import io
 import os
 import pkgutil
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
+from fsc_bench.data import images
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.train.config import TrainConfig
 
@@ -111,6 +111,15 @@ def open_pairs(data: str, keys: Keys, links: Mapping[str, str] | None = None) ->
 
     `links`: where image sources lie (`coco/val2014` -> folder): `fsc-bench data link` keeps them.
     """
+    kind, path = split_data(data)
+    pairs = kinds()[kind]().open_pairs(path, keys, links or {})
+    if not len(pairs):
+        raise DataError(f"training data {data!r} holds no pair of an image and a caption.")
+    return pairs
+
+
+def split_data(data: str) -> tuple[str, str]:
+    """(kind, path) of `KIND:PATH`. Raises UsageError, one line, for an unknown kind."""
     kind, colon, path = data.partition(":")
     known = kinds()
     if not data:
@@ -120,10 +129,7 @@ def open_pairs(data: str, keys: Keys, links: Mapping[str, str] | None = None) ->
             f"training data {data!r}: write KIND:PATH. Kinds: {', '.join(known)}."
             f"{near_miss(kind, known)}"
         )
-    pairs = known[kind]().open_pairs(path, keys, links or {})
-    if not len(pairs):
-        raise DataError(f"training data {data!r} holds no pair of an image and a caption.")
-    return pairs
+    return kind, path
 
 
 def kinds() -> dict[str, Callable[[], Any]]:
@@ -138,22 +144,51 @@ def kinds() -> dict[str, Callable[[], Any]]:
 
 
 def decode(content: bytes, where: str) -> Image.Image:
-    """Bytes to an RGB image. Raises BadPair for what Pillow cannot read to the end."""
+    """Bytes to the RGB image that scoring sees too. Raises BadPair for what cannot be read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # palettes with transparency, odd EXIF
-            image = Image.open(io.BytesIO(content))
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadPair(f"{where}: not a readable image ({reason:.80})") from None
+        return images.decode(content, where)
+    except DataError as error:
+        raise BadPair(str(error)) from None
+
+
+def read_file(path: Path, where: str) -> bytes:
+    """The content of an image file. Raises BadPair; a pipe or device is no file, and would hang."""
+    try:
+        if not path.is_file():
+            raise BadPair(f"{where}: there is no file {path}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise BadPair(f"{where}: {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def check_caption(text: Any, where: str) -> str:
-    """The caption without outer blanks. Raises BadPair for an empty one."""
+    """The caption without outer blanks. Raises BadPair for an empty one, or one that is no text."""
     if not isinstance(text, str) or not text.strip():
         raise BadPair(f"{where}: the caption is empty")
+    if not _is_unicode(text):
+        raise BadPair(f"{where}: the caption holds half a character (a lone surrogate)")
     return text.strip()
+
+
+def check_texts(found: Any, where: str, what: str) -> tuple[str, ...]:
+    """A text or a list of texts as a tuple; "" for one that is absent. Raises BadPair for others.
+
+    what: the word for them, such as "hard negatives".
+    """
+    found = [found] if isinstance(found, str) else [] if found is None else found
+    texts = ["" if text is None else text for text in found] if isinstance(found, list) else None
+    if texts is None or not all(isinstance(text, str) and _is_unicode(text) for text in texts):
+        raise BadPair(f"{where}: the {what} are not a list of strings: {found!r:.60}")
+    return tuple(text.strip() for text in texts)
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell half a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def column(wanted: str, usual: Sequence[str], columns: Sequence[str], what: str, where: Any) -> str:

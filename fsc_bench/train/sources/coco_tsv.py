@@ -1,15 +1,17 @@
 """COCO with captions in a table, `coco-tsv:train_neg_clip.tsv`: the layout of NegCLIP's repository.
 
-Tab-separated columns `title`, `filepath` (`coco/val2014/COCO_....jpg`) and `neg_caption` (a Python
-list of one to five strings, read as a literal, never evaluated). A column of paraphrases holds
-either such a list or one sentence.
+Tab-separated (or, where the header has no tab, comma-separated) columns `title`, `filepath`
+(`coco/val2014/COCO_....jpg`) and `neg_caption` (a Python list of one to five strings, read as a
+literal, never evaluated). A column of paraphrases holds either such a list or one sentence. Quotes
+are read as data/delimited.py says: a lone one is a letter of its row.
 """
 
 import ast
-import csv
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from fsc_bench.data.delimited import BadTable, read_columns
 from fsc_bench.errors import DataError
 from fsc_bench.train.sources import (
     POSITIVES,
@@ -17,70 +19,69 @@ from fsc_bench.train.sources import (
     Keys,
     Pair,
     check_caption,
+    check_texts,
     column,
     decode,
     fingerprint,
+    read_file,
 )
 
 
 class CocoTsv:
     def __init__(self, path: Path, keys: Keys, links: Mapping[str, str]):
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file, delimiter="\t"))
+            table, cells = read_columns(path)
         except FileNotFoundError:
             raise DataError(f"{path}: there is no such file.") from None
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path}: not a readable table: {error}") from None
-        if not rows:
+        except (OSError, BadTable) as error:
+            raise DataError(f"{path}: not a readable table: {error}.") from None
+        if not cells or not cells[0]:
             raise DataError(f"{path}: the table is empty.")
-        columns = [name for name in rows[0] if name]
-        title = column(keys.caption, ("title", "caption"), columns, "caption", path)
-        image = column(keys.image, ("filepath", "image"), columns, "image", path)
-        self.captions = [row[title] or "" for row in rows]
-        self.keys = [_below_coco(row[image] or "") for row in rows]
-        self.negatives: list[str] = []
+        columns = [name for name in table.columns if name]
+
+        def of(wanted: str, usual: tuple[str, ...], what: str) -> Sequence[str]:
+            wanted = "" if wanted == "data" else wanted
+            return cells[table.columns.index(column(wanted, usual, columns, what, path))]
+
+        self.captions = of(keys.caption, ("title", "caption"), "caption")
+        self.keys = [_below_coco(name) for name in of(keys.image, ("filepath", "image"), "image")]
+        self.negatives = self.positives = ()
         if keys.negatives:
-            name = column(
-                keys.negatives if keys.negatives != "data" else "",
-                ("neg_caption", "negatives"), columns, "negative", path,
-            )  # fmt: skip
-            self.negatives = [row[name] or "[]" for row in rows]
-        self.positives: list[str] = []
+            lists = of(keys.negatives, ("neg_caption", "negatives"), "negative")
+            self.negatives = [text or "[]" for text in lists]
         if keys.positives:
-            name = column(
-                keys.positives if keys.positives != "data" else "", POSITIVES, columns, "positive",
-                path,
-            )  # fmt: skip
-            self.positives = [row[name] or "" for row in rows]
+            self.positives = of(keys.positives, POSITIVES, "positive")
         texts = [self.captions, self.negatives or self.captions]
         texts += [self.positives] if self.positives else []
         self.fingerprint = fingerprint(zip(self.keys, *texts, strict=True))
         self.folder, self.links = path.parent, dict(links)
+        self.notes: list[str] = []
+        if table.lone_quotes:
+            rows = f"{table.lone_quotes:,} of {len(self):,} rows"
+            self.notes.append(f"{path}: a quote that is not closed is a letter, in {rows}.")
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Pair:
-        name = self.keys[index]
+        name, where = self.keys[index], self._row(index)
         caption = self.caption(index)
-        negatives: tuple[str, ...] = ()
+        negatives = positives = ()
         if self.negatives:
-            negatives = _strings(self.negatives[index], f"row {index} ({name})", "hard negatives")
-        positives: tuple[str, ...] = ()
+            negatives = _strings(self.negatives[index], where, "hard negatives")
         if self.positives:
             text = self.positives[index].strip()  # one sentence, or a list as the negatives are
             positives = (text,) if text else ()
             if text.startswith(("[", "(")):
-                positives = _strings(text, f"row {index} ({name})", "paraphrases")
-        try:
-            content = self._locate(name).read_bytes()
-        except OSError as error:
-            raise BadPair(f"{name}: {error.strerror}") from None
-        return Pair(decode(content, name), caption, negatives, positives)
+                positives = _strings(text, where, "paraphrases")
+        content = read_file(self._locate(name), where)
+        return Pair(decode(content, where), caption, negatives, positives)
 
     def caption(self, index: int) -> str:
-        return check_caption(self.captions[index], f"row {index} ({self.keys[index]})")
+        return check_caption(self.captions[index], self._row(index))
+
+    def _row(self, index: int) -> str:
+        return f"row {index + 1} ({self.keys[index]})"
 
     def _locate(self, name: str) -> Path:
         pure = PurePosixPath(name)
@@ -98,16 +99,14 @@ def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> CocoTsv:
 
 
 def _below_coco(name: str) -> str:
-    return name.removeprefix("coco/").removeprefix("images/")
+    return name.removeprefix("./").removeprefix("coco/").removeprefix("images/")
 
 
 def _strings(text: str, where: str, what: str) -> tuple[str, ...]:
     try:
-        found = ast.literal_eval(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # "\\d" in a caption is what it says
+            found = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise BadPair(f"{where}: the {what} are not a list: {text[:60]!r}") from None
-    if isinstance(found, str):
-        found = [found]
-    if not isinstance(found, list | tuple) or not all(isinstance(part, str) for part in found):
-        raise BadPair(f"{where}: the {what} are not a list of strings: {text[:60]!r}")
-    return tuple(part.strip() for part in found)
+    return check_texts(list(found) if isinstance(found, tuple) else found, where, what)

@@ -14,9 +14,11 @@ from fsc_bench.train.sources import (
     Keys,
     Pair,
     check_caption,
+    check_texts,
     column,
     decode,
     fingerprint,
+    read_file,
 )
 
 IMAGES = ("image", "jpg", "img", "filepath", "image_path", "path")
@@ -55,32 +57,26 @@ class Table:
         return len(self.table)
 
     def __getitem__(self, index: int) -> Pair:
-        row, where = self.table[index], f"row {index}"
+        row, where = self.table[index], f"row {index + 1}"
         caption = _first(row[self.text], where)
-        negatives = row[self.negatives] or [] if self.negatives else []
-        negatives = [negatives] if isinstance(negatives, str) else negatives
+        negatives = row[self.negatives] if self.negatives else None
         # Without a column of them, the row's other captions say the same.
         positives = row[self.positives] if self.positives else _others(row[self.text])
-        positives = [positives] if isinstance(positives, str) else positives or []
         return Pair(
             self._open(row[self.image], where),
             caption,
-            tuple(n or "" for n in negatives),
-            tuple(p or "" for p in positives),
+            check_texts(negatives, where, "hard negatives"),
+            check_texts(positives, where, "paraphrases"),
         )
 
     def caption(self, index: int) -> str:
-        return _first(self.captions[index], f"row {index}")
+        return _first(self.captions[index], f"row {index + 1}")
 
     def _open(self, value: Any, where: str):
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
         if isinstance(value, str):
-            path = Path(value) if Path(value).is_absolute() else self.folder / value
-            try:
-                value = path.read_bytes()
-            except OSError as error:
-                raise BadPair(f"{where}: {path}: {error.strerror}") from None
+            value = read_file(self.folder / value, where)  # an absolute path stays as it is
         if not isinstance(value, bytes):
             raise BadPair(f"{where}: no image")
         return decode(value, where)

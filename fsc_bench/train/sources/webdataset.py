@@ -7,10 +7,11 @@ so any number of shards serves any number of workers and processes, and none is 
 import glob
 import json
 import re
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from fsc_bench.data.containers import tar
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.train.sources import (
     BadPair,
@@ -23,6 +24,8 @@ from fsc_bench.train.sources import (
 )
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
+Members = dict[str, tuple[int, int]]  # name or suffix -> (offset, size in bytes)
+TRIED = 64  # samples that are looked at before a name counts as unknown
 
 
 class WebDataset:
@@ -31,14 +34,15 @@ class WebDataset:
     def __init__(self, path: str, keys: Keys):
         self.shards = [Opened(shard) for shard in expand(path)]
         self.caption_key, self.positive_key = keys.caption, keys.positives
-        self.notes: list[str] = []
+        self.notes: list[str] = _gaps([shard.path for shard in self.shards])
         # (shard, image at, size, text at, size, JSON at, size); -1 where a member is absent.
         self.places: list[tuple[int, ...]] = []
         self.keys: list[str] = []
         left_out, sizes = 0, []
         for number, shard in enumerate(self.shards):
-            samples = read_index(shard.path)
-            self._check_stats(shard.path, samples)
+            samples, refused = read_samples(shard.path)
+            if refused:
+                self.notes.append(f"{shard.path}: left out: {refused[0]} ({len(refused)} such).")
             for key, members in samples.items():
                 image = next((members[suffix] for suffix in IMAGES if suffix in members), None)
                 text, facts = members.get("txt"), members.get("json")
@@ -82,13 +86,7 @@ class WebDataset:
 
     def _field(self, index: int, name: str) -> list[str] | None:
         """The text or texts that a sample has under a name; None where it has no such thing."""
-        shard, *_, json_at, json_size = self.places[index]
-        facts = {}
-        if json_at >= 0:
-            try:
-                facts = json.loads(self._text(shard, json_at, json_size))
-            except ValueError:
-                raise BadPair(f"{self.keys[index]}: its JSON cannot be read") from None
+        shard, facts = self.places[index][0], self._facts(index)
         value = facts.get(name)
         if isinstance(value, str):
             return [value]
@@ -100,42 +98,42 @@ class WebDataset:
         for place in (folder / name, folder.parent / name):
             try:
                 return [(place / f"{Path(key).name}.txt").read_text().splitlines()[0]]
-            except (OSError, IndexError, UnicodeDecodeError):
+            except (OSError, IndexError, ValueError):  # ValueError: no UTF-8, or a zero byte in it
                 continue
         return None
+
+    def _facts(self, index: int) -> dict[str, Any]:
+        """A sample's JSON; empty where it has none. Raises BadPair for one that is no object."""
+        shard, *_, json_at, json_size = self.places[index]
+        if json_at < 0:
+            return {}
+        try:
+            facts = json.loads(self._text(shard, json_at, json_size))
+        except (ValueError, RecursionError):
+            raise BadPair(f"{self.keys[index]}: its JSON cannot be read") from None
+        if not isinstance(facts, dict):
+            raise BadPair(f"{self.keys[index]}: its JSON is no object but {facts!r:.40}")
+        return facts
 
     def _text(self, shard: int, at: int, size: int) -> str:
         return self.shards[shard].read(at, size).decode("utf-8", errors="replace")
 
     def _check_key(self, name: str, what: str) -> None:
-        if not name or not self.places:
+        """Looks a name up in the first sample that can be read. Raises DataError, one line."""
+        if not name:
             return
-        shard, *_, json_at, json_size = self.places[0]
-        try:
-            if self._field(0, name):
+        for index in range(min(len(self), TRIED)):
+            try:
+                facts, found = self._facts(index), self._field(index, name)
+            except BadPair:
+                continue
+            # Of paraphrases this sample may have none, and others some.
+            if found or (what == "paraphrase" and name in facts):
                 return
-            facts = json.loads(self._text(shard, json_at, json_size)) if json_at >= 0 else {}
-        except (BadPair, ValueError):
-            facts = {}
-        if what == "paraphrase" and name in facts:
-            return  # this sample has none; others may
-        raise DataError(
-            f"{self.keys[0]}: no {what} {name!r}: neither a field of its JSON "
-            f"({', '.join(facts) or 'it has none'}) nor a folder beside the shards."
-            f"{near_miss(name, facts)}"
-        )
-
-    def _check_stats(self, shard: Path, samples: dict) -> None:
-        """img2dataset writes how many samples a shard holds: a shorter one was cut off."""
-        stats = shard.with_name(f"{shard.stem}_stats.json")
-        try:
-            promised = int(json.loads(stats.read_text())["successes"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-        if len(samples) < promised:
             raise DataError(
-                f"{shard}: holds {len(samples):,} samples, {stats.name} promises {promised:,}. "
-                "Fetch it again, or delete the stats file to use what is there."
+                f"{self.keys[index]}: no {what} {name!r}: neither a field of its JSON "
+                f"({', '.join(facts) or 'it has none'}) nor a folder beside the shards."
+                f"{near_miss(name, facts)}"
             )
 
 
@@ -165,29 +163,79 @@ def expand(path: str) -> list[Path]:
     else:
         shards = sorted(Path(found) for found in glob.glob(path))
     if not shards:
-        raise DataError(f"{path}: there are no .tar shards.")
+        packed = sorted([*Path(path).glob("*.tar.gz"), *Path(path).glob("*.tgz")])
+        hint = f" Those like {packed[0].name} must be .tar first: gunzip." if packed else ""
+        raise DataError(f"{path}: there are no .tar shards.{hint}")
     absent = [shard.name for shard in shards if not shard.is_file()]
     if absent:
         raise DataError(f"{path}: {len(absent)} shards are absent, such as {absent[0]}.")
     return shards
 
 
-def read_index(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """{sample: {suffix: (offset, size)}} of a tar, from its headers alone."""
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
+def _gaps(shards: list[Path]) -> list[str]:
+    """A line where numbered shards are not all there: a copy may have stopped half way."""
+    numbers = {int(shard.stem) for shard in shards if shard.stem.isdecimal()}
+    absent = sorted(set(range(min(numbers), max(numbers))) - numbers) if numbers else []
+    if not absent:
+        return []
+    shown = f"{absent[0]:0{len(shards[0].stem)}d}.tar"
+    return [f"Of the shards up to {max(numbers)}, {len(absent):,} are absent, such as {shown}."]
+
+
+def read_samples(shard: Path) -> tuple[dict[str, Members], tuple[str, ...]]:
+    """{sample: {suffix: (offset, size)}} of a tar, from its headers alone, and what is refused.
+
+    Raises DataError for one that is not proved to be whole: by its end mark, or by the number of
+    samples that img2dataset wrote beside it.
+    """
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                key, _, suffix = name.partition(".")
-                members = samples.setdefault(f"{folder}/{key}".lstrip("/"), {})
-                suffix = suffix.lower()
-                if suffix in members:
-                    raise DataError(f"{shard}: holds {member.name!r} twice.")
-                members[suffix] = (member.offset_data, member.size)
-                tar.members = []  # tarfile keeps every header otherwise
-    except (tarfile.TarError, OSError) as error:
+        index = tar.read_index(shard)
+    except (OSError, ValueError) as error:
         raise DataError(f"{shard}: not a whole tar file: {error}. Fetch it again.") from None
+    if index.repeated:
+        raise DataError(f"{shard}: holds {index.repeated!r} twice.")
+    samples = _samples(shard, index.offsets)
+    stats, promised = _promised(shard)
+    if promised is not None and len(samples) < promised:
+        raise DataError(
+            f"{shard}: holds {len(samples):,} samples, {stats.name} promises {promised:,}. "
+            "Fetch it again, or delete the stats file to use what is there."
+        )
+    if index.flaw and promised is None:
+        last = next(reversed(samples), "")
+        raise DataError(
+            f"{shard}: {index.flaw}: what comes after sample {last!r} may be lost. Fetch it again, "
+            "or unpack it and pack it again."
+        )
+    return samples, index.refused
+
+
+def _samples(shard: Path, offsets: Members) -> dict[str, Members]:
+    """Members by sample: a name up to its first dot, or to its last where names hold dots."""
+    found: dict[str, Members] = {}
+    for name, place in offsets.items():
+        folder, _, base = name.rpartition("/")
+        key, _, suffix = base.partition(".")
+        if key:  # WebDataset skips hidden files too, such as the ._x.jpg of a Mac
+            members = found.setdefault(f"{folder}/{key}".lstrip("/"), {})
+            if suffix.lower() in members:
+                raise DataError(f"{shard}: holds {name!r} twice.")
+            members[suffix.lower()] = place
+    samples: dict[str, Members] = {}
+    for key, members in found.items():
+        parts = [suffix.rpartition(".") for suffix in members]
+        kinds = [kind for *_, kind in parts]
+        for (prefix, dot, kind), place in zip(parts, members.values(), strict=True):
+            # x.image.png and x.caption.txt are one sample, x.1.png and x.2.png are two.
+            name = key if len(set(kinds)) == len(kinds) else f"{key}{dot and '.'}{prefix}"
+            samples.setdefault(name, {})[kind] = place
     return samples
+
+
+def _promised(shard: Path) -> tuple[Path, int | None]:
+    """img2dataset writes how many samples a shard holds: a shorter one was cut off."""
+    stats = shard.with_name(f"{shard.stem}_stats.json")
+    try:
+        return stats, int(json.loads(stats.read_text())["successes"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return stats, None
