@@ -5,7 +5,6 @@ directory makes nobody execute or fetch anything.
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -165,6 +164,6 @@ def test_weights_of_another_architecture_are_named(start, tmp_path):
     folder = write_run(tmp_path / "run", start)
     save_file({"foo": torch.ones(2)}, folder / "model.safetensors")
 
-    with pytest.raises(UsageError, match=r"^model 'run:.*missing keys \(62\): .*unexpected keys: f"):
+    words = r"^model 'run:.*missing keys \(62\): .*unexpected keys: foo\."
+    with pytest.raises(UsageError, match=words):
         load_model(f"run:{folder}", "cpu")
-    assert np.isfinite(start.model.state_dict()["logit_scale"])

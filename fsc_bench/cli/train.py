@@ -79,7 +79,9 @@ def train(
 
     run_training(chosen, out, resume=resume, links=links, say=_say)
     if tasks:
-        _compare(config.model, f"run:{out}", tasks, out.parent / f"{out.name}-scores")
+        from fsc_bench.models.run import spec_of
+
+        _compare(config.model, spec_of(out), tasks, out.parent / f"{out.name}-scores")
 
 
 def _tasks_for(model: str, wanted: str) -> list[Any]:

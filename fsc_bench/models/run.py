@@ -51,17 +51,31 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
     return in_precision(adapter, precision)
 
 
+def spec_of(folder: Path) -> str:
+    """The model spec of a run directory of one's own: with its skeleton where files may not name it.
+
+    Raises UsageError where there is no run.
+    """
+    skeleton = read_facts(folder)["skeleton"]
+    return f"run:{folder}" if needs_only_a_name(skeleton) else f"run:{folder}?skeleton={skeleton}"
+
+
+def needs_only_a_name(spec: str) -> bool:
+    """Whether building a model executes and reads nothing that a file could have chosen."""
+    family, _, rest = spec.partition(":")
+    name = rest.partition("?")[0]
+    random = family == "open_clip" and name.endswith("/random")
+    named = family in ("demo", "fsc_clip")
+    return (random or named) and "@" not in name and not is_repository(name)
+
+
 def trusted(spec: str, folder: Path) -> str:
     """The skeleton that a run's config names, where naming it executes and fetches nothing strange.
 
     A run directory may be a stranger's. Raises UsageError for all but the models that need nothing
     but a name.
     """
-    family, _, rest = spec.partition(":")
-    name = rest.partition("?")[0]
-    random = family == "open_clip" and name.endswith("/random")
-    named = family in ("demo", "fsc_clip")
-    if (random or named) and "@" not in name and not is_repository(name):
+    if needs_only_a_name(spec):
         return spec
     raise UsageError(
         f"{folder / 'config.json'}: its skeleton is {spec!r}. A file may name "

@@ -32,7 +32,7 @@ from fsc_bench import __version__
 from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
-from fsc_bench.models.run import skeleton
+from fsc_bench.models.run import skeleton, spec_of
 from fsc_bench.system.distributed import launched, open_group
 from fsc_bench.system.files import write_atomically, write_json
 from fsc_bench.system.memory import keep_memory
@@ -333,7 +333,7 @@ def train(
                 "trained_steps": best["step"] if config.patience else done,
             },
         )
-        say(f"Written: {out}. Score it with `fsc-bench run -m run:{out}`.")
+        say(f"Written: {out}. Score it with `fsc-bench run -m {spec_of(out)}`.")
     if world > 1:
         distributed.barrier()
     return out
