@@ -26,9 +26,11 @@ from fsc_bench.models.open_clip import (
     state_digest,
 )
 
+OPTIONS = ("weights", "skeleton")
+
 
 def load(checkpoint: str, device: str, precision: str) -> OpenClip:
-    folder, options = split_options(checkpoint, ("weights", "skeleton"))
+    folder, options = split_options(checkpoint, OPTIONS)
     folder = Path(folder).expanduser()
     which = options.get("weights", "model")
     if which not in ("model", "ema"):
@@ -52,7 +54,7 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
 
 
 def spec_of(folder: Path) -> str:
-    """The model spec of a run directory of one's own: with its skeleton where files may not name it.
+    """The spec of a run directory of one's own, with its skeleton where a file may not name it.
 
     Raises UsageError where there is no run.
     """
@@ -123,7 +125,8 @@ def skeleton(spec: str, identity: Identity) -> str:
         return f"open_clip:{identity.architecture}/random?seed=0{option}"
     family, _, rest = spec.partition(":")
     if family == "run":
-        return read_facts(Path(rest.partition("?")[0]).expanduser())["skeleton"]
+        folder, options = split_options(rest, OPTIONS)
+        return options.get("skeleton") or read_facts(Path(folder).expanduser())["skeleton"]
     return spec
 
 

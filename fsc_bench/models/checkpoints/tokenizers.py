@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.reading import one_line
+from fsc_bench.models.checkpoints.repository import refuse_code
 
 CONTEXT = 77
 SIMPLE_OPTIONS = ("clean", "reduction_mask", "additional_special_tokens")
@@ -40,6 +42,8 @@ def repository_tokenizer(config: Mapping[str, Any], folder: Path | None, spec: s
     name = text.get("hf_tokenizer_name")
     if name:
         source, mode = str(folder or name), text.get("tokenizer_mode")
+        with suppress(DataError):  # not there: what loads it says so
+            refuse_code(source, "tokenizer_config.json", spec)
         build = lambda: HFTokenizer(  # noqa: E731
             source, context, tokenizer_mode=mode, **options, trust_remote_code=False
         )
