@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.models import load_model
+from fsc_bench.models.run import spec_of
 from fsc_bench.train.batches import text_blocks
 from fsc_bench.train.checkpoint import save_checkpoint, write_tensors
 from fsc_bench.train.config import Recipe, TrainConfig, read_recipe
@@ -585,13 +586,13 @@ def test_a_run_of_an_older_version_resumes_with_what_it_did_not_know_switched_of
 
 
 def test_a_run_directory_is_a_model(data, whole):
-    adapter = load_model(f"run:{whole}")
+    adapter = load_model(spec_of(whole))
     facts = json.loads((whole / "config.json").read_text())
 
     texts = adapter.encode_texts(["a red dog", "a blue cat"])
     assert texts.shape == (2, 24) and torch.allclose(texts.norm(dim=-1), torch.ones(2))
     assert adapter.identity.weights != load_model(MODEL).identity.weights
-    assert adapter.identity.weights == load_model(f"run:{whole}", precision="bf16").identity.weights
+    assert adapter.identity.weights == load_model(spec_of(whole), precision="bf16").identity.weights
     assert facts["settings"]["focal_gamma"] == 2.0 and facts["steps"] == 20
     assert facts["base"]["architecture"] == "tiny" and facts["data"]["pairs"] == 64
     assert {"torch", "open_clip_torch"} <= facts["versions"].keys() and "finished" in facts
@@ -611,7 +612,7 @@ def test_lora_is_saved_merged_with_its_factors_beside(data, tmp_path):
     a, b = (factors[f"visual.transformer.resblocks.0.mlp.c_fc.lora_{x}"] for x in "AB")
     name = "visual.transformer.resblocks.0.mlp.c_fc.weight"
     assert torch.allclose(weights[name], base[name] + b @ a / 4, atol=1e-6)
-    load_model(f"run:{out}")
+    load_model(spec_of(out))
 
 
 def test_the_moving_average_is_saved_beside_and_can_be_scored(data, tmp_path):
@@ -621,22 +622,22 @@ def test_the_moving_average_is_saved_beside_and_can_be_scored(data, tmp_path):
     base = tiny_open_clip.load("cpu", "fp32").model.state_dict()
 
     assert furthest(average, base) > 0 and furthest(average, weights) > 0
-    assert load_model(f"run:{out}?weights=ema").identity != load_model(f"run:{out}").identity
+    assert load_model(f"{spec_of(out)}&weights=ema").identity != load_model(spec_of(out)).identity
 
 
 def test_weights_halfway_between_two_models(data, whole):
-    half = load_model(f"wise:{MODEL}+run:{whole}?alpha=0.5").model.state_dict()
+    half = load_model(f"wise:{MODEL}+{spec_of(whole)}?alpha=0.5").model.state_dict()
     base = tiny_open_clip.load("cpu", "fp32").model.state_dict()
     tuned = load_file(whole / "model.safetensors")
 
     for name in tuned:
         assert torch.allclose(half[name], (base[name] + tuned[name]) / 2, atol=1e-7)
-    ends = [load_model(f"wise:{MODEL}+run:{whole}?alpha={alpha}").identity for alpha in (0, 1)]
+    ends = [load_model(f"wise:{MODEL}+{spec_of(whole)}?alpha={alpha}").identity for alpha in (0, 1)]
     assert [end.weights for end in ends] == [
-        load_model(spec).identity.weights for spec in (MODEL, f"run:{whole}")
+        load_model(spec).identity.weights for spec in (MODEL, spec_of(whole))
     ]
     with pytest.raises(UsageError, match="alpha must be within 0 and 1"):
-        load_model(f"wise:{MODEL}+run:{whole}?alpha=2")
+        load_model(f"wise:{MODEL}+{spec_of(whole)}?alpha=2")
 
 
 def test_it_stops_early_by_the_dev_split_and_keeps_the_best_weights(data, tmp_path):

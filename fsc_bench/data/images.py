@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.sources import sources, wrappers
@@ -30,6 +30,9 @@ from fsc_bench.system.files import locked, write_text
 # Visual Genome's pictures lie in two folders. CREPE and ARO name them by number alone, so that
 # their readers cannot know which: a picture that is not in one is looked for in the other.
 VG_FOLDERS = {"VG_100K": "VG_100K_2", "VG_100K_2": "VG_100K"}
+# What benchmarks come in; MPO is read as JPEG. Pillow knows more, EPS among it, which it would have
+# Ghostscript execute.
+FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "BMP", "GIF", "TIFF", "JPEG2000", "TGA")
 OPEN_CONTAINERS = 64  # a .npy file is a container of one image: only so many are kept
 
 
@@ -239,7 +242,7 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
     which no benchmark means, so it is scaled to 8 bits; 32-bit pixels have no agreed range and are
     refused.
 
-    Raises DataError for what is no image or is cut short.
+    Raises DataError for what is no image of FORMATS or is cut short.
     """
     if isinstance(content, np.ndarray):
         return Image.fromarray(content).convert("RGB")
@@ -249,7 +252,7 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of odd EXIF data and of transparent palettes; neither moves a pixel.
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 if image.mode.startswith("I;16"):
                     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
                 if image.mode in ("I", "F"):
@@ -257,8 +260,13 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
                         f"{where}: 32-bit pixels have no agreed range; save the image with 8 bits."
                     )
                 return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{where}: not a readable image: cannot identify image file: it begins with "
+            f"{content[:12]!r}, and {', '.join(FORMATS)} are read."
+        ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image: {str(error)[:120]}") from None
+        raise DataError(f"{where}: not a readable image: {' '.join(str(error).split())}") from None
 
 
 def image_digest(content: bytes | np.ndarray, box: tuple[int, ...] | None) -> bytes:
