@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-SUFFIXES = ("test_batch", "test_batch.bin", "test", "test.bin")
+NAMES = ("test_batch", "test_batch.bin", "test", "test.bin")
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 LABEL_KEYS = ("fine_labels", "labels")

@@ -1,4 +1,7 @@
-"""Tar archives, indexed once, then read in place. What archives.py refuses (links) is no member."""
+"""Tar archives, indexed once, then read in place.
+
+What archives.py refuses (links) and junk are no members.
+"""
 
 import os
 import tarfile
@@ -6,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fsc_bench.data.archives import DAMAGE, tar_refusal
+from fsc_bench.data.names import is_junk, plain_path
 
 SUFFIXES = (".tar",)
 
@@ -18,8 +22,9 @@ class Container:
         try:
             with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
-                    if info.isreg() and not tar_refusal(info):
-                        self.offsets[info.name.removeprefix("./")] = (info.offset_data, info.size)
+                    name = plain_path(info.name)
+                    if info.isreg() and not tar_refusal(info) and not is_junk(name):
+                        self.offsets[name] = (info.offset_data, info.size)
                     archive.members = []  # tarfile keeps them all, and large tars have a million
         except DAMAGE as error:
             raise ValueError(str(error)) from None

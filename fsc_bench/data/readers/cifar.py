@@ -7,13 +7,16 @@ the original file. Options: `files`, names that the batch may have.
 from collections.abc import Iterator
 from pathlib import Path
 
-from fsc_bench.data.containers.cifar import read_batch
-from fsc_bench.data.labels import Labels, files_below, member
+from fsc_bench.data.class_lists import ClassLists
+from fsc_bench.data.containers.cifar import NAMES, read_batch
+from fsc_bench.data.labels import Answers, Labels
+from fsc_bench.data.listing import files_below, member
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
-OPTIONS = {"files": ["test_batch", "test_batch.bin", "test", "test.bin"]}
+OPTIONS = {"files": list(NAMES)}
+LAYOUT = "CIFAR's test batch (cifar-10-batches-py/test_batch, cifar-100-python/test)"
 
 
 def detect(raw: Raw) -> bool:
@@ -22,7 +25,6 @@ def detect(raw: Raw) -> bool:
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     (subset,) = task.leaves
-    labels = Labels(raw)
     found = _batches(raw)
     if not found:
         raw.find(*{**OPTIONS, **task.data.options}["files"])
@@ -32,13 +34,17 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         pixels, answers = read_batch(path)
     except (OSError, ValueError) as error:
         raw.fail(path, None, f"cannot be read: {error}")
+    labels = Labels(raw)
+    values = Answers(labels, ClassLists(labels, path.parent), text=False, first=0)
+    keys = [values.add(answer, path, place) for place, answer in enumerate(answers)]
+    classes = values.classes()
     for place in range(len(pixels)):
         name = f"{place:05d}"
         yield Record(
             id=name,
             subset=subset,
             images=(ImageRef(OWN, member(raw, path, str(place))),),
-            labels=(labels.read(answers[place], path, place),),
+            labels=(classes[keys[place]],),
             cluster=name,
         )
 
@@ -46,4 +52,4 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
 def _batches(raw: Raw) -> list[Path]:
     names = {**OPTIONS, **raw.task.data.options}["files"]
     files = files_below(raw.folder, tuple(names))
-    return [path for name in names for path in files if path.name == name]
+    return [path for name in names for path in files if path.name.casefold() == name]
