@@ -7,6 +7,7 @@ A classification record has one image, no text, and labels.
 """
 
 import hashlib
+import html
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -73,6 +74,19 @@ class Record:
     cluster: str = ""
     stratum: str = ""
     scored: bool = True
+
+
+def folded(text: str) -> str:
+    """The text as CLIP's tokenizer reads it: two texts that are equal so are one answer.
+
+    OpenAI's and open_clip's cleaning (open_clip/tokenizer.py, `_clean_lower`): encodings mended by
+    ftfy, HTML entities written out, runs of white space one space, lower case. Punctuation counts.
+    """
+    if not (text.isascii() and text.isprintable() and "&" not in text):
+        import ftfy
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split()).lower()
 
 
 def write_records(path: Path, records: Iterable[Record], facts: Mapping[str, Any]) -> str:
@@ -237,20 +251,25 @@ def _empty(box: tuple[int, ...]) -> bool:
 
 
 def _check_counts(task: Task, records: list[Record], where: str) -> None:
+    for name, line in broken_promises(task, records):
+        if name not in task.evidence.unchecked:
+            raise DataError(
+                f"{where}: {line}. `--allow-partial` scores it anyway and flags the result."
+            )
+
+
+def broken_promises(task: Task, records: list[Record]) -> Iterator[tuple[str, str]]:
+    """(subset or key of [counts], what was found and what is promised), where the two differ."""
     found = Counter(row.subset for row in records)
     for subset, promised in task.leaves.items():
         if found[subset] != promised:
-            raise DataError(
-                f"{where}: {task.name}/{subset}: {found[subset]:,} records, the task file promises "
-                f"{promised:,}. `--allow-partial` scores it anyway and flags the result."
-            )
+            line = f"{task.name}/{subset}: {found[subset]:,} records"
+            yield subset, f"{line}, the task file promises {promised:,}"
     measured = {
         "images": len({(image.source, image.path) for row in records for image in row.images}),
         "texts": sum(len(row.texts) for row in records),
     }
     for key, promised in task.counts.items():
         if measured[key] != promised:
-            raise DataError(
-                f"{where}: {task.name}: {measured[key]:,} {key}, the task file promises "
-                f"{promised:,}. `--allow-partial` scores it anyway and flags the result."
-            )
+            line = f"{task.name}: {measured[key]:,} {key}"
+            yield key, f"{line}, the task file promises {promised:,}"

@@ -11,20 +11,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fsc_bench.data.archives import PLAIN, check_archive
-from fsc_bench.data.download import (
+from fsc_bench.data.download import fetch
+from fsc_bench.data.images import Images, read_links
+from fsc_bench.data.items import Item, Owner, needs, owners
+from fsc_bench.data.prepare import is_fresh, prepared_path
+from fsc_bench.data.session import (
     Progress,
     Session,
     Stopped,
     check_space,
-    fetch,
     finished,
     read_marker,
     same_version,
     sha256_of,
 )
-from fsc_bench.data.images import Images, read_links
-from fsc_bench.data.items import Item, Owner, needs, owners
-from fsc_bench.data.prepare import is_fresh, prepared_path
 from fsc_bench.errors import DataError
 from fsc_bench.records import fingerprint, read_facts, read_records
 from fsc_bench.task import Task, data_folder
@@ -173,7 +173,7 @@ def _message(
     if state in USABLE:
         return "\n".join(lines)
     again = _command(data, "get", owner.name)
-    link = _command(data, "link", owner.name, "PATH")
+    link = _command(data, "link", owner.word, "PATH")
     if owner.linked:
         lines.append(f"{owner.name}: linked to {owner.folder}, which is gone. `{link}` mends it.")
     elif owner.demo:
@@ -351,7 +351,7 @@ def _size(owner: Owner) -> int | None:
 def _next(owner: Owner, state: str, states: dict[tuple[str, str], str], data: Path) -> str:
     if state not in USABLE:
         if owner.linked:
-            return _command(data, "link", owner.name, "PATH")
+            return _command(data, "link", owner.word, "PATH")
         return "fsc-bench run --demo" if owner.demo else _command(data, "get", owner.name)
     if owner.task is None:
         return ""

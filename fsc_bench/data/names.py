@@ -29,7 +29,7 @@ JUNK = {
 }
 # What `Dataset.map` leaves beside the files of `Dataset.save_to_disk`: results, not the data.
 LEFT_BY_DATASETS = re.compile(r"cache-[0-9a-f]{8,}\w*\.arrow|tmp\w{8}")
-LARGEST_NEAR = 20_000  # of a longer listing only names that differ by case are offered
+LARGEST_NEAR = 20_000  # of a longer listing no names that are spelt alike are sought
 
 
 def is_junk(path: str) -> bool:
@@ -111,15 +111,23 @@ class Names:
         return None
 
     def near(self, name: str) -> str:
-        """The name that was probably meant: of the same file elsewhere, or spelt alike; or ""."""
+        """The name that was probably meant, or "": the same file elsewhere, with another ending, or
+        spelt alike. Names that differ in a number are other files.
+        """
         form = normal(name).casefold()
         if same := self._folded.get(form):
             return same[0]
-        base = form.rpartition("/")[2]
-        for folded, names in self._folded.items():
-            if folded.rpartition("/")[2] == base:
-                return names[0]
-        if len(self._folded) > LARGEST_NEAR:
-            return ""
-        close = difflib.get_close_matches(form, self._folded, n=1, cutoff=0.7)
-        return self._folded[close[0]][0] if close else ""
+        base = _base(form)
+        stem = base.rpartition(".")[0]
+        bases = {_base(folded): folded for folded in reversed(self._folded)}
+        stems = {one.rpartition(".")[0]: folded for one, folded in bases.items()}
+        found = bases.get(base) or (stem and stems.get(stem))
+        if not found and len(self._folded) <= LARGEST_NEAR:
+            digits = re.findall(r"\d+", base)
+            alike = [one for one in bases if re.findall(r"\d+", one) == digits]
+            found = bases.get(next(iter(difflib.get_close_matches(base, alike, 1, 0.8)), ""))
+        return self._folded[found][0] if found else ""
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import shlex
 import zipfile
 import zlib
 from collections import Counter
@@ -61,12 +62,12 @@ class Raw:
         if not self.folder.exists():
             raise DataError(
                 f"{self.task.name}: no raw data at {self.folder}. `fsc-bench data get "
-                f"{self.task.name}`, or `fsc-bench data link {self.task.name} PATH`."
+                f"{self.task.name}`, or `fsc-bench data link {shlex.quote(self.task.word)} PATH`."
             )
         holds = f", which holds {describe(self.folder)}" if self.folder.is_dir() else ""
         raise DataError(
             f"{self.task.name}: {' or '.join(names)} is not in {self.folder}{holds}. "
-            f"`fsc-bench data link {self.task.name} PATH` points at another folder."
+            f"`fsc-bench data link {shlex.quote(self.task.word)} PATH` points at another folder."
         )
 
     def has(self, name: str) -> bool:

@@ -10,14 +10,16 @@ needs to be told something, under its name.
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
 from typing import NoReturn
 
 from fsc_bench.data import readers
+from fsc_bench.data.evidence import labels_fit
 from fsc_bench.data.listing import describe, entries
 from fsc_bench.data.raw import Raw
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import Record
 from fsc_bench.task import Task
 
@@ -50,11 +52,24 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         matching = {name: view for name, view in matching.items() if name not in last}
     if not matching:
         _nothing(task, raw)
+    if len(matching) > 1:  # a folder with several data sets in it: the labels may tell which
+        matching = _fitting(task, matching) or matching
     if len(matching) > 1:
         kinds = " and ".join(_layouts()[name].LAYOUT for name in matching)
         raw.fail(raw.folder, None, f"holds {kinds}; link the one to be read.")
     ((name, view),) = matching.items()
     yield from _layouts()[name].read(view.task, view)
+
+
+def _fitting(task: Task, matching: dict[str, Raw]) -> dict[str, Raw]:
+    """Of the layouts, those whose labels can be the task's."""
+    fits = {}
+    for name, view in matching.items():
+        with suppress(DataError):
+            rows = list(_layouts()[name].read(view.task, view))
+            if len(rows) == task.n and labels_fit(task, [row.labels[0] for row in rows]):
+                fits[name] = view
+    return fits
 
 
 def _nothing(task: Task, raw: Raw) -> NoReturn:
@@ -70,11 +85,12 @@ def _nothing(task: Task, raw: Raw) -> NoReturn:
     ]
     nearest = " ".join(filter(None, hints))
     layouts = "; ".join(reader.LAYOUT for reader in _layouts().values())
-    holds = describe(raw.folder) if raw.folder.is_dir() else "a file of no known kind"
+    holds = f"holds {describe(raw.folder)}" if raw.folder.is_dir() else "is a file of no known kind"
+    nearest = f"Nearest: {nearest} " if nearest else ""
     raw.fail(
         raw.folder,
         None,
-        f"nothing here looks like a layout that can be read: it holds {holds}. {nearest and f'Nearest: {nearest} '}"
+        f"nothing here looks like a layout that can be read: it {holds}. {nearest}"
         f"Expected is one of: {layouts}.",
     )
 
