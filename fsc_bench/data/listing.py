@@ -210,6 +210,8 @@ def _split(word: str) -> str:
 
 
 def _said(raw: "Raw", path: Path) -> set[str]:
+    if path == raw.folder and path.is_dir():  # `train_or_bus` is a name; `Training` says a split
+        return {SPLIT_OF[path.name.lower()]} if path.name.lower() in SPLIT_OF else set()
     for part in reversed(PurePath(inside(raw, path)).parts):
         words = split_words(part)
         if words:
