@@ -140,12 +140,13 @@ def read(task, folder: Path):
 def shown(task, folder: Path) -> dict[str, str]:
     """`{the picture's name without its ending: its class}`."""
     rows = read(task, folder)
-    found = {
-        Path(row.images[0].path.rpartition("::")[2]).stem: task.classes[row.labels[0]]
-        for row in rows
-    }
+    found = {_stem(row.images[0].path): task.classes[row.labels[0]] for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def _stem(path: str) -> str:
+    return Path(path.rpartition("::")[2]).stem
 
 
 def classes_of(task, folder: Path) -> list[str]:
