@@ -6,6 +6,7 @@ Each picture is called after the class that it shows, so that the expected label
 import csv
 import io
 import json
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -374,6 +375,24 @@ def test_another_split_is_never_read_in_the_place_of_the_wanted(raw, folder):
     assert "not the split test" in refusal(own_task(raw.parent), raw)
     write_folders(raw / "Testing", {"red": "red"})
     assert shown(own_task(raw.parent), raw) == {"red": "red"}
+
+
+def test_kaggles_gtsrb_is_its_test_list_and_not_its_training_folders(raw):
+    task = read_task(tasks_folder() / "classification" / "gtsrb.toml")
+    write_folders(raw / "Train", {str(number): "training" for number in range(43)})
+    assert "not the split test" in refusal(task, raw)
+    header = "Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,ClassId,Path\n"
+    rows = "53,54,6,5,48,49,16,Test/00000.png\n42,45,5,5,36,40,1,Test/00001.png\n"
+    write(raw / "Test.csv", header + rows)
+    found = {row.images[0].path: row.labels for row in read(task, raw)}
+    assert found == {"Test/00000.png": (16,), "Test/00001.png": (1,)}
+
+
+@pytest.mark.parametrize("mark", ["-", "."])
+def test_idx_files_may_have_a_dot_before_idx(raw, mark):
+    write(raw / f"t10k-images{mark}idx3-ubyte", struct.pack(">4I", 0x803, 3, 1, 1) + b"abc")
+    write(raw / f"t10k-labels{mark}idx1-ubyte", struct.pack(">2I", 0x801, 3) + b"\2\0\4")
+    assert classes_of(own_task(raw.parent), raw) == ["blue", "red", "pink"]
 
 
 # ---------------------------------------------------------------- class folders

@@ -1,9 +1,10 @@
 """IDX files of MNIST and its kin: images and labels in two files (yann.lecun.com/exdb/mnist).
 
 Big-endian: magic 0x00000803, count, rows, columns, then bytes; labels 0x00000801, count, then
-bytes. Options: `images` and `labels`, the two file names (also as .gz); `first`, the number of the
-first class, where numbers alone do not say it (EMNIST's letters begin at 1). A `classes.txt` beside
-them says what numbers mean (class_lists.py).
+bytes. Options: `images` and `labels`, the two file names (also as .gz, also with a dot before
+`idx`, as some archives call them); `first`, the number of the first class, where numbers alone do
+not say it (EMNIST's letters begin at 1). A `classes.txt` beside them says what numbers mean
+(class_lists.py).
 """
 
 import struct
@@ -27,14 +28,13 @@ FOLDERS = ("", "raw/", "MNIST/raw/")  # torchvision keeps them in the last
 
 def detect(raw: Raw) -> bool:
     name = {**OPTIONS, **raw.task.data.options}["images"]
-    return any(raw.has(f"{folder}{name}") for folder in FOLDERS)
+    return any(raw.has(path) for path in _paths(name))
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     (subset,) = task.leaves
-    image_files = [f"{folder}{options['images']}" for folder in FOLDERS]
-    label_files = [f"{folder}{options['labels']}" for folder in FOLDERS]
+    image_files, label_files = _paths(options["images"]), _paths(options["labels"])
     images, labels = raw.find(*image_files), raw.find(*label_files)
     pixels, answers = raw.bytes(*image_files), raw.bytes(*label_files)
     if len(pixels) < 16 or pixels[:4] != b"\0\0\x08\x03":
@@ -61,3 +61,8 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
             labels=(classes[key],),
             cluster=name,
         )
+
+
+def _paths(name: str) -> list[str]:
+    names = dict.fromkeys((name, name.replace("-idx", ".idx")))
+    return [f"{folder}{spelt}" for folder in FOLDERS for spelt in names]
