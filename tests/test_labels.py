@@ -10,6 +10,7 @@ import struct
 import tarfile
 import unicodedata
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,10 +19,11 @@ import pytest
 from PIL import Image
 
 from fsc_bench.data.class_lists import ClassLists
-from fsc_bench.data.images import Images
+from fsc_bench.data.images import Images, write_link
 from fsc_bench.data.labels import Labels
 from fsc_bench.data.listing import split_words
 from fsc_bench.data.names import Names, is_junk, normal
+from fsc_bench.data.prepare import prepare
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
 from fsc_bench.errors import DataError
@@ -337,6 +339,19 @@ def test_a_list_with_a_line_that_is_no_class_is_refused(raw):
     write(raw / "classnames.txt", "red\nblue\nyelow\ngreen\npurple\n")
     with pytest.raises(DataError, match=r"no class is called 'yelow'\. Did you mean 'yellow'\?"):
         ClassLists(labels, raw).order  # noqa: B018
+
+
+def test_a_classes_file_that_is_added_later_makes_prepared_records_stale(raw):
+    write_folders(raw, {str(number): colour for number, colour in enumerate(ORDER)})
+    task, data = own_task(raw.parent), raw.parent / "data"
+    task = replace(task, subsets={"s": 5})
+    write_link(data, "mine", raw)
+    first = [row.labels[0] for row in prepare(task, data).records]
+    assert first == [0, 1, 2, 3, 4]
+    write(raw / "classes.txt", "\n".join(ORDER))
+    rows = prepare(task, data).records
+    found = {Path(row.images[0].path).stem: COLOURS[row.labels[0]] for row in rows}
+    assert found == {colour: colour for colour in COLOURS}
 
 
 # ---------------------------------------------------------------- vectors of 0 and 1
