@@ -84,6 +84,7 @@ class Task:
     counts: Mapping[str, int] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()  # the raw data's own ids (folders, synsets), in class order
+    classes_also_numbered: str = ""  # by whom in another order, so that bare numbers say nothing
     prompts: Mapping[str, Prompts] = field(default_factory=dict)
     official_ties: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class Task:
     def digest(self) -> str:
         """Hash of the facts that decide which records the task has (not how they are scored)."""
         facts = [self.name, self.version, self.leaves, self.counts, self.classes, self.class_ids]
+        facts.append(self.classes_also_numbered)
         facts += [self.data.reader, self.data.options, repr(self.evidence)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -232,7 +234,7 @@ _TABLES = {
         "decays": bool,
         "evidence": dict,
     },
-    "classes": {"names": list, "ids": list},
+    "classes": {"names": list, "ids": list, "also_numbered": str},
     "counts": {"images": int, "texts": int},
     "official_ties": {"source": str, "subsets": list},
 }
@@ -256,7 +258,7 @@ def read_task(path: Path) -> Task:
     Raises UsageError, one line: unknown key, wrong type, missing key or value that cannot be.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -365,7 +367,8 @@ def _classes(path: Path, raw: Mapping) -> dict[str, tuple[str, ...]]:
         raise UsageError(f"{path}: [classes] has {len(names)} names but {len(ids)} ids.")
     if len(set(ids)) != len(ids):
         raise UsageError(f"{path}: [classes] ids repeat; each class needs its own.")
-    return {"classes": tuple(names), "class_ids": tuple(ids)}
+    other = table.get("also_numbered", "")
+    return {"classes": tuple(names), "class_ids": tuple(ids), "classes_also_numbered": other}
 
 
 def _prompts(path: Path, raw: Mapping) -> dict[str, Prompts]:

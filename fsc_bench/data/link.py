@@ -13,7 +13,7 @@ from fsc_bench.data.archives import PLAIN, check_link
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import FLAG, ForeignData, check_evidence, examine
 from fsc_bench.data.images import Images, read_links, write_link
-from fsc_bench.data.labels import IMAGE_SUFFIXES
+from fsc_bench.data.listing import IMAGE_SUFFIXES
 from fsc_bench.data.prepare import is_fresh
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader

@@ -145,12 +145,13 @@ def _with_coverage(
         sources = Counter(ref.source for ref in gone)
         source, count = sources.most_common(1)[0]
         name = shlex.quote(task.word) if source == "." else source
-        example = min(str(ref) for ref in gone if ref.source == source)
+        example = min((ref for ref in gone if ref.source == source), key=str)
         total = len(wanted)
         if not partial or len(gone) == total:
             raise DataError(
-                f"{task.name}: {count:,} of {total:,} images are missing, such as {example!r} in "
-                f"{images.root(task.name, source)}. `fsc-bench data link {name} PATH` says where "
+                f"{task.name}: {count:,} of {total:,} images are missing, such as "
+                f"{str(example)!r} in {images.root(task.name, source)}."
+                f"{images.near(task.name, example)} `fsc-bench data link {name} PATH` says where "
                 "they are; `--allow-partial` goes on without them."
             )
         kept = [row for row in records if not gone & set(row.images)]

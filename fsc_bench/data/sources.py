@@ -61,7 +61,7 @@ _SOURCE = {
 def read_source(path: Path) -> ImageSource:
     """Reads and checks one file of tasks/images. Raises UsageError, one line."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -9,14 +9,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from fsc_bench.data.containers.cifar import read_batch
+from fsc_bench.data.class_lists import ClassLists
+from fsc_bench.data.containers.cifar import NAMES, read_batch
 from fsc_bench.data.evidence import labels_fit
-from fsc_bench.data.labels import Labels, files_below, member
+from fsc_bench.data.labels import Answers, Labels
+from fsc_bench.data.listing import files_below, member
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
-OPTIONS = {"files": ["test_batch", "test_batch.bin", "test", "test.bin"]}
+OPTIONS = {"files": list(NAMES)}
+LAYOUT = "CIFAR's test batch (cifar-10-batches-py/test_batch, cifar-100-python/test)"
 
 
 def detect(raw: Raw) -> bool:
@@ -25,7 +28,6 @@ def detect(raw: Raw) -> bool:
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     (subset,) = task.leaves
-    labels = Labels(raw)
     found = _batches(raw)
     if not found:
         raw.find(*{**OPTIONS, **task.data.options}["files"])
@@ -35,13 +37,17 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         pixels, answers = read_batch(path)
     except (OSError, ValueError) as error:
         raw.fail(path, None, f"cannot be read: {error}")
+    labels = Labels(raw)
+    values = Answers(labels, ClassLists(labels, path.parent), text=False, first=0)
+    keys = [values.add(answer, path, place) for place, answer in enumerate(answers)]
+    classes = values.classes()
     for place in range(len(pixels)):
         name = f"{place:05d}"
         yield Record(
             id=name,
             subset=subset,
             images=(ImageRef(OWN, member(raw, path, str(place))),),
-            labels=(labels.read(answers[place], path, place),),
+            labels=(classes[keys[place]],),
             cluster=name,
         )
 
@@ -68,4 +74,4 @@ def _own(task: Task, raw: Raw, found: list[Path]) -> Path:
 def _batches(raw: Raw) -> list[Path]:
     names = {**OPTIONS, **raw.task.data.options}["files"]
     files = files_below(raw.folder, tuple(names))
-    return [path for name in names for path in files if path.name == name]
+    return [path for name in names for path in files if path.name.casefold() == name]
