@@ -416,6 +416,68 @@ def state_headline(path: Path, cells: Mapping[str, tuple[float, float, float]]) 
     path.write_text(json.dumps(content))
 
 
+# ---------------------------------------------------------------- ties
+
+
+def test_where_the_official_scorer_takes_ties_as_hits_both_numbers_are_kept(world):
+    """a: right, tied, wrong, wrong; b: right, tied, wrong. The official scorer takes a's ties only.
+
+    Headline: (1/4 + 1/3) / 2 = 7/24. Official: (2/4 + 1/3) / 2 = 10/24. All ties: 14/24.
+    """
+    near, twin, far = world.text(15), world.text(15, "as near"), world.text(80)
+    hits = {"a": [(near, far), (near, twin), (far, near), (far, near)],
+            "b": [(near, far), (near, twin), (far, near)]}  # fmt: skip
+    records = [
+        matching([world.picture(f"{leaf}{n}", 10 + n / 9)], texts, leaf)
+        for leaf, rows in hits.items()
+        for n, texts in enumerate(rows)
+    ]
+    tables = '[official_ties]\nsource = "its main.py"\nsubsets = ["a"]'
+
+    found = world.ask(world.task("both", ["text"], {"a": 4, "b": 3}, tables=tables), records)
+
+    assert found.value("text") == pytest.approx(700 / 24, abs=HAND)
+    assert found.result["official"]["headline"]["text"] == pytest.approx(1000 / 24, abs=HAND)
+    assert found.result["ties"] == 2
+
+
+def test_an_official_classifier_takes_the_first_of_equal_classes(world):
+    """a and b are at 0, c is at 90: a and b tie. Headline: c's at 80 and 88, 2 of 6.
+
+    Official, by the first highest: a's at 1 and 3 too, and not b's at 2: 4 of 6.
+    """
+    for name, angle in (("a", 0), ("b", 0), ("c", 90)):
+        world.text(angle, name)
+    rows = [(1, 0), (2, 1), (3, 0), (80, 2), (88, 2), (85, 0)]
+    records = [labelled(world.picture(f"p{angle}", angle), label) for angle, label in rows]
+    tables = classes("abc") + '\n[official_ties]\nsource = "its main.py"'
+
+    found = world.ask(world.task("first", ["accuracy"], {"test": 6}, tables=tables), records)
+
+    assert found.value("accuracy") == pytest.approx(200 / 6, abs=HAND)
+    assert found.result["official"]["headline"]["accuracy"] == pytest.approx(400 / 6, abs=HAND)
+    assert found.samples["tie"] == [True, True, True, False, False, False]
+
+
+def test_official_recall_takes_a_picture_that_ties_with_the_right_one(world):
+    """Two pictures at 0, one at 60 and one at 100. Captions at 1 and 2 tie between the first two.
+
+    Headline: 61 and 62 find 60, and 55, which is 100's, does not find it: 2 of 5. Official: 4 of 5.
+    """
+    records = [
+        captioned(world.picture("p", 0), world.text(1)),
+        captioned(world.picture("q", 0, 0), world.text(2)),  # other bytes, the same vector
+        captioned(world.picture("r", 60), world.text(61), world.text(62)),
+        captioned(world.picture("s", 100), world.text(55)),
+    ]
+    tables = '[official_ties]\nsource = "its main.py"'
+
+    found = world.ask(world.task("recall", ["t2i_r1"], {"test": 4}, tables=tables), records)
+
+    assert found.value("t2i_r1") == pytest.approx(40.0, abs=HAND)
+    assert found.result["official"]["headline"]["t2i_r1"] == pytest.approx(80.0, abs=HAND)
+
+
 # ---------------------------------------------------------------- results that are no longer true
 
 
@@ -505,7 +567,7 @@ def test_a_result_of_other_templates_under_the_same_name_is_not_accepted(world):
     assert world.ask(task, records).value("accuracy") == 60.0
 
 
-# ---------------------------------------------------------------- ties
+# ---------------------------------------------------------------- the same answer again
 
 
 def test_the_right_caption_again_is_right_and_another_caption_as_near_is_a_miss(world):
@@ -545,25 +607,3 @@ def test_the_right_picture_again_is_right_and_another_picture_as_near_is_a_miss(
 
     assert found.value("image") == pytest.approx(50.0, abs=HAND)
     assert found.result["metrics"]["headline"]["image"]["strict"] == pytest.approx(25.0, abs=HAND)
-
-
-def test_where_the_official_scorer_takes_ties_as_hits_both_numbers_are_kept(world):
-    """a: right, tied, wrong, wrong; b: right, tied, wrong. The official scorer takes a's ties only.
-
-    Headline: (1/4 + 1/3) / 2 = 7/24. Official: (2/4 + 1/3) / 2 = 10/24. All ties: 14/24.
-    """
-    near, twin, far = world.text(15), world.text(15, "as near"), world.text(80)
-    hits = {"a": [(near, far), (near, twin), (far, near), (far, near)],
-            "b": [(near, far), (near, twin), (far, near)]}  # fmt: skip
-    records = [
-        matching([world.picture(f"{leaf}{n}", 10 + n / 9)], texts, leaf)
-        for leaf, rows in hits.items()
-        for n, texts in enumerate(rows)
-    ]
-    tables = '[official_ties]\nsource = "its main.py"\nsubsets = ["a"]'
-
-    found = world.ask(world.task("both", ["text"], {"a": 4, "b": 3}, tables=tables), records)
-
-    assert found.value("text") == pytest.approx(700 / 24, abs=HAND)
-    assert found.result["official"]["headline"]["text"] == pytest.approx(1000 / 24, abs=HAND)
-    assert found.result["ties"] == 2
