@@ -2,10 +2,22 @@
 
     runs/<model>-<identity>/
         run.json                  who: model identity, packages, machine, command, times
-        tasks/<task>.json         what: task version, data fingerprint, counts, metrics
-        samples/<task>.parquet    every sample: scores, right or wrong, tie
+        tasks/<task>.json         what: counts, metrics, flags, facts of the task, and `parts`: the
+                                  digests of all that decided the number (run/proof.py)
+        samples/<task>.parquet    every sample: scores, right or wrong, tie, digests of its images
+        superseded/               results that were replaced by newer ones
 
-Percentages are 0-100 and unrounded. JSON and Parquet: other software reads it without ours.
+Percentages are 0-100 and unrounded. JSON and Parquet: other software reads it without ours. The key
+"facts" of `tasks/<task>.json` holds what tables need of the task, so that a table of any suite can
+be made from the run folders alone:
+
+    {"title": "Tiny", "suite": "mine", "group": "compositionality", "kind": "matching",
+     "version": 1, "headline": ["text"], "chance": {"text": 50.0}, "within": "samples",
+     "subsets": {"replace": {"replace_obj": 12, "replace_att": 8}, "swap_obj": 6}, "n": 26,
+     "decays": false, "shipped": false, "paper": "", "license": "", "reference": {}}
+
+`n` is the promised number of records, `shipped` whether the task file is one of this package's.
+Results that older versions wrote have no facts.
 """
 
 import json
@@ -20,6 +32,7 @@ from typing import Any
 
 from fsc_bench.errors import UsageError
 from fsc_bench.system.files import write_atomically, write_text
+from fsc_bench.task import Task, is_shipped
 
 SCHEMA_VERSION = 1
 
@@ -32,9 +45,16 @@ class Busy(UsageError):
 class Result:
     """One task, one model.
 
-    metrics: node of the subset tree or "headline" -> metric -> {value, ci: [low, high], n, chance}.
-    n: samples; expected: what the task promises; flags: everything a reader of the number must
-    know.
+    metrics: node of the subset tree or "headline" -> metric -> {value, ci: [low, high], n, chance},
+    and `strict` where the number by which any tie is a miss is another one.
+    n: samples; expected: what the task promises; ties: samples whose right answer ties with a
+    different one; nan: samples with a similarity that is no number; flags: everything a reader of
+    the number must know.
+    audits: what makes samples easy or unfair, counted: `free` (all options are right), `easier`
+    (fewer different options than promised), `repeated_texts` and `repeated_images` (in a gallery),
+    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`.
+    official: the headline as the official scorer counts ties, where the task file says that it
+    differs.
     """
 
     task: str
@@ -51,11 +71,39 @@ class Result:
     official: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)  # `fingerprint` is the hash of these
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the task: `task_facts`
 
     @property
     def complete(self) -> bool:
         """Whether the number may stand in an average: every promised sample was scored."""
         return not self.flags
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether a flag speaks of data, which may come; the one of NaN speaks of the model."""
+        return len(self.flags) > bool(self.nan)
+
+
+def task_facts(task: Task) -> dict[str, Any]:
+    """What a table needs to know of a task, as it stands in every result."""
+    return {
+        "title": task.title,
+        "suite": task.suite,
+        "group": task.group,
+        "kind": task.kind,
+        "version": task.version,
+        "headline": list(task.headline),
+        "chance": dict(task.chance),
+        "within": task.within,
+        "subsets": _plain(task.subsets),
+        "n": task.n,
+        "decays": task.data.decays,
+        "shipped": is_shipped(task),
+        "paper": task.paper,
+        "license": task.license,
+        "reference": _plain(task.reference),
+    }
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,11 @@ def tasks_folder() -> Path:
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / "tasks"
 
 
+def is_shipped(task: Task) -> bool:
+    """Whether a task's file is one of this package's own."""
+    return task.path is not None and task.path.resolve().is_relative_to(tasks_folder().resolve())
+
+
 @cache
 def catalogue() -> dict[str, Task]:
     """Every shipped task and every one that an entry point `fsc_bench.tasks` adds, by name.
