@@ -15,8 +15,9 @@ from fsc_bench.errors import DataError, UsageError
 from fsc_bench.train.batches import Batches, Pixels, crop_box, text_blocks
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.hard_negatives import FromData
-from fsc_bench.train.loop import load, split_dev
+from fsc_bench.train.loop import load
 from fsc_bench.train.paraphrases import paraphrases
+from fsc_bench.train.schedule import split_dev
 from fsc_bench.train.sources import BadPair, Keys, Pair, open_pairs
 
 PIXELS = Pixels(32, (0.5,) * 3, (0.25,) * 3, crop_scale=0.9)

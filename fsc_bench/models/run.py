@@ -39,7 +39,7 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
     adapter = with_weights(adapter, read_state(file), f"run:{checkpoint}")
     if facts.get("preprocess"):
         cfg = open_clip.transform.PreprocessCfg(**facts["preprocess"])
-        adapter.preprocess = open_clip.image_transform_v2(cfg, is_train=False)
+        adapter.preprocess = open_clip.transform.image_transform_v2(cfg, is_train=False)
         described = describe_preprocess(adapter.preprocess)
         adapter.identity = replace(adapter.identity, preprocess=described)
     return in_precision(adapter, precision)

@@ -15,11 +15,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fsc_bench.errors import RunError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MINUTE = 60  # seconds that a writer has to lock the file that it has just made
 DAY = 86400  # seconds after which another machine's half-written file counts as abandoned
 
 
@@ -31,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], advice: str = "")
     """
     with complaints(path, advice):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
+        remove_abandoned(path.parent, path.name)
         partial = path.with_name(f".{path.name}.{_writer()}-{secrets.token_hex(4)}.part")
         try:
             # Held as long as we write: another process sees that the file is not abandoned.
@@ -93,39 +94,61 @@ def complaints(path: Path, advice: str = "") -> Iterator[None]:
     """Turns what the system says against writing `path` into one line, RunError."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        # torch.save turns a full disk into a RuntimeError of its zip writer.
-        full = getattr(error, "errno", None) in FULL or _torch_disk_full(error)
-        if not full and not isinstance(error, OSError):
-            raise
-        reason = "the disk is full" if full else error.strerror or str(error)
+    except OSError as error:
+        reason = "the disk is full" if error.errno in FULL else error.strerror or str(error)
         end = advice or "What was there before is untouched."
         raise RunError(f"{path}: cannot be written: {reason}. {end}") from None
 
 
-def _torch_disk_full(error: BaseException) -> bool:
-    words = str(error)
-    return isinstance(error, RuntimeError) and (
-        "file write failed" in words or "unexpected pos" in words or "No space left" in words
-    )
+class Witness:
+    """A binary file that remembers why it could not be written.
+
+    Libraries write through it that say something else: torch's writer of archives answers a full
+    disk with "unexpected pos 18112 vs 18032".
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.error = file, None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def system_error(error: Exception) -> OSError | None:
+    """The system's own error in the words of a Rust library, `I/O error: ... (os error 28)`."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def _writer() -> str:
     return f"{re.sub(r'[^A-Za-z0-9]+', '_', socket.gethostname())[:40]}-{os.getpid()}"
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Removes what killed processes left of this file: nobody holds it, and its writer is gone."""
+def remove_abandoned(folder: Path, name: str = "") -> None:
+    """Removes what killed processes left half written in `folder`, of one file or of any.
+
+    Their writers are gone, or hold them no longer: a writer locks its file as long as it writes.
+    """
     own = _writer().rpartition("-")[0]
-    pattern = re.compile(re.escape(f".{path.name}.") + r"(\w*)-(\d+)-[0-9a-f]{8}\.part")
-    for name in os.listdir(path.parent):
-        match = pattern.fullmatch(name)
+    wanted = re.escape(name) if name else ".+"
+    pattern = re.compile(rf"\.{wanted}\.(\w*)-(\d+)-[0-9a-f]{{8}}\.part")
+    for found in os.listdir(folder):
+        match = pattern.fullmatch(found)
         if match is None:
             continue
-        left = path.with_name(name)
+        left = folder / found
         with contextlib.suppress(OSError):
-            here = match[1] == own
-            if _alive(int(match[2])) if here else time.time() - left.stat().st_mtime < DAY:
+            # A number may be another process's by now: what is alive counts for a minute only.
+            alive = _alive(int(match[2])) if match[1] == own else None
+            spared = DAY if alive is None else MINUTE if alive else 0
+            if time.time() - left.stat().st_mtime < spared:
                 continue
             with open(left, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

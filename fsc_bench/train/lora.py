@@ -209,13 +209,6 @@ class LoraConv2d(_Lora, nn.Conv2d):
         return self._conv_forward(input, self.merged_weight(), self.bias)
 
 
-def input_projection(attention: nn.MultiheadAttention, tokens: Tensor) -> Tensor:
-    """[..., 3 D]: queries, keys and values of tokens [..., D], with LoRA or without."""
-    if isinstance(attention, LoraAttention):
-        return attention.input_projection(tokens)
-    return F.linear(tokens, attention.in_proj_weight, attention.in_proj_bias)
-
-
 LORA_CLASSES = (LoraLinear, LoraAttention, LoraConv2d)
 
 

@@ -125,6 +125,24 @@ def contrastive_loss(
 
 
 @_in_full_precision
+def sigmoid_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | float,
+    logit_bias: Tensor | float,
+) -> Tensor:
+    """SigLIP's loss (arXiv 2303.15343, algorithm 1) over `[B, D]` images and texts.
+
+    Each of the B * B pairs is told apart by itself; the sum is divided by B. It takes
+    `gather_features(...)` of both, as `contrastive_loss` does.
+    """
+    image_features, text_features = _upcast(image_features, text_features)
+    logits = logit_scale * image_features @ text_features.T + logit_bias
+    signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
+    return -F.logsigmoid(signs * logits).sum() / len(logits)
+
+
+@_in_full_precision
 def negclip_loss(
     image_features: Tensor,
     text_features: Tensor,

@@ -57,6 +57,7 @@ def feature_terms(
     logit_scale: Tensor,
     rows: Tensor,
     *,
+    logit_bias: Tensor | None = None,
     positive_mask: Tensor | None = None,
     teacher: Features | None = None,
     thresholds: Tensor | None = None,
@@ -65,7 +66,7 @@ def feature_terms(
     """Every loss of whole features that has a weight, and the next step's rank thresholds `[K]`.
 
     `rows` is `losses.mean_row_count`: averaged over processes, the terms are those of one process
-    with the whole batch.
+    with the whole batch. With a `logit_bias` the contrast is SigLIP's.
     """
     weights, terms, following = config.weights, {}, None
     own = (features.images, features.texts[:, 0], logit_scale, features.texts[:, 1:], negative_mask)
@@ -82,11 +83,12 @@ def feature_terms(
     }
 
     if "contrastive" in weights:
-        terms["contrastive"] = (
-            losses.negclip_loss(*everyone, missing=config.missing)
-            if config.negative_columns
-            else losses.contrastive_loss(*everyone[:3])
-        )
+        if logit_bias is not None:
+            terms["contrastive"] = losses.sigmoid_loss(*everyone[:3], logit_bias)
+        elif config.negative_columns:
+            terms["contrastive"] = losses.negclip_loss(*everyone, missing=config.missing)
+        else:
+            terms["contrastive"] = losses.contrastive_loss(*everyone[:3])
     if "global_hn" in weights:
         terms["global_hn"] = losses.global_hn_loss(*own, **calibrated)
     if "intra_modal" in weights:

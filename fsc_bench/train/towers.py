@@ -1,7 +1,6 @@
 """Towers: an open_clip model as training needs it, with features and dense tokens in one forward.
 
-It computes what `encode_image` and `encode_text` compute, on texts cut to the longest of a block
-or, on a CPU, on a tree of them.
+It computes what `encode_image` and `encode_text` compute, on texts cut to the longest of a block.
 """
 
 import copy
@@ -13,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
-from fsc_bench.models.shortcuts import prefixes as _prefixes
 from fsc_bench.models.shortcuts import towers as _towers
-from fsc_bench.train import text_tree
 from fsc_bench.train.sharding import local
 
 PROBES = ["a", "two dogs and a cat on a red sofa", "two dogs and a bird"]
@@ -30,13 +27,13 @@ class Encoded:
     text_features: list[Tensor]  # [N, D] for each block of texts
     text_tokens: list[Tensor] | None  # [N, T, D] for each block
     logit_scale: Tensor  # 1 / temperature
+    logit_bias: Tensor | None = None  # SigLIP's
 
 
 class Towers(nn.Module):
     """Both towers of an open_clip CLIP or CustomTextCLIP.
 
-    `trims` tells whether texts may be cut after their end token, `shares` whether those that begin
-    alike go through the tower as a tree (text_tree.py): both are probed, not assumed.
+    `trims` tells whether texts may be cut after their end token: it is probed, not assumed.
     Raises UsageError for towers that have no dense tokens where `tokens` asks for them.
     """
 
@@ -63,7 +60,7 @@ class Towers(nn.Module):
                 f"transformer; this model has {type(model.visual).__name__} and "
                 f"{type(text).__name__}. Set local_hn_weight = 0."
             )
-        self.trims = self.shares = False
+        self.trims = False
 
     @property
     def text(self) -> nn.Module:
@@ -75,13 +72,14 @@ class Towers(nn.Module):
         """images [b, 3, H, W] float; for each block ids [N, T] and end positions [N]."""
         tokens = tokens and self.tokens
         image_features, image_tokens = self.encode_image(images, tokens)
-        texts = self.encode_texts(ids, ends, tokens)
+        texts = [self.encode_text(*block, tokens) for block in zip(ids, ends, strict=True)]
         return Encoded(
             image_features,
             image_tokens,
             [features for features, _ in texts],
             [block for _, block in texts] if tokens else None,
             self.model.logit_scale.exp(),
+            getattr(self.model, "logit_bias", None),
         )
 
     def encode_image(self, images: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
@@ -94,25 +92,6 @@ class Towers(nn.Module):
             pooled = pooled @ visual.proj
             patches = patches @ visual.proj if tokens else None
         return _unit(pooled), patches if tokens else None
-
-    def encode_texts(
-        self, ids: Sequence[Tensor], ends: Sequence[Tensor], tokens: bool
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        """Of each block: features [N, D] and, where `tokens` asks for them, tokens [N, T, D]."""
-        if not self.shares:
-            return [self.encode_text(*block, tokens) for block in zip(ids, ends, strict=True)]
-        tree = text_tree.TextTree.of(ids, ends)
-        nodes = text_tree.encode(self.text, tree)
-        last = [
-            path[torch.arange(len(end)), end] for path, end in zip(tree.paths, ends, strict=True)
-        ]
-        if not tokens:
-            return [(_unit(_towers.project(self.text, nodes[end])), None) for end in last]
-        nodes = _towers.project(self.text, nodes)
-        return [
-            (_unit(nodes[end]), nodes.index_select(0, path.flatten()).view(*path.shape, -1))
-            for path, end in zip(tree.paths, last, strict=True)
-        ]
 
     def encode_text(self, ids: Tensor, end: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
         if not self.open_text:
@@ -128,12 +107,8 @@ class Towers(nn.Module):
         return _unit(words[rows, end]), words
 
     @torch.no_grad()
-    def probe(self, tokenizer: Callable[[list[str]], Tensor], share: bool = True) -> None:
-        """Sets `trims`, and `shares` if it is asked to: whether texts mean the same either way.
-
-        Sharing is for CPUs, whose time is that of the matrix products, and for towers whose blocks
-        may be computed part by part: not compiled, sharded or computed anew in backward.
-        """
+    def probe(self, tokenizer: Callable[[list[str]], Tensor]) -> None:
+        """Sets `trims`: whether texts mean the same, cut or whole."""
         if not self.open_text:
             return
         device = self.model.logit_scale.device
@@ -143,10 +118,6 @@ class Towers(nn.Module):
         ids = ids[:, : int(end.max()) + 1]
         cut, _ = self.encode_text(ids, end, tokens=False)
         self.trims = ids.shape[1] < context and _close(whole, cut)
-        if share and self.trims and device.type == "cpu" and _prefixes.over_tree(self.model):
-            self.shares = True
-            ((shared, _),) = self.encode_texts([ids], [end], tokens=False)
-            self.shares = _close(whole, shared)
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
@@ -158,10 +129,15 @@ def _unit(features: Tensor) -> Tensor:
 
 
 class Teacher:
-    """A moving average of the model, for DeGLA's terms or to be saved beside it. No gradient."""
+    """A moving average of the model, for DeGLA's terms or to be saved beside it. No gradient.
+
+    Running statistics are averaged as weights are, so that they belong to them; whole numbers and
+    other buffers are the model's own.
+    """
 
     def __init__(self, towers: Towers, decay: float):
-        self.towers = copy.deepcopy(towers).requires_grad_(False)
+        # In training mode its own forward would move its running statistics.
+        self.towers = copy.deepcopy(towers).requires_grad_(False).eval()
         self.decay, self._current = decay, towers
 
     @torch.no_grad()
@@ -171,3 +147,19 @@ class Teacher:
         pairs = [(local(mean), local(now)) for mean, now in both if now.requires_grad]
         means, currents = zip(*pairs, strict=True)
         torch._foreach_lerp_(list(means), list(currents), 1 - self.decay)
+        now = saved_buffers(self._current)
+        for name, buffer in saved_buffers(self.towers).items():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.lerp_(now[name], 1 - self.decay)
+            else:
+                buffer.copy_(now[name])
+
+
+def saved_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """What a state dict holds beside parameters, by name: running statistics above all."""
+    return {
+        f"{prefix}.{name}".lstrip("."): buffer
+        for prefix, part in module.named_modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if name not in part._non_persistent_buffers_set
+    }

@@ -34,9 +34,10 @@ from bench_local_loss import SavedBytes
 from fsc_bench.system.memory import keep_memory
 from fsc_bench.train.batches import Part, Pixels, text_blocks
 from fsc_bench.train.config import TrainConfig
-from fsc_bench.train.loop import Worker, decay_groups
 from fsc_bench.train.lora import apply_lora
 from fsc_bench.train.negatives import load_generator
+from fsc_bench.train.schedule import decay_groups
+from fsc_bench.train.step import Worker
 from fsc_bench.train.towers import Towers
 
 GAMMA, BETA, GLOBAL, LOCAL, KINDS = 2.0, 0.02, 0.5, 0.2, 3

@@ -1,0 +1,185 @@
+"""Prepare, the first stage of training: settings, place, data and model, and that they fit.
+
+Nothing is built or written here: what a user can mend is found before that.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+
+from fsc_bench.errors import DataError, UsageError
+from fsc_bench.models import load_model, pick_device
+from fsc_bench.models.open_clip import OpenClip
+from fsc_bench.system.distributed import launched, open_group
+from fsc_bench.system.memory import keep_memory
+from fsc_bench.train.anatomy import examine, told
+from fsc_bench.train.batches import HardNegatives, Pixels, Positives, check_batch, pixels_of
+from fsc_bench.train.config import Recipe, TrainConfig
+from fsc_bench.train.hard_negatives import hard_negatives
+from fsc_bench.train.lora import apply_lora
+from fsc_bench.train.paraphrases import paraphrases
+from fsc_bench.train.progress import summary_writer
+from fsc_bench.train.reach import freeze_unreached
+from fsc_bench.train.schedule import split_dev
+from fsc_bench.train.sources import Pairs, keys_of, open_pairs
+from fsc_bench.train.towers import Towers
+
+# Kinds of data whose PATH is a place on a disk; `hf` may be a name of the Hub.
+ON_DISK = ("coco-tsv", "parquet", "webdataset")
+Say = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of one training run."""
+
+    rank: int
+    count: int
+    device: str
+
+    @property
+    def leader(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        if self.count > 1:
+            distributed.barrier()
+
+
+@dataclass(frozen=True)
+class Data:
+    """The pairs of a run, how they are divided, and the texts that come with them."""
+
+    pairs: Pairs
+    chosen: np.ndarray  # the pairs that train
+    held_out: np.ndarray  # the dev split's
+    negatives: HardNegatives | None
+    positives: Positives | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Settings, place, data and model that fit each other."""
+
+    recipe: Recipe
+    out: Path
+    existing: bool  # whether `out` holds a run, to be resumed
+    processes: Processes
+    say: Say
+    data: Data
+    adapter: OpenClip
+    pixels: Pixels
+    towers: Towers
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.recipe.config
+
+
+def prepare(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    links: Mapping[str, str] | None = None,
+    say: Say = print,
+) -> Prepared:
+    """First what is cheap to find wrong: settings and place; then the model, and how it will train;
+    then the data.
+    """
+    config = recipe.config
+    processes = join_processes(config.device)
+    say = say if processes.leader else _silent
+    existing = (out / "config.json").is_file()
+    if existing and not resume:
+        raise UsageError(
+            f"{out} holds a run already: --resume continues it, --out puts this one elsewhere."
+        )
+    if config.tensorboard:
+        summary_writer()
+    look_for_data(config.data)
+    adapter, pixels, towers = ready_model(config, processes, say)
+    data = open_data(config, links, processes, say)
+    return Prepared(recipe, out, existing, processes, say, data, adapter, pixels, towers)
+
+
+def look_for_data(data: str) -> None:
+    """Raises DataError where the place that `KIND:PATH` names is not there: a model takes long."""
+    kind, _, path = data.partition(":")
+    fixed = re.split(r"[*?\[{]", path)[0]
+    place = Path(fixed).expanduser()
+    if kind in ON_DISK and not (place if fixed == path else place.parent).exists():
+        raise DataError(f"{place}: there is no such file.")
+
+
+def join_processes(wanted: str) -> Processes:
+    """Joins torchrun's group where it started us."""
+    device = pick_device(wanted)
+    if launched() == 1:
+        return Processes(0, 1, device)
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    open_group("nccl" if device.startswith("cuda") else "gloo")
+    return Processes(distributed.get_rank(), distributed.get_world_size(), device)
+
+
+def ready_model(
+    config: TrainConfig, processes: Processes, say: Say
+) -> tuple[OpenClip, Pixels, Towers]:
+    """The model in float32, ready to train, with what it does to pixels, as the losses need it.
+
+    How it will train is said; UsageError says why it cannot.
+    """
+    torch.manual_seed(config.seed)
+    if processes.device == "cpu":
+        keep_memory()
+    adapter = load_model(config.model, processes.device, "fp32")
+    if not isinstance(adapter, OpenClip):
+        raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")
+    for note in getattr(adapter, "notes", ()):
+        say(note)
+    # After loading, which turns it off: scores are float32, training may be less.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+    pixels = pixels_of(adapter.preprocess, config.crop_scale)
+    towers = Towers(adapter.model, tokens=bool(config.local_hn_weight))
+    towers.train().requires_grad_(True)
+    examine(adapter.model, config.model, config, processes.count)
+    if config.tune == "lora":
+        torch.manual_seed(config.seed)  # the factors' start, whatever loading drew
+        apply_lora(
+            adapter.model, config.lora_rank, config.lora_alpha, config.lora_init,
+            config.lora_patch_embedding,
+        )  # fmt: skip
+    towers.probe(adapter.tokenizer)
+    unreached = freeze_unreached(towers, config, adapter.tokenizer, pixels)
+    for line in [*told(adapter.model, config.model, processes.count), *unreached]:
+        say(line)
+    if config.activation_checkpointing:
+        adapter.model.set_grad_checkpointing(True)
+    return adapter, pixels, towers
+
+
+def open_data(
+    config: TrainConfig, links: Mapping[str, str] | None, processes: Processes, say: Say
+) -> Data:
+    """The pairs, split, with their hard negatives and paraphrases; a batch can be filled."""
+    pairs = open_pairs(config.data, keys_of(config), links)
+    for note in getattr(pairs, "notes", ()):
+        say(note)
+    negatives = hard_negatives(config)
+    positives = paraphrases(config, pairs)
+    chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
+    check_batch(config.batch_size, len(chosen), processes.count, config.accumulate)
+    return Data(pairs, chosen, held_out, negatives, positives)
+
+
+def _silent(line: str) -> None:
+    pass

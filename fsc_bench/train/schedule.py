@@ -1,0 +1,87 @@
+"""Schedule: which pairs are held out, which weights decay, how fast they move, and what is held.
+
+Functions of numbers and parameters; nothing here knows a batch or a loss.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from open_clip.modified_resnet import AttentionPool2d
+from torch import nn
+
+from fsc_bench.errors import UsageError
+from fsc_bench.train import sharding
+from fsc_bench.train.config import TrainConfig
+from fsc_bench.train.sources import Pairs
+
+MAX_SCALE = 100.0  # arXiv 2103.00020: logits are never scaled by more
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Linear over `warmup_steps`, then a cosine to 0: the reference's, stepped per iteration."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def decay_groups(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict]:
+    """The reference's two groups: no decay for vectors, norms, biases and the logit scale."""
+
+    def plain(name: str, value: nn.Parameter) -> bool:
+        return value.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
+
+    none = [value for name, value in parameters.items() if plain(name, value)]
+    some = [value for name, value in parameters.items() if not plain(name, value)]
+    groups = [
+        {"params": none, "weight_decay": 0.0},
+        {"params": some, "weight_decay": weight_decay},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+@torch.no_grad()
+def hold_key_biases(model: nn.Module) -> None:
+    """Zeros the gradients of attention's key biases, of which softmax takes no notice.
+
+    They are zero but for rounding, and AdamW follows that as far as it follows any other gradient:
+    after twenty steps another number of processes had moved them 1e-5, and all else 1e-7.
+    """
+    for module in model.modules():
+        if isinstance(module, AttentionPool2d) and module.k_proj.bias.grad is not None:
+            module.k_proj.bias.grad.zero_()
+        bias = getattr(module, "in_proj_bias", None)
+        if isinstance(module, nn.MultiheadAttention) and bias is not None and bias.grad is not None:
+            kept = torch.ones(3, len(bias) // 3, device=bias.device, dtype=bias.dtype)
+            kept[1] = 0
+            bias.grad *= sharding.part_of(kept.flatten(), bias.grad)
+
+
+@torch.no_grad()
+def hold_logit_scale(model: nn.Module) -> None:
+    """Keeps a logit scale that trains between 1 and 100, as CLIP's own training does.
+
+    SigLIP's, beside which there is a bias, has no bounds.
+    """
+    if model.logit_scale.requires_grad and getattr(model, "logit_bias", None) is None:
+        model.logit_scale.clamp_(0, math.log(MAX_SCALE))
+
+
+def split_dev(pairs: Pairs, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, dev) indices: by image, so that no image is on both sides."""
+    if not share:
+        return np.arange(len(pairs)), np.arange(0)
+
+    def drawn(key: str) -> float:
+        digest = hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest) / 2**64
+
+    held_out = np.array([drawn(key) < share for key in pairs.keys])
+    if held_out.sum() < 2:
+        raise UsageError(
+            f"dev_share = {share} of {len(pairs):,} pairs is fewer than 2 pairs: raise it."
+        )
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
