@@ -18,6 +18,7 @@ from PIL import Image
 from fsc_bench.data.images import write_link
 from fsc_bench.records import OWN, ImageRef, Record, write_records
 from fsc_bench.report import leaderboard
+from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import read_runs
 from fsc_bench.run.suite import Options, Summary, run
 from fsc_bench.task import KINDS, Task, read_task
@@ -188,7 +189,8 @@ class World:
     def row(self, *tasks: Task) -> dict[str, str]:
         """The adapter's line of the CSV that a leaderboard of these tasks is."""
         tables = self.folder / "tables"
-        leaderboard.write(tables, "known", read_runs([self.out]), tasks)
+        facts = [TaskFacts.of(task) for task in tasks]
+        leaderboard.write(tables, "known", read_runs([self.out]), facts)
         with (tables / "known.csv").open(newline="", encoding="utf-8") as file:
             (row,) = (row for row in csv.DictReader(file) if row["model"] == self.spec)
         return row
