@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fsc_bench.score.matching import chance, outcomes
+from fsc_bench.score.matching import offer, outcomes
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,62 @@ def test_equals_winogrounds_definition_by_brute_force():
         assert group == (text and image)
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (1, 5), (10, 1), (2, 2)])
-def test_chance_is_what_random_similarities_reach(shape):
-    rng = np.random.default_rng(1)
-    hits = outcomes(rng.normal(size=(200_000, *shape))).hits
+@pytest.mark.parametrize(
+    ("row", "headline", "strict", "lenient", "tie"),
+    [
+        # the first and the second option are the same answer
+        ([0.5, 0.5, 0.1], True, False, True, False),
+        ([0.1, 0.5, 0.4], True, False, True, False),  # as similar as the most similar of both
+        ([0.1, 0.4, 0.5], False, False, False, False),
+        ([0.5, 0.2, 0.5], False, False, True, True),
+        ([0.5, np.nan, 0.1], False, False, False, False),
+    ],
+)
+def test_an_option_equal_to_the_right_one_is_right_again(row, headline, strict, lenient, tie):
+    found = outcomes(np.array([[row]], np.float32), np.array([[True, True, False]]))
 
-    for name, percent in chance(*shape).items():
-        assert abs(100 * hits[name].mean() - percent) < 0.4
+    assert found.hits["text"].tolist() == found.hits["accuracy"].tolist() == [headline]
+    assert found.strict["text"].tolist() == [strict]
+    assert found.lenient["text"].tolist() == [lenient]
+    assert found.ties.tolist() == [tie]
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "chance", "free", "easier"),
+    [
+        ([0], [0, 1, 2], {"text": 100 / 3}, False, False),
+        ([0], [0, 1, 0], {"text": 50}, False, True),  # two different captions
+        ([0], [3, 3], {"text": 100}, True, False),  # nothing but the right one
+        ([0, 1, 2, 0], [0], {"image": 100 / 3}, False, True),
+        ([0, 1], [0, 1], {"text": 25, "image": 25, "group": 100 / 6}, False, False),
+        ([0, 0], [0, 1], {"text": 100, "image": 100, "group": 100}, True, False),
+        # The first text is right for the first and the third picture. Both ways: the best of six
+        # cells is (0, 0) or (2, 0), and then (1, 1) or the other of the two is the best of five:
+        # 1/6 (1/5 1/2 + 1/5 1/4) twice; or it is (1, 1), then one of the two: 1/6 2/5 1/2.
+        ([0, 1, 2], [0, 1, 0], {"text": 12.5, "image": 200 / 9, "group": 100 / 12}, False, True),
+    ],
+)
+def test_chance_is_that_of_different_answers(images, texts, chance, free, easier):
+    found = offer(tuple(images), tuple(texts))
+
+    expected = {**chance, "accuracy": found.chance.get("group", list(chance.values())[-1])}
+    assert {name: found.chance[name] for name in expected} == pytest.approx(expected)
+    assert (found.free, found.easier) == (free, easier)
+
+
+@pytest.mark.parametrize(
+    ("images", "texts"),
+    [([0], [0, 1]), ([0], [0, 1, 0, 2]), (range(10), [0]), ([0, 1], [0, 1]), ([0, 1, 2], [0, 1, 0]),
+     ([0, 1, 2, 1], [0, 1, 2, 3])],
+)  # fmt: skip
+def test_chance_is_what_random_similarities_reach(images, texts):
+    """Equal options have equal similarities; all others are drawn."""
+    rng = np.random.default_rng(1)
+    drawn = rng.normal(size=(100_000, max(images) + 1, max(texts) + 1))
+    similarity = drawn[:, list(images)][:, :, list(texts)]
+    offered = offer(tuple(images), tuple(texts))
+
+    hits = outcomes(similarity, offered.right).hits
+
+    for name, percent in offered.chance.items():
+        assert abs(100 * hits[name].mean() - percent) < 0.5, name

@@ -1,6 +1,5 @@
 """Classification metrics against scikit-learn's, clip_benchmark's and ELEVATER's definition."""
 
-import time
 import warnings
 
 import numpy as np
@@ -10,7 +9,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from fsc_bench.score import classification as ours
 
-CASES = 300
+CASES = 60
 
 
 def clip_benchmark_accuracy(output, target, topk):
@@ -51,9 +50,9 @@ def test_top1_and_top5_equal_clip_benchmark_without_ties():
         )
         found = ours.outcomes(scores, labels)
         assert not found.ties.any()
-        assert ours.mean(found.correct) == pytest.approx(top1, abs=1e-9)
-        assert ours.mean(found.official) == pytest.approx(top1, abs=1e-9)
-        assert ours.mean(found.top5) == pytest.approx(top5, abs=1e-9)
+        assert found.correct.mean() == pytest.approx(top1, abs=1e-9)
+        assert found.official.mean() == pytest.approx(top1, abs=1e-9)
+        assert found.top5.mean() == pytest.approx(top5, abs=1e-9)
 
 
 def test_with_ties_strict_official_and_clip_benchmark_differ_as_they_should():
@@ -80,23 +79,36 @@ def test_with_ties_strict_official_and_clip_benchmark_differ_as_they_should():
     assert tied > CASES
 
 
-def test_duplicated_class_texts_tie_by_construction_and_the_first_wins():
-    alike = ours.first_alike(["missile", "tench", "missile", "goldfish", "hen", "jay"])
-    assert alike.tolist() == [0, 1, 0, 3, 4, 5]
-    scores = np.array([[0.3, 0.1, 0.3, 0.2, 0, 0]] * 2 + [[0.3, 0.3, 0.3, 0.2, 0, 0]], np.float32)
-    found = ours.outcomes(scores, np.array([0, 2, 0]), alike)
-    assert found.correct.tolist() == [True, False, False], "the third ties with tench, a real tie"
-    assert found.official.tolist() == [True, False, True]
-    assert found.ties.tolist() == [False, False, True]
-    assert found.top5.tolist() == [True, True, True]
-    assert ours.outcomes(scores, np.array([0, 2, 0])).correct.tolist() == [False, False, False]
-    # As the reference scores it: argmax on a random model with the twins' columns copied.
+def test_a_class_with_the_texts_of_another_is_the_same_answer():
+    alike = ours.first_alike(["missile", "tench", "missile", "goldfish", "hen", "jay", "kite"])
+    assert alike.tolist() == [0, 1, 0, 3, 4, 5, 6]
+    missiles, tench = [0.3, 0.1, 0.3, 0.2, 0, 0, 0], [0.3, 0.3, 0.3, 0.2, 0, 0, 0]
+    four_before = [0.1, 0.2, 0.1, 0.2, 0.2, 0.2, 0]
+    scores = np.array([missiles, missiles, tench, four_before], np.float32)
+
+    found = ours.outcomes(scores, np.array([0, 2, 0, 2]), alike)
+
+    assert found.correct.tolist() == [True, True, False, False], "the third ties with tench"
+    assert found.strict.tolist() == [False] * 4
+    assert found.official.tolist() == [True, False, True, False]
+    assert found.ties.tolist() == [False, False, True, False]
+    assert found.predicted.tolist() == [0, 2, 0, 1]
+    assert found.top5.tolist() == [True] * 4
+    assert found.strict_top5.tolist() == [True, True, True, False], "four and the other missile"
+
+
+def test_classes_alike_in_a_random_model_are_right_where_either_is_highest():
     rng = np.random.default_rng(2)
+    alike = np.array([0, 1, 0, 3, 4, 5])
     scores = rng.normal(size=(2000, 6)).astype(np.float32)
     scores[:, 2] = scores[:, 0]
     labels = rng.integers(0, 6, 2000)
+
     found = ours.outcomes(scores, labels, alike)
-    assert (found.correct == (scores.argmax(axis=1) == labels)).all()
+
+    assert (found.correct == (alike[scores.argmax(axis=1)] == alike[labels])).all()
+    assert (found.official == (scores.argmax(axis=1) == labels)).all()
+    assert (found.strict == (found.correct & ~np.isin(labels, [0, 2]))).all()
 
 
 def test_nan_is_a_miss_everywhere():
@@ -121,7 +133,6 @@ def test_mean_per_class_equals_balanced_accuracy_over_classes_present():
                 "ignore"
             )  # sklearn remarks that classes are absent: they are meant to be
             expected = balanced_accuracy_score(labels, found.predicted)
-        assert ours.mean_per_class(found.official, labels) == pytest.approx(expected, abs=1e-12)
         recall = ours.per_class_recall(found.official, labels, classes)
         assert np.nanmean(recall) == pytest.approx(expected, abs=1e-12)
         table = ours.confusion(found.predicted, labels, classes)
@@ -197,35 +208,6 @@ def test_softmax_changes_the_ranking_of_images():
     scores = np.array([[0.30, 0.29], [0.25, 0.10]])
     assert scores[:, 0].argmax() == 0 and ours.probabilities(scores)[:, 0].argmax() == 1
     assert ours.probabilities(scores).sum(axis=1) == pytest.approx([1, 1])
-
-
-def test_weights_say_how_often_a_sample_was_drawn():
-    rng = np.random.default_rng(7)
-    labels, hits = rng.integers(0, 7, 60), rng.random(60) < 0.5
-    weights = rng.integers(0, 3, (20, 60))
-    found = ours.mean_per_class(hits, labels, weights)
-    for row, drawn in enumerate(weights):
-        picked = np.repeat(np.arange(60), drawn)
-        assert found[row] == pytest.approx(
-            ours.mean_per_class(hits[picked], labels[picked]), abs=1e-12
-        )
-        assert ours.mean(hits, weights)[row] == pytest.approx(hits[picked].mean(), abs=1e-12)
-
-
-def test_a_thousand_replicates_take_seconds():
-    """Hateful Memes' 500 and VOC's 4,952 x 20, as the confidence interval needs them."""
-    rng = np.random.default_rng(8)
-    began = time.perf_counter()
-    weights = rng.multinomial(500, [1 / 500] * 500, 1000)
-    auc = ours.roc_auc(rng.normal(size=500), rng.random(500) < 0.494, weights)
-    assert auc.shape == (1000,) and 0.4 < auc.mean() < 0.6
-    assert time.perf_counter() - began < 2
-    began = time.perf_counter()
-    weights = rng.multinomial(4952, [1 / 4952] * 4952, 1000)
-    truth = (rng.random((4952, 20)) < 0.07).astype(np.int8)
-    elevater, devkit = ours.map11(rng.random((4952, 20)), truth, weights)
-    assert elevater.shape == (1000,) and (devkit < elevater).all()
-    assert time.perf_counter() - began < 30, "a few seconds on a free core"
 
 
 def test_chance_of_voc_is_what_the_task_file_says():

@@ -134,7 +134,7 @@ def test_the_demo_has_all_eleven_and_all_three_and_six_classifications():
     "task", [task for task in FSC if task.kind == "matching"], ids=lambda task: task.name
 )
 def test_declared_chance_of_the_real_task_follows_from_its_shapes(task, world):
-    """The miniature has the real benchmark's shapes (SPEC's file says its own). ARO's order subsets,
+    """The miniature has the benchmark's shapes (SPEC's file says its own). ARO's order subsets,
     whose shuffles are partly equal, get 1.1 and 1.3 more, and the whole a quarter of each.
     """
     records = prepare(catalogue()[f"demo_{task.name}"], world).records
