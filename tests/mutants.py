@@ -22,8 +22,8 @@ import tempfile
 import threading
 import time
 import tomllib
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -32,6 +32,7 @@ from types import CodeType
 ROOT = Path(__file__).parent.parent
 SECONDS = 120  # after which a mutant that does not end counts as seen
 FAILED, INTERRUPTED = 1, 2  # pytest's exit codes: a test failed, or a module could not be imported
+CRASHED = 70  # ours: the work itself came to grief
 
 SWAPPED: dict[type, type] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -208,6 +209,17 @@ def tests(arguments: Sequence[str], plugins: Sequence = (), say: bool = False) -
         return pytest.main([*common, f"--basetemp={folder}/t", *arguments], plugins=[*plugins])
 
 
+def outcome(work, *arguments) -> int:
+    """What the work gives; what it raises is shown, though pytest's own output is not."""
+    shown = os.dup(2)
+    try:
+        return work(*arguments)
+    except BaseException:
+        os.dup2(shown, 2)
+        traceback.print_exc()
+        return CRASHED
+
+
 class Forks:
     """Runs jobs in forked processes, so many at a time; each gives its exit code or signal."""
 
@@ -223,10 +235,7 @@ class Forks:
             sys.stdout.flush()
             if not (child := os.fork()):
                 signal.alarm(SECONDS)
-                code = INTERRUPTED
-                with suppress(BaseException):
-                    code = work(*arguments)
-                os._exit(code)
+                os._exit(outcome(work, *arguments))
             self.running[child] = key
         while self.running:
             yield self.ended()
