@@ -205,7 +205,17 @@ def tests(arguments: Sequence[str], plugins: Sequence = (), say: bool = False) -
         if not say:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
-        common = ["-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        common = [
+            "--assert=plain",
+            "-x",
+            "-q",
+            "-o",
+            "addopts=",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+        ]
         return pytest.main([*common, f"--basetemp={folder}/t", *arguments], plugins=[*plugins])
 
 
