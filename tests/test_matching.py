@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fsc_bench.score.matching import offer, outcomes
+from fsc_bench.score.matching import first_equal, offer, outcomes
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,92 @@ def test_equals_winogrounds_definition_by_brute_force():
 
 
 @pytest.mark.parametrize(
+    ("images", "texts"),
+    [
+        ((0,), (0, 1)),
+        ((0,), (0, 1, 2, 3, 4)),
+        (tuple(range(10)), (0,)),
+        ((0, 1), (0, 1)),
+        ((0, 1, 2), (0, 1, 2)),
+        ((0,), (0, 1, 0, 3, 4)),  # the right caption again among its four shuffles
+        ((0,), (0, 1, 1, 3, 1)),  # three equal shuffles are one distractor
+        ((0, 1), (0, 0)),  # two pictures of one caption
+        ((0, 1, 2), (0, 1, 0)),
+    ],
+)
+def test_chance_is_what_random_similarities_reach(images, texts):
+    rng = np.random.default_rng(1)
+    # Equal options have equal similarities: draw one for each different pair.
+    drawn = rng.normal(size=(100_000, max(images) + 1, max(texts) + 1))
+    similarity = drawn[:, images][:, :, texts]
+    made = offer(images, texts)
+    hits = outcomes(similarity, made.right).hits
+
+    for name, percent in made.chance.items():
+        assert abs(100 * hits[name].mean() - percent) < 0.6, name
+
+
+def test_chance_worked_out_by_hand():
+    # One of five; of four different ones (the right caption again); of three different ones.
+    assert offer((0,), (0, 1, 2, 3, 4)).chance["text"] == pytest.approx(20.0)
+    assert offer((0,), (0, 1, 0, 3, 4)).chance["text"] == pytest.approx(25.0)
+    assert offer((0,), (0, 1, 1, 3, 1)).chance["text"] == pytest.approx(100 / 3)
+    # Two and two: each image its text, 1/2 x 1/2; both ways together 4 of 24 orders.
+    assert offer((0, 1), (0, 1)).chance == pytest.approx(
+        {"text": 25.0, "image": 25.0, "group": 100 / 6, "accuracy": 100 / 6}
+    )
+
+
+def test_an_option_equal_to_the_right_one_is_the_right_one_again():
+    # Captions: right, a, right again, b. The copy ties with the right one; a and b are below.
+    made = offer((0,), tuple(first_equal(np.array([[7, 3, 7, 9]]))[0].tolist()))
+    similarity = np.array([[[0.8, 0.5, 0.8, 0.6]], [[0.8, 0.5, 0.8, 0.8]]], np.float32)
+
+    found = outcomes(similarity, made.right)
+
+    assert made.right.tolist() == [[True, False, True, False]]
+    assert (made.easier, made.free) == (True, False)
+    assert found.hits["text"].tolist() == [True, False]  # in the second b ties: a miss
+    assert found.strict["text"].tolist() == [False, False]
+    assert found.lenient["text"].tolist() == [True, True]
+    assert found.ties.tolist() == [False, True]
+
+
+def test_a_copy_that_came_out_more_similar_is_still_the_right_answer():
+    # "A dog" and "a dog" are one answer whose vectors may differ in the last bit.
+    made = offer((0,), (0, 1, 0))
+    found = outcomes(np.array([[[0.70, 0.75, 0.80]]], np.float32), made.right)
+
+    assert found.hits["text"].tolist() == [True]
+
+
+def test_where_every_option_is_right_the_item_is_free():
+    made = offer((0,), (0, 0))
+    found = outcomes(np.array([[[0.3, 0.3]]], np.float32), made.right)
+
+    assert (made.free, made.easier, made.chance["text"]) == (True, False, 100.0)
+    assert found.hits["text"].tolist() == [True]
+    assert found.strict["text"].tolist() == [False]
+
+
+def test_two_pictures_of_one_caption_are_both_right_for_it():
+    made = offer((0, 1), (0, 0))
+    # Image 1 is nearer to the caption than image 0; both belong to it.
+    found = outcomes(np.array([[[0.2, 0.2], [0.9, 0.9]]], np.float32), made.right)
+
+    assert made.right.all()
+    assert made.free
+    assert found.hits["group"].tolist() == [True]
+
+
+def test_nan_is_a_miss_whatever_equals_it():
+    made = offer((0,), (0, 1, 0))
+    similarity = np.array([[[np.nan, 0.1, 0.9]], [[0.9, np.nan, 0.9]]], np.float32)
+
+    assert outcomes(similarity, made.right).hits["text"].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
     ("row", "headline", "strict", "lenient", "tie"),
     [
         # the first and the second option are the same answer
@@ -66,7 +152,9 @@ def test_equals_winogrounds_definition_by_brute_force():
         ([0.5, np.nan, 0.1], False, False, False, False),
     ],
 )
-def test_an_option_equal_to_the_right_one_is_right_again(row, headline, strict, lenient, tie):
+def test_headline_strict_and_lenient_of_a_right_option_that_stands_twice(
+    row, headline, strict, lenient, tie
+):
     found = outcomes(np.array([[row]], np.float32), np.array([[True, True, False]]))
 
     assert found.hits["text"].tolist() == found.hits["accuracy"].tolist() == [headline]
@@ -90,27 +178,9 @@ def test_an_option_equal_to_the_right_one_is_right_again(row, headline, strict, 
         ([0, 1, 2], [0, 1, 0], {"text": 12.5, "image": 200 / 9, "group": 100 / 12}, False, True),
     ],
 )
-def test_chance_is_that_of_different_answers(images, texts, chance, free, easier):
+def test_what_a_record_offers_is_what_is_different_in_it(images, texts, chance, free, easier):
     found = offer(tuple(images), tuple(texts))
 
     expected = {**chance, "accuracy": found.chance.get("group", list(chance.values())[-1])}
     assert {name: found.chance[name] for name in expected} == pytest.approx(expected)
     assert (found.free, found.easier) == (free, easier)
-
-
-@pytest.mark.parametrize(
-    ("images", "texts"),
-    [([0], [0, 1]), ([0], [0, 1, 0, 2]), (range(10), [0]), ([0, 1], [0, 1]), ([0, 1, 2], [0, 1, 0]),
-     ([0, 1, 2, 1], [0, 1, 2, 3])],
-)  # fmt: skip
-def test_chance_is_what_random_similarities_reach(images, texts):
-    """Equal options have equal similarities; all others are drawn."""
-    rng = np.random.default_rng(1)
-    drawn = rng.normal(size=(100_000, max(images) + 1, max(texts) + 1))
-    similarity = drawn[:, list(images)][:, :, list(texts)]
-    offered = offer(tuple(images), tuple(texts))
-
-    hits = outcomes(similarity, offered.right).hits
-
-    for name, percent in offered.chance.items():
-        assert abs(100 * hits[name].mean() - percent) < 0.5, name

@@ -134,8 +134,9 @@ def test_the_demo_has_all_eleven_and_all_three_and_six_classifications():
     "task", [task for task in FSC if task.kind == "matching"], ids=lambda task: task.name
 )
 def test_declared_chance_of_the_real_task_follows_from_its_shapes(task, world):
-    """The miniature has the benchmark's shapes (SPEC's file says its own). ARO's order subsets,
-    whose shuffles are partly equal, get 1.1 and 1.3 more, and the whole a quarter of each.
+    """The miniature has the real benchmark's shapes (SPEC's file says its own).
+
+    ARO's order subsets, whose shuffles are partly equal, get 1.1 and 1.3 more, the whole a quarter.
     """
     records = prepare(catalogue()[f"demo_{task.name}"], world).records
     (metric,) = task.headline

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -46,11 +47,11 @@ class Raw:
         if not self.folder.exists():
             raise DataError(
                 f"{self.task.name}: no raw data at {self.folder}. `fsc-bench data get "
-                f"{self.task.name}`, or `fsc-bench data link {self.task.name} PATH`."
+                f"{self.task.name}`, or `fsc-bench data link {shlex.quote(self.task.word)} PATH`."
             )
         raise DataError(
             f"{self.task.name}: {' or '.join(names)} is not in {self.folder}. "
-            f"`fsc-bench data link {self.task.name} PATH` points at another folder."
+            f"`fsc-bench data link {shlex.quote(self.task.word)} PATH` points at another folder."
         )
 
     def has(self, name: str) -> bool:

@@ -9,12 +9,14 @@ its name.
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
 
 from fsc_bench.data import readers
+from fsc_bench.data.evidence import labels_fit
 from fsc_bench.data.raw import Raw
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import Record
 from fsc_bench.task import Task
 
@@ -51,10 +53,23 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
             None,
             f"nothing here looks like a layout that can be read ({', '.join(_layouts())}).",
         )
+    if len(matching) > 1:  # a folder with several data sets in it: the labels may tell which
+        matching = _fitting(task, matching) or matching
     if len(matching) > 1:
         raw.fail(raw.folder, None, f"looks like {' and '.join(matching)}; link the one to be read.")
     ((name, view),) = matching.items()
     yield from _layouts()[name].read(view.task, view)
+
+
+def _fitting(task: Task, matching: dict[str, Raw]) -> dict[str, Raw]:
+    """Of the layouts, those whose labels can be the task's."""
+    fits = {}
+    for name, view in matching.items():
+        with suppress(DataError):
+            rows = list(_layouts()[name].read(view.task, view))
+            if len(rows) == task.n and labels_fit(task, [row.labels[0] for row in rows]):
+                fits[name] = view
+    return fits
 
 
 def _settings(task: Task, name: str, reader: ModuleType) -> list[dict]:

@@ -1,13 +1,16 @@
 """CIFAR-10 and CIFAR-100 as published: the test batch as a Python pickle or as binary records.
 
 Nothing is unpickled that could run (containers/cifar.py). The two keep their images in the order of
-the original file. Options: `files`, names that the batch may have.
+the original file. torchvision keeps both data sets in one folder: the batch is the one whose labels
+fit the task. Options: `files`, names that the batch may have.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from fsc_bench.data.containers.cifar import read_batch
+from fsc_bench.data.evidence import labels_fit
 from fsc_bench.data.labels import Labels, files_below, member
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import OWN, ImageRef, Record
@@ -26,7 +29,7 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
     found = _batches(raw)
     if not found:
         raw.find(*{**OPTIONS, **task.data.options}["files"])
-    path = found[0]
+    path = _own(task, raw, found) if len(found) > 1 else found[0]
     raw.note(path)
     try:
         pixels, answers = read_batch(path)
@@ -41,6 +44,25 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
             labels=(labels.read(answers[place], path, place),),
             cluster=name,
         )
+
+
+def _own(task: Task, raw: Raw, found: list[Path]) -> Path:
+    """The one batch of several whose labels can be the task's; the first of equal ones."""
+    fits = {}
+    for path in found:
+        with suppress(OSError, ValueError):  # a damaged one is complained of if it is the only one
+            pixels, answers = read_batch(path)
+            if labels_fit(task, answers):
+                fits[path] = (pixels.tobytes(), answers)
+    if len({(pixels, tuple(answers)) for pixels, answers in fits.values()}) > 1:
+        names = " and ".join(str(path.relative_to(raw.folder)) for path in fits)
+        raw.fail(
+            raw.folder,
+            None,
+            f"{names} could both be it; link the folder of one of them, or name the file in the "
+            "option `files` of the task file.",
+        )
+    return next(iter(fits), found[0])
 
 
 def _batches(raw: Raw) -> list[Path]:
