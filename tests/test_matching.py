@@ -139,3 +139,48 @@ def test_nan_is_a_miss_whatever_equals_it():
     similarity = np.array([[[np.nan, 0.1, 0.9]], [[0.9, np.nan, 0.9]]], np.float32)
 
     assert outcomes(similarity, made.right).hits["text"].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("row", "headline", "strict", "lenient", "tie"),
+    [
+        # the first and the second option are the same answer
+        ([0.5, 0.5, 0.1], True, False, True, False),
+        ([0.1, 0.5, 0.4], True, False, True, False),  # as similar as the most similar of both
+        ([0.1, 0.4, 0.5], False, False, False, False),
+        ([0.5, 0.2, 0.5], False, False, True, True),
+        ([0.5, np.nan, 0.1], False, False, False, False),
+    ],
+)
+def test_headline_strict_and_lenient_of_a_right_option_that_stands_twice(
+    row, headline, strict, lenient, tie
+):
+    found = outcomes(np.array([[row]], np.float32), np.array([[True, True, False]]))
+
+    assert found.hits["text"].tolist() == found.hits["accuracy"].tolist() == [headline]
+    assert found.strict["text"].tolist() == [strict]
+    assert found.lenient["text"].tolist() == [lenient]
+    assert found.ties.tolist() == [tie]
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "chance", "free", "easier"),
+    [
+        ([0], [0, 1, 2], {"text": 100 / 3}, False, False),
+        ([0], [0, 1, 0], {"text": 50}, False, True),  # two different captions
+        ([0], [3, 3], {"text": 100}, True, False),  # nothing but the right one
+        ([0, 1, 2, 0], [0], {"image": 100 / 3}, False, True),
+        ([0, 1], [0, 1], {"text": 25, "image": 25, "group": 100 / 6}, False, False),
+        ([0, 0], [0, 1], {"text": 100, "image": 100, "group": 100}, True, False),
+        # The first text is right for the first and the third picture. Both ways: the best of six
+        # cells is (0, 0) or (2, 0), and then (1, 1) or the other of the two is the best of five:
+        # 1/6 (1/5 1/2 + 1/5 1/4) twice; or it is (1, 1), then one of the two: 1/6 2/5 1/2.
+        ([0, 1, 2], [0, 1, 0], {"text": 12.5, "image": 200 / 9, "group": 100 / 12}, False, True),
+    ],
+)
+def test_what_a_record_offers_is_what_is_different_in_it(images, texts, chance, free, easier):
+    found = offer(tuple(images), tuple(texts))
+
+    expected = {**chance, "accuracy": found.chance.get("group", list(chance.values())[-1])}
+    assert {name: found.chance[name] for name in expected} == pytest.approx(expected)
+    assert (found.free, found.easier) == (free, easier)

@@ -1,6 +1,5 @@
 """Classification metrics against scikit-learn's, clip_benchmark's and ELEVATER's definition."""
 
-import time
 import warnings
 
 import numpy as np
@@ -11,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from fsc_bench.score import classification as ours
 from fsc_bench.score.statistics import Means
 
-CASES = 300
+CASES = 60
 
 
 def clip_benchmark_accuracy(output, target, topk):
@@ -231,20 +230,14 @@ def test_weights_say_how_often_a_sample_was_drawn():
         assert found[row] == pytest.approx(mean_per_class(hits[picked], labels[picked])[0])
 
 
-def test_a_thousand_replicates_take_seconds():
-    """Hateful Memes' 500 and VOC's 4,952 x 20, as the confidence interval needs them."""
-    rng = np.random.default_rng(8)
-    began = time.perf_counter()
-    weights = rng.multinomial(500, [1 / 500] * 500, 1000)
-    auc = ours.roc_auc(rng.normal(size=500), rng.random(500) < 0.494, weights)
-    assert auc.shape == (1000,) and 0.4 < auc.mean() < 0.6
-    assert time.perf_counter() - began < 2
-    began = time.perf_counter()
-    weights = rng.multinomial(4952, [1 / 4952] * 4952, 1000)
-    truth = (rng.random((4952, 20)) < 0.07).astype(np.int8)
-    elevater, devkit = ours.map11(rng.random((4952, 20)), truth, weights)
-    assert elevater.shape == (1000,) and (devkit < elevater).all()
-    assert time.perf_counter() - began < 30, "a few seconds on a free core"
+def test_top_5_counts_different_classes_and_strictly_all_other_classes():
+    """Four classes come before the second missile; with the first one as near, five do."""
+    alike = ours.first_alike(["missile", "tench", "missile", "goldfish", "hen", "jay", "kite"])
+    scores = np.array([[0.1, 0.2, 0.1, 0.2, 0.2, 0.2, 0]], np.float32)
+
+    found = ours.outcomes(scores, np.array([2]), alike)
+
+    assert (found.top5.tolist(), found.strict_top5.tolist()) == ([True], [False])
 
 
 def test_chance_of_voc_is_what_the_task_file_says():

@@ -49,6 +49,16 @@ def test_a_caption_that_stands_twice_is_one_answer():
     assert t2i.right.tolist() == [2, 2, 1]
 
 
+def test_what_is_nan_ranks_behind_everything():
+    images = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    texts = np.array([[1, 0], [np.nan, np.nan], [0.8, 0.6]], np.float32)
+
+    i2t, t2i = ranks(images, texts, np.arange(3))
+
+    assert i2t.hits.tolist() == [1, 3, 1]  # the caption that is NaN comes before 0's and 2's own
+    assert t2i.hits.tolist() == [0, 3, 0]
+
+
 def clip_benchmark_recall(scores: np.ndarray, owner: np.ndarray, k: int) -> tuple[float, float]:
     """(t2i, i2t) recall as clip_benchmark.metrics.zeroshot_retrieval computes it."""
     from clip_benchmark.metrics.zeroshot_retrieval import recall_at_k
