@@ -256,20 +256,25 @@ def _empty(box: tuple[int, ...]) -> bool:
 
 
 def _check_counts(task: Task, records: list[Record], where: str) -> None:
+    for name, line in broken_promises(task, records):
+        if name not in task.evidence.unchecked:
+            raise DataError(
+                f"{where}: {line}. `--allow-partial` scores it anyway and flags the result."
+            )
+
+
+def broken_promises(task: Task, records: list[Record]) -> Iterator[tuple[str, str]]:
+    """(subset or key of [counts], what was found and what is promised), where the two differ."""
     found = Counter(row.subset for row in records)
     for subset, promised in task.leaves.items():
         if found[subset] != promised:
-            raise DataError(
-                f"{where}: {task.name}/{subset}: {found[subset]:,} records, the task file promises "
-                f"{promised:,}. `--allow-partial` scores it anyway and flags the result."
-            )
+            line = f"{task.name}/{subset}: {found[subset]:,} records"
+            yield subset, f"{line}, the task file promises {promised:,}"
     measured = {
         "images": len({(image.source, image.path) for row in records for image in row.images}),
         "texts": sum(len(row.texts) for row in records),
     }
     for key, promised in task.counts.items():
         if measured[key] != promised:
-            raise DataError(
-                f"{where}: {task.name}: {measured[key]:,} {key}, the task file promises "
-                f"{promised:,}. `--allow-partial` scores it anyway and flags the result."
-            )
+            line = f"{task.name}: {measured[key]:,} {key}"
+            yield key, f"{line}, the task file promises {promised:,}"

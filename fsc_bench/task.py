@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.evidence import Evidence, read_evidence
+from fsc_bench.system.tables import check_choice, check_keys
 
 KINDS = {
     "matching": ("text", "image", "group", "accuracy"),
@@ -75,12 +77,14 @@ class Task:
     chance: Mapping[str, float]  # percent, by headline metric
     subsets: SubsetTree
     data: Data
+    evidence: Evidence = field(default_factory=Evidence)  # what tells its data from another task's
     within: str = "subsets"
     paper: str = ""
     license: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()  # the raw data's own ids (folders, synsets), in class order
+    classes_also_numbered: str = ""  # by whom in another order, so that bare numbers say nothing
     prompts: Mapping[str, Prompts] = field(default_factory=dict)
     official_ties: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -96,6 +100,14 @@ class Task:
         """Promised number of records."""
         return sum(self.leaves.values())
 
+    @property
+    def word(self) -> str:
+        """What a command line calls it: a shipped task's name, or the file of one's own."""
+        shipped = catalogue().get(self.name)
+        if self.path is None or (shipped is not None and shipped.path == self.path):
+            return self.name
+        return str(self.path)
+
     def class_names(self, prompts: str) -> tuple[str, ...]:
         """Class names as the prompt set spells them, in label order."""
         rename = self.prompts[prompts].rename
@@ -104,7 +116,8 @@ class Task:
     def digest(self) -> str:
         """Hash of the facts that decide which records the task has (not how they are scored)."""
         facts = [self.name, self.version, self.leaves, self.counts, self.classes, self.class_ids]
-        facts += [self.data.reader, self.data.options]
+        facts.append(self.classes_also_numbered)
+        facts += [self.data.reader, self.data.options, repr(self.evidence)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -219,8 +232,9 @@ _TABLES = {
         "instructions": str,
         "options": dict,
         "decays": bool,
+        "evidence": dict,
     },
-    "classes": {"names": list, "ids": list},
+    "classes": {"names": list, "ids": list, "also_numbered": str},
     "counts": {"images": int, "texts": int},
     "official_ties": {"source": str, "subsets": list},
 }
@@ -244,32 +258,33 @@ def read_task(path: Path) -> Task:
     Raises UsageError, one line: unknown key, wrong type, missing key or value that cannot be.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
-    _check_keys(path, raw, _TOP, "")
+    check_keys(f"{path}:", raw, _TOP)
     for key in _REQUIRED:
         if key not in raw:
             raise UsageError(f"{path}: the key {key!r} is missing. tasks/README.md explains it.")
     for table, keys in _TABLES.items():
-        _check_keys(path, raw.get(table, {}), keys, f"[{table}] ")
-    _check_choice(path, "kind", raw["kind"], KINDS)
-    _check_choice(path, "group", raw["group"], GROUPS)
-    _check_choice(path, "within", raw.get("within", "subsets"), ("subsets", "samples"))
-    _check_choice(path, "[data] access", raw["data"].get("access", "open"), ACCESS)
+        check_keys(f"{path}: [{table}]", raw.get(table, {}), keys)
+    check_choice(f"{path}: kind", raw["kind"], KINDS)
+    check_choice(f"{path}: group", raw["group"], GROUPS)
+    check_choice(f"{path}: within", raw.get("within", "subsets"), ("subsets", "samples"))
+    check_choice(f"{path}: [data] access", raw["data"].get("access", "open"), ACCESS)
     if "reader" not in raw["data"]:
         raise UsageError(f"{path}: [data] has no 'reader'. tasks/README.md explains it.")
     if not raw["headline"]:
         raise UsageError(f"{path}: 'headline' is empty; name at least one metric.")
     for metric in raw["headline"]:
-        _check_choice(path, "headline", metric, KINDS[raw["kind"]])
+        check_choice(f"{path}: headline", metric, KINDS[raw["kind"]])
     for place, source in enumerate(raw["data"].get("sources", [])):
         if not isinstance(source, dict):
             raise UsageError(f"{path}: [data] sources[{place}] is not a table.")
-        _check_keys(path, source, _SOURCE, f"[data] sources[{place}] ")
+        check_keys(f"{path}: [data] sources[{place}]", source, _SOURCE)
     _check_tree(path, raw["subsets"])
+    classes = _classes(path, raw)
     return Task(
         name=path.stem,
         title=raw["title"],
@@ -281,6 +296,12 @@ def read_task(path: Path) -> Task:
         chance=_chance(path, raw["chance"], raw["headline"]),
         subsets=raw["subsets"],
         data=_data(raw["data"]),
+        evidence=read_evidence(
+            f"{path}: [data.evidence]",
+            raw["data"].get("evidence", {}),
+            [classes.get("class_ids", ()), classes.get("classes", ())],
+            [name for name, node in walk(raw["subsets"]) if not isinstance(node, Mapping)],
+        ),
         within=raw.get("within", "subsets"),
         paper=raw.get("paper", ""),
         license=raw.get("license", ""),
@@ -289,30 +310,8 @@ def read_task(path: Path) -> Task:
         official_ties=raw.get("official_ties", {}),
         reference=_reference(path, raw),
         path=path,
-        **_classes(path, raw),
+        **classes,
     )
-
-
-def _check_keys(path: Path, table: Mapping, allowed: Mapping, where: str) -> None:
-    for key, value in table.items():
-        if key not in allowed:
-            raise UsageError(f"{path}: {where}unknown key {key!r}.{near_miss(key, allowed)}")
-        types = allowed[key] if isinstance(allowed[key], tuple) else (allowed[key],)
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            names = " or ".join(_toml_name(kind) for kind in types)
-            raise UsageError(f"{path}: {where}{key!r} must be {names}, not {value!r}.")
-
-
-def _toml_name(kind: type) -> str:
-    names = {str: "a string", int: "a whole number", float: "a number", list: "a list"}
-    names[bool] = "true or false"
-    return names.get(kind, "a table")
-
-
-def _check_choice(path: Path, key: str, value: Any, choices: Any) -> None:
-    if value not in choices:
-        hint = near_miss(str(value), choices) or f" Choose one of: {', '.join(choices)}."
-        raise UsageError(f"{path}: {key} = {value!r} is not known.{hint}")
 
 
 def _check_tree(path: Path, tree: Mapping) -> None:
@@ -333,7 +332,7 @@ def _check_tree(path: Path, tree: Mapping) -> None:
 def _chance(path: Path, value: Any, headline: list[str]) -> dict[str, float]:
     table = value if isinstance(value, dict) else dict.fromkeys(headline, value)
     for metric, percent in table.items():
-        _check_choice(path, "chance", metric, headline)
+        check_choice(f"{path}: chance", metric, headline)
         if not isinstance(percent, (int, float)) or not 0 <= percent <= 100:
             raise UsageError(f"{path}: chance {metric} = {percent!r} must lie in 0..100.")
     for metric in headline:
@@ -368,7 +367,8 @@ def _classes(path: Path, raw: Mapping) -> dict[str, tuple[str, ...]]:
         raise UsageError(f"{path}: [classes] has {len(names)} names but {len(ids)} ids.")
     if len(set(ids)) != len(ids):
         raise UsageError(f"{path}: [classes] ids repeat; each class needs its own.")
-    return {"classes": tuple(names), "class_ids": tuple(ids)}
+    other = table.get("also_numbered", "")
+    return {"classes": tuple(names), "class_ids": tuple(ids), "classes_also_numbered": other}
 
 
 def _prompts(path: Path, raw: Mapping) -> dict[str, Prompts]:
@@ -382,7 +382,7 @@ def _prompts(path: Path, raw: Mapping) -> dict[str, Prompts]:
     for key, table in sets.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}: [prompts.{key}] must be a table.")
-        _check_keys(path, table, {"templates": list, "rename": dict}, f"[prompts.{key}] ")
+        check_keys(f"{path}: [prompts.{key}]", table, {"templates": list, "rename": dict})
         templates = table.get("templates", [])
         if not templates:
             raise UsageError(f"{path}: [prompts.{key}] has no templates.")
@@ -390,7 +390,7 @@ def _prompts(path: Path, raw: Mapping) -> dict[str, Prompts]:
             if not isinstance(template, str) or template.count("{}") != 1:
                 raise UsageError(f"{path}: [prompts.{key}] {template!r} needs exactly one {{}}.")
         for old in table.get("rename", {}):
-            _check_choice(path, f"[prompts.{key}] rename", old, names)
+            check_choice(f"{path}: [prompts.{key}] rename", old, names)
         prompts[key] = Prompts(tuple(templates), table.get("rename", {}))
     return prompts
 
@@ -405,9 +405,9 @@ def _reference(path: Path, raw: Mapping) -> dict[str, Mapping[str, Any]]:
         for key, value in row.items():
             if key == "subsets":
                 for subset in value:
-                    _check_choice(path, f"[reference] {model} subsets", subset, nodes)
+                    check_choice(f"{path}: [reference] {model} subsets", subset, nodes)
             elif key != "where":
-                _check_choice(path, f"[reference] {model}", key, metrics)
+                check_choice(f"{path}: [reference] {model}", key, metrics)
                 if not isinstance(value, (int, float)):
                     raise UsageError(f"{path}: [reference] {model} {key} must be a number.")
     return raw.get("reference", {})

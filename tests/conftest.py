@@ -23,6 +23,13 @@ TINY_CLIP = {
 }
 
 
+def pytest_configure(config):
+    """Test processes share the processor: each of them, and what it starts, gets its part."""
+    if processes := config.getoption("numprocesses", None):
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory) -> str:
     """The name of a tiny architecture, known to open_clip for this session."""

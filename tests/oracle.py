@@ -41,8 +41,8 @@ class Oracle:
                     points[where] = 1.0 if right else points.get(where, -1.0)
         if task.kind == "classification":
             for label, texts in enumerate(class_prompts(task, next(iter(task.prompts)))):
-                for text in texts:
-                    self.text.setdefault(text, {label: 1.0})
+                for text in texts:  # "missile" is two classes: it points at both
+                    self.text.setdefault(text, {})[label] = 1.0
         self.width = max(len(names), len(task.classes), 1)
 
     @staticmethod

@@ -15,6 +15,7 @@ from test_miniatures import headline, score
 
 from fsc_bench.data.images import Images
 from fsc_bench.data.prepare import prepare
+from fsc_bench.evidence import Evidence
 from fsc_bench.models import load_model
 from fsc_bench.score.statistics import ROOT
 from fsc_bench.task import catalogue
@@ -48,7 +49,7 @@ def miniature(task, data):
             members[f"s{number:05d}.cls"] = str(number % len(task.classes)).encode()
     write_tar(data / "raw" / task.name / "test" / "0.tar", members)
     (data / "links.json").write_text(json.dumps({}))
-    return replace(task, subsets={"test": n})
+    return replace(task, subsets={"test": n}, evidence=Evidence())
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)

@@ -27,7 +27,7 @@ from fsc_bench.data import download, sources
 from fsc_bench.data.get import get, status, verify
 from fsc_bench.data.images import Images, raw_folder, read_links, write_link
 from fsc_bench.data.prepare import prepare
-from fsc_bench.data.sources import check_name, choose, read_source
+from fsc_bench.data.sources import choose, named, read_source
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import ImageRef
 from fsc_bench.task import catalogue, read_task
@@ -412,7 +412,7 @@ def test_offline_asks_nobody_and_says_what_is_missing(server, tmp_path):
     assert server.requests == []
     assert outcome.state == "missing"
     assert len(outcome.message.splitlines()) == 1
-    assert "data link fetched PATH" in outcome.message
+    assert f"data link {tmp_path}/fetched.toml PATH" in outcome.message
 
 
 # ---------------------------------------------------------------- killed, and side by side
@@ -743,10 +743,11 @@ def test_every_shipped_source_is_read_and_every_task_names_known_ones():
 
 
 def test_names_on_the_command_line():
-    assert check_name("coco/val2017") == "coco/val2017"
-    assert check_name("winoground") == "winoground"
+    assert named("coco/val2017") == (None, sources.sources()["coco/val2017"])
+    assert named("winoground") == (catalogue()["winoground"], None)
+    assert None not in named("flickr30k")
     with pytest.raises(UsageError, match="Did you mean 'coco/val2017'"):
-        check_name("coco/val2071")
+        named("coco/val2071")
     tasks, images = choose(["coco/val2017", "winoground"])
     assert ([task.name for task in tasks], images) == (["winoground"], ["coco/val2017"])
     with pytest.raises(UsageError, match="winogrund"):

@@ -1,10 +1,12 @@
 """Odd and damaged images: decoded as CLIP's own transforms would, or one line names the file."""
 
+import contextlib
 import io
+import os
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from fsc_bench.data.images import Images, decode, write_link
 from fsc_bench.errors import DataError
@@ -158,3 +160,49 @@ def test_damage_of_any_kind_is_refused_or_read_never_a_traceback():
                 assert "\n" not in str(error)
                 outcomes["refused"] += 1
     assert min(outcomes.values()) > 20, outcomes
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 4 4
+%%EndComments
+0.8 setgray 0 0 4 4 rectfill showpage
+%%EOF
+"""
+
+
+@pytest.mark.parametrize("name", ["x.eps", "x.png", "x.jpg"])
+def test_an_eps_file_under_any_name_is_refused_and_ghostscript_never_started(
+    tmp_path, monkeypatch, name
+):
+    marker = tmp_path / "started"
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {marker}\nexit 0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # Pillow looks for it once a process
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / name).write_bytes(EPS)
+    write_link(tmp_path / "data", "mine", tmp_path / "pictures")
+
+    with pytest.raises(DataError, match=r"cannot identify image file: it begins with b'%!PS-Adobe"):
+        Images(tmp_path / "data").open("mine", ImageRef(OWN, name))
+    assert not marker.exists()
+
+    with contextlib.suppress(OSError), Image.open(io.BytesIO(EPS)) as opened:
+        opened.load()
+    assert marker.exists()  # what Pillow does where nobody says which formats are meant
+
+
+def test_of_a_stereo_photograph_the_first_picture_counts():
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE)]
+    content = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:], quality=95)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.format == "MPO"
+    assert pixel(content)[0] > 190 > 60 > pixel(content)[2]
+
+
+def test_a_reason_of_pillows_is_told_whole():
+    cut = encoded(Image.effect_noise((64, 64), 90), "JPEG")[:2000]
+    with pytest.raises(DataError, match=r"image file is truncated \(\d+ bytes not processed\)$"):
+        decode(cut, "x")

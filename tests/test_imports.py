@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fsc_bench"
 LAYERS = [
     {"errors"},
     {"system"},
-    {"task", "records", "results"},
+    {"evidence", "task", "records", "results"},
     {"models"},
     {"data"},
     {"embed", "train"},

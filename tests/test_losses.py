@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsc_bench.errors import FscBenchError
-from fsc_bench.train import losses
+from fsc_bench.train import losses, related_losses
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.losses import fsc_clip_loss, hard_negative_cross_entropy, local_scores
 from fsc_bench.train.objective import Features, feature_terms
@@ -218,7 +218,7 @@ def test_golden_values_of_negclip(missing, key, dtype, within):
     data = golden()
     batch = golden_batch(data["inputs"], data["meta"]["scale"], dtype)
     names = "image_features", "text_features", "logit_scale", "negative_features", "negative_mask"
-    got = losses.negclip_loss(*(batch[name] for name in names), missing=missing)
+    got = related_losses.negclip_loss(*(batch[name] for name in names), missing=missing)
     assert float(got) == pytest.approx(data["outputs"]["negclip_style"][key], rel=within)
 
 
@@ -538,14 +538,14 @@ def test_arguments_may_go_by_name():
 def test_negclip_without_negatives_is_contrastive():
     image, text, negative, mask = features()
     plain = losses.contrastive_loss(image, text, 10.0)
-    got = losses.negclip_loss(image, text, 10.0, negative, torch.zeros_like(mask))
+    got = related_losses.negclip_loss(image, text, 10.0, negative, torch.zeros_like(mask))
     torch.testing.assert_close(got, plain)
 
 
 def test_ce_clip_ranks_the_caption_above_each_negative_by_the_threshold():
     image, text, negative, mask = features()
     thresholds = torch.tensor([0.0, 1.0, 2.0]).double()
-    got = losses.cross_modal_rank_loss(image, text, 10.0, negative, mask, thresholds)
+    got = related_losses.cross_modal_rank_loss(image, text, 10.0, negative, mask, thresholds)
     expected = 0.0
     for i, k in itertools.product(range(4), range(3)):
         lead = 10 * (image[i] @ text[i] - image[i] @ negative[i, k])
@@ -559,10 +559,11 @@ def test_ce_clip_thresholds_are_the_captions_mean_lead_within_0_and_10():
     negative = torch.tensor([[[0.5, 0.0], [0.0, 1.0], [1.0, 0.0]]]).double().repeat(2, 1, 1)
     negative[:, 2] *= 2  # above the caption: a lead below 0
     mask = torch.tensor([[1, 1, 1], [0, 1, 1]]).bool()
-    got = losses.rank_thresholds(image, text, 12.0, negative, mask)
+    got = related_losses.rank_thresholds(image, text, 12.0, negative, mask)
     assert got.tolist() == [6.0, 10.0, 0.0]
     mask[:, 1] = False
-    assert losses.rank_thresholds(image, text, 12.0, negative, mask).tolist() == [6.0, 0.0, 0.0]
+    got = related_losses.rank_thresholds(image, text, 12.0, negative, mask)
+    assert got.tolist() == [6.0, 0.0, 0.0]
 
 
 def test_ce_clip_contrasts_the_pair_with_all_negative_captions():
@@ -572,9 +573,11 @@ def test_ce_clip_contrasts_the_pair_with_all_negative_captions():
     for i in range(4):
         logits = torch.cat([(image[i] @ text[i])[None], present @ text[i]]) * 10
         expected.append(-logits.log_softmax(0)[0])
-    got = losses.intra_modal_contrast_loss(image, text, 10.0, negative, mask)
+    got = related_losses.intra_modal_contrast_loss(image, text, 10.0, negative, mask)
     torch.testing.assert_close(got, torch.stack(expected).mean())
-    released = losses.intra_modal_contrast_loss(image, text, 10.0, negative, mask, as_released=True)
+    released = related_losses.intra_modal_contrast_loss(
+        image, text, 10.0, negative, mask, as_released=True
+    )
     logits = 10 * text @ present.T
     torch.testing.assert_close(released, -logits.log_softmax(1)[:, 0].mean())
 
@@ -593,7 +596,7 @@ def plain_positive_text(batch):
 
 def positive_text(batch):
     names = "image_features", "text_features", "logit_scale", "positive_features", "positive_mask"
-    return losses.positive_text_loss(*(batch[name] for name in names))
+    return related_losses.positive_text_loss(*(batch[name] for name in names))
 
 
 def batch_with_paraphrases(b=6, mask=(1, 1, 0, 1, 0, 1)):
@@ -614,7 +617,7 @@ def test_tsvlc_images_and_captions_pick_their_paraphrase_among_those_that_are_th
         assert expected[name].any() and apart < 1e-9, name
     # Two paraphrases at logits (1, 0) and (0, 1) from image and caption alike: -log sigmoid(1).
     eye = torch.eye(2)
-    value = losses.positive_text_loss(eye, eye, 1.0, eye, torch.tensor([True, True]))
+    value = related_losses.positive_text_loss(eye, eye, 1.0, eye, torch.tensor([True, True]))
     assert value == pytest.approx(0.313262, abs=1e-6)
 
 
@@ -634,14 +637,14 @@ def test_degla_grounds_captions_in_the_teachers_texts():
     _, text, negative, mask = features()
     teacher = F.normalize(torch.randn_like(text), dim=-1).requires_grad_()
     text = text.requires_grad_()
-    got = losses.text_grounded_contrast_loss(text, teacher, negative, mask)
+    got = related_losses.text_grounded_contrast_loss(text, teacher, negative, mask)
     expected = []
     for i in range(4):
         if mask[i].any():
             own = torch.cat([(text[i] @ teacher[i])[None], negative[i][mask[i]] @ text[i]])
             expected.append(-(10 * own).log_softmax(0)[0])
     torch.testing.assert_close(got, torch.stack(expected).mean())
-    distance = losses.distillation_loss(text, teacher)
+    distance = related_losses.distillation_loss(text, teacher)
     torch.testing.assert_close(distance, (text - teacher).square().sum())
     (got + distance).backward()
     assert teacher.grad is None and text.grad.abs().max() > 0
@@ -726,12 +729,12 @@ def batch_loss(batch):
     )
     terms = {
         "contrastive": losses.contrastive_loss(*gathered[:2], scale),
-        "negclip": losses.negclip_loss(*gathered[:2], scale, *gathered[2:]),
+        "negclip": related_losses.negclip_loss(*gathered[:2], scale, *gathered[2:]),
         "global_hn": losses.global_hn_loss(image, text, scale, negative, mask, rows=rows),
         "local_hn": losses.local_hn_loss_packed(
             batch["image_tokens"], *packed, mask, scale, rows=rows
         ),
-        "positive_text": losses.positive_text_loss(
+        "positive_text": related_losses.positive_text_loss(
             *gathered[:2],
             scale,
             losses.gather_features(batch["positive_features"]),

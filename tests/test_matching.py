@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fsc_bench.score.matching import chance, outcomes
+from fsc_bench.score.matching import first_equal, offer, outcomes
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,132 @@ def test_equals_winogrounds_definition_by_brute_force():
         assert group == (text and image)
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (1, 5), (10, 1), (2, 2)])
-def test_chance_is_what_random_similarities_reach(shape):
+@pytest.mark.parametrize(
+    ("images", "texts"),
+    [
+        ((0,), (0, 1)),
+        ((0,), (0, 1, 2, 3, 4)),
+        (tuple(range(10)), (0,)),
+        ((0, 1), (0, 1)),
+        ((0, 1, 2), (0, 1, 2)),
+        ((0,), (0, 1, 0, 3, 4)),  # the right caption again among its four shuffles
+        ((0,), (0, 1, 1, 3, 1)),  # three equal shuffles are one distractor
+        ((0, 1), (0, 0)),  # two pictures of one caption
+        ((0, 1, 2), (0, 1, 0)),
+    ],
+)
+def test_chance_is_what_random_similarities_reach(images, texts):
     rng = np.random.default_rng(1)
-    hits = outcomes(rng.normal(size=(200_000, *shape))).hits
+    # Equal options have equal similarities: draw one for each different pair.
+    drawn = rng.normal(size=(100_000, max(images) + 1, max(texts) + 1))
+    similarity = drawn[:, images][:, :, texts]
+    made = offer(images, texts)
+    hits = outcomes(similarity, made.right).hits
 
-    for name, percent in chance(*shape).items():
-        assert abs(100 * hits[name].mean() - percent) < 0.4
+    for name, percent in made.chance.items():
+        assert abs(100 * hits[name].mean() - percent) < 0.6, name
+
+
+def test_chance_worked_out_by_hand():
+    # One of five; of four different ones (the right caption again); of three different ones.
+    assert offer((0,), (0, 1, 2, 3, 4)).chance["text"] == pytest.approx(20.0)
+    assert offer((0,), (0, 1, 0, 3, 4)).chance["text"] == pytest.approx(25.0)
+    assert offer((0,), (0, 1, 1, 3, 1)).chance["text"] == pytest.approx(100 / 3)
+    # Two and two: each image its text, 1/2 x 1/2; both ways together 4 of 24 orders.
+    assert offer((0, 1), (0, 1)).chance == pytest.approx(
+        {"text": 25.0, "image": 25.0, "group": 100 / 6, "accuracy": 100 / 6}
+    )
+
+
+def test_an_option_equal_to_the_right_one_is_the_right_one_again():
+    # Captions: right, a, right again, b. The copy ties with the right one; a and b are below.
+    made = offer((0,), tuple(first_equal(np.array([[7, 3, 7, 9]]))[0].tolist()))
+    similarity = np.array([[[0.8, 0.5, 0.8, 0.6]], [[0.8, 0.5, 0.8, 0.8]]], np.float32)
+
+    found = outcomes(similarity, made.right)
+
+    assert made.right.tolist() == [[True, False, True, False]]
+    assert (made.easier, made.free) == (True, False)
+    assert found.hits["text"].tolist() == [True, False]  # in the second b ties: a miss
+    assert found.strict["text"].tolist() == [False, False]
+    assert found.lenient["text"].tolist() == [True, True]
+    assert found.ties.tolist() == [False, True]
+
+
+def test_a_copy_that_came_out_more_similar_is_still_the_right_answer():
+    # "A dog" and "a dog" are one answer whose vectors may differ in the last bit.
+    made = offer((0,), (0, 1, 0))
+    found = outcomes(np.array([[[0.70, 0.75, 0.80]]], np.float32), made.right)
+
+    assert found.hits["text"].tolist() == [True]
+
+
+def test_where_every_option_is_right_the_item_is_free():
+    made = offer((0,), (0, 0))
+    found = outcomes(np.array([[[0.3, 0.3]]], np.float32), made.right)
+
+    assert (made.free, made.easier, made.chance["text"]) == (True, False, 100.0)
+    assert found.hits["text"].tolist() == [True]
+    assert found.strict["text"].tolist() == [False]
+
+
+def test_two_pictures_of_one_caption_are_both_right_for_it():
+    made = offer((0, 1), (0, 0))
+    # Image 1 is nearer to the caption than image 0; both belong to it.
+    found = outcomes(np.array([[[0.2, 0.2], [0.9, 0.9]]], np.float32), made.right)
+
+    assert made.right.all()
+    assert made.free
+    assert found.hits["group"].tolist() == [True]
+
+
+def test_nan_is_a_miss_whatever_equals_it():
+    made = offer((0,), (0, 1, 0))
+    similarity = np.array([[[np.nan, 0.1, 0.9]], [[0.9, np.nan, 0.9]]], np.float32)
+
+    assert outcomes(similarity, made.right).hits["text"].tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("row", "headline", "strict", "lenient", "tie"),
+    [
+        # the first and the second option are the same answer
+        ([0.5, 0.5, 0.1], True, False, True, False),
+        ([0.1, 0.5, 0.4], True, False, True, False),  # as similar as the most similar of both
+        ([0.1, 0.4, 0.5], False, False, False, False),
+        ([0.5, 0.2, 0.5], False, False, True, True),
+        ([0.5, np.nan, 0.1], False, False, False, False),
+    ],
+)
+def test_headline_strict_and_lenient_of_a_right_option_that_stands_twice(
+    row, headline, strict, lenient, tie
+):
+    found = outcomes(np.array([[row]], np.float32), np.array([[True, True, False]]))
+
+    assert found.hits["text"].tolist() == found.hits["accuracy"].tolist() == [headline]
+    assert found.strict["text"].tolist() == [strict]
+    assert found.lenient["text"].tolist() == [lenient]
+    assert found.ties.tolist() == [tie]
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "chance", "free", "easier"),
+    [
+        ([0], [0, 1, 2], {"text": 100 / 3}, False, False),
+        ([0], [0, 1, 0], {"text": 50}, False, True),  # two different captions
+        ([0], [3, 3], {"text": 100}, True, False),  # nothing but the right one
+        ([0, 1, 2, 0], [0], {"image": 100 / 3}, False, True),
+        ([0, 1], [0, 1], {"text": 25, "image": 25, "group": 100 / 6}, False, False),
+        ([0, 0], [0, 1], {"text": 100, "image": 100, "group": 100}, True, False),
+        # The first text is right for the first and the third picture. Both ways: the best of six
+        # cells is (0, 0) or (2, 0), and then (1, 1) or the other of the two is the best of five:
+        # 1/6 (1/5 1/2 + 1/5 1/4) twice; or it is (1, 1), then one of the two: 1/6 2/5 1/2.
+        ([0, 1, 2], [0, 1, 0], {"text": 12.5, "image": 200 / 9, "group": 100 / 12}, False, True),
+    ],
+)
+def test_what_a_record_offers_is_what_is_different_in_it(images, texts, chance, free, easier):
+    found = offer(tuple(images), tuple(texts))
+
+    expected = {**chance, "accuracy": found.chance.get("group", list(chance.values())[-1])}
+    assert {name: found.chance[name] for name in expected} == pytest.approx(expected)
+    assert (found.free, found.easier) == (free, easier)

@@ -21,6 +21,7 @@ from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
 from fsc_bench.data.word_order import generator, pre_caption
 from fsc_bench.errors import DataError
+from fsc_bench.evidence import Evidence
 from fsc_bench.records import ImageRef, Record, check_records, read_facts
 from fsc_bench.score.statistics import tree_mean
 from fsc_bench.task import Task, read_task, tasks_folder, walk
@@ -45,7 +46,8 @@ def task_of(name: str, subsets: dict | None = None, **options) -> Task:
     """A shipped task, with other promises and reader options."""
     task = shipped(name)
     data = replace(task.data, options={**task.data.options, **options})
-    return replace(task, subsets=subsets or task.subsets, counts={}, data=data)
+    subsets = subsets or task.subsets
+    return replace(task, subsets=subsets, counts={}, data=data, evidence=Evidence())
 
 
 def read(task: Task, folder: Path) -> list[Record]:

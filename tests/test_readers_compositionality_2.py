@@ -18,6 +18,7 @@ from fsc_bench.data.prepare import prepare
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader, vl_checklist
 from fsc_bench.errors import DataError
+from fsc_bench.evidence import Evidence
 from fsc_bench.records import OWN, ImageRef, Record, check_records
 from fsc_bench.task import Task, catalogue
 
@@ -42,7 +43,7 @@ def shipped(name: str, subsets: dict | None = None, **options) -> Task:
     """A shipped task, with fewer subsets or other counts and options where a test has a part."""
     task = catalogue()[name]
     if subsets is not None:
-        task = replace(task, subsets=subsets, counts={})
+        task = replace(task, subsets=subsets, counts={}, evidence=Evidence())
     return replace(task, data=replace(task.data, options={**task.data.options, **options}))
 
 

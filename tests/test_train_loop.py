@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_families
 import tiny_open_clip
 import torch
 from PIL import Image
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 
 from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.models import load_model
+from fsc_bench.models.run import spec_of
 from fsc_bench.train.batches import text_blocks
 from fsc_bench.train.checkpoint import save_checkpoint, write_tensors
 from fsc_bench.train.config import Recipe, TrainConfig, read_recipe
@@ -357,14 +359,20 @@ LAUNCHED = """
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
+import os
 from pathlib import Path
-from fsc_bench.train.checkpoint import save_checkpoint, write_tensors
+import tiny_families
+from fsc_bench.errors import FscBenchError
 from fsc_bench.train.config import Recipe, TrainConfig
 from fsc_bench.train.loop import train
+tiny_families.register(Path({out!r}) / "families" / os.environ.get("RANK", "0"))
 for name, settings in {runs!r}:
     place = Path({out!r}) / name
     recipe = Recipe("test", "", TrainConfig().changed(settings))
-    train(recipe, place, resume=(place / "config.json").is_file())
+    try:
+        train(recipe, place, resume=(place / "config.json").is_file())
+    except FscBenchError as error:
+        print("refused", name, error)
 """
 
 
@@ -398,14 +406,39 @@ def test_two_processes_give_the_weights_of_one(data, captioned, whole, tmp_path)
         ("all", rank),
         ("column", {**FSC, "data": captioned, "positives": "data", "positive_text_weight": 1.0}),
     ]
-    launch_two(tmp_path, runs)
+    # Batch normalisation over both; a decoder that no loss reaches; SigLIP's bias. Adam makes a
+    # whole step of a gradient that is rounding alone, of which a ResNet has some: not with epsilon.
+    families = {
+        "resnet": {"ema_decay": 0.9, "global_hn_weight": 0.0, "focal_gamma": 0.0,
+                   "label_smoothing": 0.0, "epsilon": 1e-4},
+        "coca": {"tune": "lora", "learning_rate": 1e-4},
+        "sigmoid": {"accumulate": 2},
+        "mobile": {},
+    }  # fmt: skip
+    few = {**FSC, "data": data, "local_hn_weight": 0.0, "max_steps": 2, "log_every": 1}
+    kinds = [
+        (name, {**few, "model": f"open_clip:tiny-{name}/random", **settings})
+        for name, settings in families.items()
+    ]
+    said = launch_two(tmp_path, [*runs, *kinds])
+    assert said.count("refused") == said.count("refused mobile") == 2
+    assert "BatchNormAct2d each process would take the statistics of its own share" in said
+    assert "over the batch of all 2 processes" in said
+    tiny_families.register(tmp_path / "families")
     one = {"plain": whole, "parts": whole, "all": tmp_path / "one", "column": tmp_path / "single"}
     run(**rank, out=tmp_path / "one")
     run(**runs[-1][1], out=tmp_path / "single")
 
+    for name, settings in kinds[:-1]:
+        one[name] = tmp_path / f"{name} alone"
+        run(**settings, out=one[name])
+    average = load_file(tmp_path / "resnet/ema.safetensors")
+    assert furthest(average, load_file(one["resnet"] / "ema.safetensors")) < 1e-6
     for name, alone in one.items():
-        theirs = load_file(tmp_path / name / "model.safetensors")
-        assert furthest(theirs, load_file(alone / "model.safetensors")) < 1e-6, name
+        weights = [load_file(out / "model.safetensors") for out in (tmp_path / name, alone)]
+        for found in weights:  # open_clip leaves a CoCa decoder's projection as the memory was
+            found.pop("text_decoder.text_projection", None)
+        assert furthest(*weights) < 1e-6, name
         for ours, single in zip(metrics(tmp_path / name), metrics(alone), strict=True):
             assert ours["loss"] == pytest.approx(single["loss"], abs=1e-5), name
 
@@ -553,13 +586,13 @@ def test_a_run_of_an_older_version_resumes_with_what_it_did_not_know_switched_of
 
 
 def test_a_run_directory_is_a_model(data, whole):
-    adapter = load_model(f"run:{whole}")
+    adapter = load_model(spec_of(whole))
     facts = json.loads((whole / "config.json").read_text())
 
     texts = adapter.encode_texts(["a red dog", "a blue cat"])
     assert texts.shape == (2, 24) and torch.allclose(texts.norm(dim=-1), torch.ones(2))
     assert adapter.identity.weights != load_model(MODEL).identity.weights
-    assert adapter.identity.weights == load_model(f"run:{whole}", precision="bf16").identity.weights
+    assert adapter.identity.weights == load_model(spec_of(whole), precision="bf16").identity.weights
     assert facts["settings"]["focal_gamma"] == 2.0 and facts["steps"] == 20
     assert facts["base"]["architecture"] == "tiny" and facts["data"]["pairs"] == 64
     assert {"torch", "open_clip_torch"} <= facts["versions"].keys() and "finished" in facts
@@ -579,7 +612,7 @@ def test_lora_is_saved_merged_with_its_factors_beside(data, tmp_path):
     a, b = (factors[f"visual.transformer.resblocks.0.mlp.c_fc.lora_{x}"] for x in "AB")
     name = "visual.transformer.resblocks.0.mlp.c_fc.weight"
     assert torch.allclose(weights[name], base[name] + b @ a / 4, atol=1e-6)
-    load_model(f"run:{out}")
+    load_model(spec_of(out))
 
 
 def test_the_moving_average_is_saved_beside_and_can_be_scored(data, tmp_path):
@@ -589,22 +622,22 @@ def test_the_moving_average_is_saved_beside_and_can_be_scored(data, tmp_path):
     base = tiny_open_clip.load("cpu", "fp32").model.state_dict()
 
     assert furthest(average, base) > 0 and furthest(average, weights) > 0
-    assert load_model(f"run:{out}?weights=ema").identity != load_model(f"run:{out}").identity
+    assert load_model(f"{spec_of(out)}&weights=ema").identity != load_model(spec_of(out)).identity
 
 
 def test_weights_halfway_between_two_models(data, whole):
-    half = load_model(f"wise:{MODEL}+run:{whole}?alpha=0.5").model.state_dict()
+    half = load_model(f"wise:{MODEL}+{spec_of(whole)}?alpha=0.5").model.state_dict()
     base = tiny_open_clip.load("cpu", "fp32").model.state_dict()
     tuned = load_file(whole / "model.safetensors")
 
     for name in tuned:
         assert torch.allclose(half[name], (base[name] + tuned[name]) / 2, atol=1e-7)
-    ends = [load_model(f"wise:{MODEL}+run:{whole}?alpha={alpha}").identity for alpha in (0, 1)]
+    ends = [load_model(f"wise:{MODEL}+{spec_of(whole)}?alpha={alpha}").identity for alpha in (0, 1)]
     assert [end.weights for end in ends] == [
-        load_model(spec).identity.weights for spec in (MODEL, f"run:{whole}")
+        load_model(spec).identity.weights for spec in (MODEL, spec_of(whole))
     ]
     with pytest.raises(UsageError, match="alpha must be within 0 and 1"):
-        load_model(f"wise:{MODEL}+run:{whole}?alpha=2")
+        load_model(f"wise:{MODEL}+{spec_of(whole)}?alpha=2")
 
 
 def test_it_stops_early_by_the_dev_split_and_keeps_the_best_weights(data, tmp_path):

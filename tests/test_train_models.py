@@ -16,8 +16,8 @@ from fsc_bench.train.batches import pixels_of
 from fsc_bench.train.checkpoint import read_checkpoint
 from fsc_bench.train.config import Recipe, TrainConfig
 from fsc_bench.train.loop import train
-from fsc_bench.train.losses import sigmoid_loss
 from fsc_bench.train.reach import reached
+from fsc_bench.train.related_losses import sigmoid_loss
 from fsc_bench.train.towers import Teacher, Towers
 
 FEW = {

@@ -91,33 +91,48 @@ def data_get(
 
 @data_app.command("verify")
 def data_verify(words: Words = None, data: DataOption = None) -> None:
-    """Reads again what is on disk and holds it against its pins and records."""
-    from fsc_bench.data.get import verify
+    """Reads again what is on disk and holds it against its pins, its records and its evidence."""
+    from fsc_bench.data.get import status, verify
+    from fsc_bench.data.link import recheck
+    from fsc_bench.data.prepare import prepared_path
     from fsc_bench.data.sources import choose
     from fsc_bench.task import data_folder
 
     tasks, images = choose(_names(words))
-    problems = verify(tasks, data_folder(data), images=images)
+    folder = data_folder(data)
+    rows = status(tasks, folder, images=images)
+    prepared = {task.name for task in tasks if prepared_path(task, folder).exists()}
+    # Of what is linked the size is not known; what was never fetched has none.
+    there = [row for row in rows if row.state != "missing" and (row.bytes is None or row.bytes)]
+    names = list(dict.fromkeys([*(row.name for row in there), *sorted(prepared)]))
+    if not names:
+        print(
+            f"fsc-bench: nothing to verify: none of the {len(rows)} named is in {folder}. "
+            "`fsc-bench data get NAME` fetches it, `fsc-bench data link NAME PATH` finds yours.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(DataError.exit_code)
+    problems = verify(tasks, folder, images=images)
+    shared = [row.name for row in there if row.kind == "images"]
+    problems += recheck(tasks, shared, folder)
     for problem in problems:
         print(f"fsc-bench: {problem}", file=sys.stderr)
     if not problems:
-        print("No problem found.")
+        absent = len({row.name for row in rows} - set(names))
+        rest = f"; not there: {absent}" if absent else ""
+        print(f"No problem found. Verified: {', '.join(names)}{rest}.")
     raise typer.Exit(DataError.exit_code if problems else 0)
 
 
 @data_app.command("link")
 def data_link(name: str, path: Path, data: DataOption = None) -> None:
-    """Says where something already is: NAME is an image source (coco/val2017) or a task (mnist)."""
-    from fsc_bench.data.archives import check_link
-    from fsc_bench.data.images import write_link
-    from fsc_bench.data.sources import check_name
+    """Says where something already is: NAME is an image source (coco/val2017), a task (mnist) or
+    the TOML file of one of your own.
+    """
+    from fsc_bench.data.link import link
     from fsc_bench.task import data_folder
 
-    name = check_name(name)
-    if path.expanduser().is_file():
-        check_link(path.expanduser())
-    write_link(data_folder(data), name, path)
-    print(f"{name} -> {path.expanduser().resolve()}", file=sys.stderr)
+    print(link(name, path, data_folder(data)), file=sys.stderr)
 
 
 @data_app.command("prepare")

@@ -1,5 +1,6 @@
 """`fsc-bench tasks` and `models`: the catalogue of benchmarks and of model families."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -71,12 +72,14 @@ def _task_facts(task: Any) -> dict[str, Any]:
         "instructions": task.data.instructions,
         "classes": len(task.classes),
         "prompts": {name: len(prompts.templates) for name, prompts in task.prompts.items()},
+        "evidence": asdict(task.evidence),
         "reference": task.reference,
     }
 
 
 def _show_task(task: Any, json: bool) -> None:
     from fsc_bench.cli.show import print_json, print_table
+    from fsc_bench.evidence import describe
     from fsc_bench.task import walk
 
     facts = _task_facts(task)
@@ -105,6 +108,8 @@ def _show_task(task: Any, json: bool) -> None:
             )
             for old, new in prompts.rename.items():
                 print(f"  {old!r} is spelled {new!r}")
+    for line in describe(task.evidence):
+        print(f"evidence  {line}")
     for source in task.data.sources:
         print("source    " + "  ".join(f"{key}={value}" for key, value in source.items()))
     if task.data.instructions:

@@ -85,7 +85,9 @@ def train(
         _say("fsc-bench: stopped. The same command with --resume goes on from the last checkpoint.")
         raise typer.Exit(130) from None
     if tasks and not dry_run:
-        _compare(config.model, f"run:{out}", tasks, out.parent / f"{out.name}-scores")
+        from fsc_bench.models.run import spec_of
+
+        _compare(config.model, spec_of(out), tasks, out.parent / f"{out.name}-scores")
 
 
 def _tasks_for(model: str, wanted: list[str]) -> list[Any]:

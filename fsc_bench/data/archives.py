@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from fsc_bench.data.names import zip_name
 from fsc_bench.errors import DataError
 
 PLAIN = (".zip", ".tar")  # read in place
@@ -96,11 +97,10 @@ def members(path: Path, name: str = "") -> Iterator[Member]:
 
     name: what the file will be called, where it still has another name.
     """
-    name = name or path.name
+    kind = "zip" if (name or path.name).casefold().endswith(".zip") else "tar"
     try:
-        yield from _zip_members(path) if name.endswith(".zip") else _tar_members(path)
+        yield from _zip_members(path) if kind == "zip" else _tar_members(path)
     except DAMAGE as error:
-        kind = "zip" if name.endswith(".zip") else "tar"
         raise DataError(f"{path}: not a readable {kind} archive: {str(error)[:200]}") from None
 
 
@@ -153,12 +153,12 @@ def check_archive(path: Path, name: str = "") -> None:
 
 def check_link(path: Path) -> None:
     """The same for what a user links: a folder, or one file that can be read in place."""
-    if path.name.endswith(COMPRESSED):
+    if path.name.casefold().endswith(COMPRESSED):
         raise DataError(
             f"{path}: a compressed tar cannot be read in place. `gunzip -k {path.name}`, then link "
             "the .tar."
         )
-    if path.is_file() and path.name.endswith(PLAIN):
+    if path.is_file() and path.name.casefold().endswith(PLAIN):
         check_archive(path)
 
 
@@ -212,11 +212,11 @@ def unpack(
 
 
 def _contents(path: Path, name: str) -> Iterator[tuple[str, IO[bytes]]]:
-    if name.endswith(".zip"):
+    if name.casefold().endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 if not info.is_dir():
-                    yield info.filename, archive.open(info)
+                    yield zip_name(info), archive.open(info)
     else:
         with tarfile.open(path, "r:") as archive:
             for info in archive:

@@ -173,7 +173,7 @@ def _message(
     if state in USABLE:
         return "\n".join(lines)
     again = _command(data, "get", owner.name)
-    link = _command(data, "link", owner.name, "PATH")
+    link = _command(data, "link", owner.word, "PATH")
     if owner.linked:
         lines.append(f"{owner.name}: linked to {owner.folder}, which is gone. `{link}` mends it.")
     elif owner.demo:
@@ -351,7 +351,7 @@ def _size(owner: Owner) -> int | None:
 def _next(owner: Owner, state: str, states: dict[tuple[str, str], str], data: Path) -> str:
     if state not in USABLE:
         if owner.linked:
-            return _command(data, "link", owner.name, "PATH")
+            return _command(data, "link", owner.word, "PATH")
         return "fsc-bench run --demo" if owner.demo else _command(data, "get", owner.name)
     if owner.task is None:
         return ""

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sqlite3
 import threading
 import warnings
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fsc_bench.data.containers import container_module
+from fsc_bench.data.listing import entries, find_path, snapshots
+from fsc_bench.data.names import Names
 from fsc_bench.data.sources import sources, wrappers
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import OWN, ImageRef, unusable_path
@@ -30,7 +33,14 @@ from fsc_bench.system.files import locked, write_text
 # Visual Genome's pictures lie in two folders. CREPE and ARO name them by number alone, so that
 # their readers cannot know which: a picture that is not in one is looked for in the other.
 VG_FOLDERS = {"VG_100K": "VG_100K_2", "VG_100K_2": "VG_100K"}
+# What benchmarks come in; MPO is read as JPEG. Pillow knows more, EPS among it, which it would have
+# Ghostscript execute.
+FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "BMP", "GIF", "TIFF", "JPEG2000", "TGA")
 OPEN_CONTAINERS = 64  # a .npy file is a container of one image: only so many are kept
+# How PNG, JPEG, GIF, WebP, BMP, TIFF and PNM files begin.
+PICTURE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II\*\0|MM\0\*|P[56]\s", re.DOTALL
+)
 
 
 def read_links(data: Path) -> dict[str, str]:
@@ -60,7 +70,13 @@ def raw_folder(data: Path, task_name: str, links: Mapping[str, str]) -> Path:
     # `flickr30k` is a task and an image source: a link may be meant for the images alone.
     if task_name in sources() and fetched.is_dir():
         return fetched
-    return Path(links.get(task_name) or fetched)
+    return settled(Path(links.get(task_name) or fetched))
+
+
+def settled(folder: Path) -> Path:
+    """The one snapshot in a folder of the Hub's cache; any other folder as it is."""
+    kept = snapshots(folder)
+    return kept[0] if len(kept) == 1 else folder
 
 
 class Images:
@@ -70,7 +86,9 @@ class Images:
         self.data = data
         self.containers: OrderedDict[str, Any] = OrderedDict()
         self.archives: dict[Path, list[Path]] = {}
-        self.folders: dict[str, set[str]] = {}
+        self.folders: dict[str, Names] = {}
+        self.members: dict[str, Names] = {}
+        self.inner: dict[str, tuple[str, ...]] = {}
         self.roots: dict[tuple[str, str], tuple[Path, bool, tuple[str, ...]]] = {}
         self.located: dict[tuple[str, str, str], tuple[str, str | None]] = {}
         self.lock = threading.Lock()
@@ -84,7 +102,7 @@ class Images:
         if source == OWN:
             return raw_folder(self.data, task_name, self.links)
         if source in self.links:
-            return Path(self.links[source])
+            return settled(Path(self.links[source]))
         folder = self.data / "images" / source
         for suffix in (".zip", ".tar"):
             archive = folder.with_name(folder.name + suffix)
@@ -107,27 +125,38 @@ class Images:
         return found
 
     def _look(self, task_name: str, ref: ImageRef) -> tuple[str, str | None, bool]:
-        outer, _, member = ref.path.partition("::")
         if why := unusable_path(ref.path):
             raise DataError(f"{task_name}: the image path {ref.path!r:.120} {why}.")
+        outer, _, member = ref.path.partition("::")
         root, is_archive, wraps = self._root(task_name, ref.source)
         outer = os.path.normpath(outer)
+        inside = [outer]
         first, slash, rest = outer.partition("/")
-        other = VG_FOLDERS.get(first) if ref.source == "vg" and slash else None
-        inside = [outer] if other is None else [outer, f"{other}/{rest}"]
-        names = [f"{wrap}{part}" for wrap in wraps for part in inside]
+        if ref.source == "vg" and slash and first in VG_FOLDERS:
+            inside.append(f"{VG_FOLDERS[first]}/{rest}")
+        names = [f"{wrap}{name}" for wrap in wraps for name in inside]
         if is_archive:
             found = self._member(root, names)
             return str(root), found or outer, found is not None
-        for name in names:
-            path = os.path.join(root, name)
-            if self._file_exists(path):
-                return path, member or None, True
-        if not member:
-            for archive in self._archives(root):
-                if found := self._member(archive, names):
-                    return str(archive), found, True
+        lower = [f"{wrap}{name}" for wrap in self._only(root) for name in inside]
+        if path := find_path(str(root), [*names, *lower], self._listing):
+            if member and self._cheap(path):
+                member = self._member(path, [member]) or member
+            return path, member or None, True
+        if not member and (found := self._in_archives(task_name, root, ref, names)):
+            return *found, True
         return os.path.join(root, names[0]), member or None, False
+
+    def _in_archives(
+        self, task_name: str, root: Path, ref: ImageRef, names: list[str]
+    ) -> tuple[str, str] | None:
+        """The archive directly in `root` that holds one of `names`, and what it calls it."""
+        held = {str(path): self._member(path, names) for path in self._archives(root)}
+        found = [(path, member) for path, member in held.items() if member]
+        if len(found) > 1:
+            both = " and in ".join(path for path, _ in found)
+            raise DataError(f"{task_name}: the image {ref.path!r:.120} is in {both}; keep one.")
+        return found[0] if found else None
 
     def _root(self, task_name: str, source: str) -> tuple[Path, bool, tuple[str, ...]]:
         """(folder or archive, whether it is an archive, folders that copies are wrapped in)."""
@@ -140,18 +169,37 @@ class Images:
             self.roots[key] = (root, root.is_file(), wraps)
         return self.roots[key]
 
-    def _member(self, archive: Path, names: list[str]) -> str | None:
-        """The first of `names` that an archive holds."""
+    def _only(self, root: Path) -> tuple[str, ...]:
+        """The one folder in `root`, with its `/`: pictures may lie one folder down."""
+        key = str(root)
+        if key not in self.inner:
+            folders = [entry.name for entry in entries(root) if entry.is_dir()]
+            self.inner[key] = (f"{folders[0]}/",) if len(folders) == 1 else ()
+        return self.inner[key]
+
+    def _member(self, archive: Path | str, names: list[str]) -> str | None:
+        """The first of `names` that an archive holds, perhaps below the one folder that it has."""
         if not self._cheap(archive):
             return None
-        members = self._container(archive).names()
-        return next((name for name in names if name in members), None)
+        members = self._members(archive)
+        for name in names:
+            if found := members.find(name) or (members.top and members.find(members.top + name)):
+                return found
+        return None
+
+    def _members(self, archive: Path | str) -> Names:
+        key = str(archive)
+        if key not in self.members:
+            self.members[key] = Names(self._container(key).names())
+        return self.members[key]
 
     def _archives(self, folder: Path) -> list[Path]:
         """Zips and tars directly in a folder: a source may come in several, kept as they are."""
         if folder not in self.archives:
-            found = sorted(folder.iterdir()) if folder.is_dir() else []
-            self.archives[folder] = [path for path in found if self._cheap(path)]
+            found = [Path(entry.path) for entry in entries(folder) if entry.is_file()]
+            self.archives[folder] = [
+                path for path in found if self._cheap(path) and not is_picture(path)
+            ]
         return self.archives[folder]
 
     def exists(self, task_name: str, ref: ImageRef) -> bool:
@@ -159,20 +207,39 @@ class Images:
         path, member = self.locate(task_name, ref)
         if member is None or not self._file_exists(path):
             return self._file_exists(path)
-        return member in self._container(path).names() if self._cheap(path) else True
+        return member in self._members(path) if self._cheap(path) else True
+
+    def near(self, task_name: str, ref: ImageRef) -> str:
+        """` Did you mean 'x.JPG'?` for a missing image, or nothing."""
+        path, member = self.locate(task_name, ref)
+        if member is not None and self._file_exists(path):
+            close = self._members(path).near(member) if self._cheap(path) else ""
+            return f" Did you mean {close!r}?" if close else ""
+        root, _, _ = self._root(task_name, ref.source)
+        folder, name = os.path.split(path)
+        below = [str(root / entry.name) for entry in entries(root) if entry.is_dir()]
+        listings = {place: self._listing(place) for place in (folder, *below[:100])}
+        listings |= {str(archive): self._members(archive) for archive in self._archives(root)}
+        for place, names in listings.items():
+            if close := names.near(name):
+                return f" Did you mean {os.path.relpath(os.path.join(place, close), root)!r}?"
+        return ""
 
     def _cheap(self, path: Path | str) -> bool:
         # Names of numbered members are generated, not looked up: their count is checked on reading.
-        return os.path.splitext(path)[1] in (".zip", ".tar")
+        return os.path.splitext(path)[1].lower() in (".zip", ".tar")
+
+    def _listing(self, folder: str) -> Names:
+        if folder not in self.folders:
+            try:
+                self.folders[folder] = Names(os.listdir(folder))
+            except OSError:
+                self.folders[folder] = Names(())
+        return self.folders[folder]
 
     def _file_exists(self, path: str) -> bool:
         folder, name = os.path.split(path)
-        if folder not in self.folders:
-            try:
-                self.folders[folder] = set(os.listdir(folder))
-            except OSError:
-                self.folders[folder] = set()
-        return name in self.folders[folder]
+        return name in self._listing(folder)
 
     def _container(self, path: Path | str) -> Any:
         path = str(path)
@@ -198,7 +265,7 @@ class Images:
         try:
             if member is not None:
                 return self._container(path).read(member)
-            if container_module(path) is not None:
+            if container_module(path) is not None and not is_picture(path):
                 raise DataError(f"{path}: an archive, not an image.")
             with open(path, "rb") as file:
                 return file.read()
@@ -212,7 +279,8 @@ class Images:
     def _absent(self, task_name: str, ref: ImageRef, path: str) -> str:
         name = task_name if ref.source == OWN else ref.source
         return (
-            f"{task_name}: the image {path} is missing. `fsc-bench data get {name}` "
+            f"{task_name}: the image {path} is missing.{self.near(task_name, ref)} "
+            f"`fsc-bench data get {name}` "
             f"fetches what can be had, `fsc-bench data link {name} PATH` says where you have it."
         )
 
@@ -230,6 +298,16 @@ class Images:
         return image_digest(self.content(task_name, ref), ref.box)
 
 
+def is_picture(path: Path | str) -> bool:
+    """Whether a file begins as pictures do, whatever its name ends in."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+            return PICTURE.match(head) is not None and head[257:262] != b"ustar"
+    except OSError:
+        return False
+
+
 def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
     """RGB pixels as CLIP's own transforms see them: `PIL.Image.convert("RGB")`, first frame.
 
@@ -239,7 +317,7 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
     which no benchmark means, so it is scaled to 8 bits; 32-bit pixels have no agreed range and are
     refused.
 
-    Raises DataError for what is no image or is cut short.
+    Raises DataError for what is no image of FORMATS or is cut short.
     """
     if isinstance(content, np.ndarray):
         return Image.fromarray(content).convert("RGB")
@@ -249,7 +327,7 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of odd EXIF data and of transparent palettes; neither moves a pixel.
             warnings.simplefilter("ignore", UserWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 if image.mode.startswith("I;16"):
                     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
                 if image.mode in ("I", "F"):
@@ -257,8 +335,13 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
                         f"{where}: 32-bit pixels have no agreed range; save the image with 8 bits."
                     )
                 return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{where}: not a readable image: cannot identify image file: it begins with "
+            f"{content[:12]!r}, and {', '.join(FORMATS)} are read."
+        ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image: {str(error)[:120]}") from None
+        raise DataError(f"{where}: not a readable image: {' '.join(str(error).split())}") from None
 
 
 def image_digest(content: bytes | np.ndarray, box: tuple[int, ...] | None) -> bytes:

@@ -71,6 +71,11 @@ class Owner:
     task: Task | None = None
 
     @property
+    def word(self) -> str:
+        """What a command line calls it."""
+        return self.name if self.task is None else self.task.word
+
+    @property
     def demo(self) -> bool:
         return self.task is not None and any("demo" in source for source in self.task.data.sources)
 

@@ -4,12 +4,14 @@ Prepared records know the files that they came from (size and time) and the task
 them; when either changes they are made anew.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fsc_bench.data.evidence import check_evidence, judge
 from fsc_bench.data.images import Images, raw_folder, read_links
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
@@ -84,6 +86,7 @@ def prepare(
         check_records(task, records, raw.where(), partial)
         facts = {"task": task.digest(), "raw": str(raw.folder), "inputs": raw.inputs}
         facts |= {"notes": raw.notes, "skipped": sorted(str(ref) for ref in raw.skipped)}
+        facts["evidence"] = check_evidence(task, records, images, raw.where(), partial)
         write_records(path, records, facts)
     shortfalls = []
     try:
@@ -93,6 +96,7 @@ def prepare(
         if not partial:
             raise
         shortfalls.append(str(error).split(": ", 1)[1].split(" `--allow-partial`")[0])
+    shortfalls += judge(task, read_facts(path).get("evidence", []), partial, str(path))
     return _with_coverage(task, records, path, images, partial, shortfalls)
 
 
@@ -140,13 +144,14 @@ def _with_coverage(
     if gone:
         sources = Counter(ref.source for ref in gone)
         source, count = sources.most_common(1)[0]
-        name = task.name if source == "." else source
-        example = min(str(ref) for ref in gone if ref.source == source)
+        name = shlex.quote(task.word) if source == "." else source
+        example = min((ref for ref in gone if ref.source == source), key=str)
         total = len(wanted)
         if not partial or len(gone) == total:
             raise DataError(
-                f"{task.name}: {count:,} of {total:,} images are missing, such as {example!r} in "
-                f"{images.root(task.name, source)}. `fsc-bench data link {name} PATH` says where "
+                f"{task.name}: {count:,} of {total:,} images are missing, such as "
+                f"{str(example)!r} in {images.root(task.name, source)}."
+                f"{images.near(task.name, example)} `fsc-bench data link {name} PATH` says where "
                 "they are; `--allow-partial` goes on without them."
             )
         kept = [row for row in records if not gone & set(row.images)]

@@ -4,18 +4,25 @@ Every file that is read is remembered with its size and time, so that prepared r
 they are stale.
 """
 
+import codecs
 import gzip
 import json
+import shlex
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fsc_bench.data.delimited import BadTable, Table
+from fsc_bench.data.listing import describe, entries, find_path, snapshots
+from fsc_bench.data.names import Names, is_junk, zip_name
 from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef
 from fsc_bench.task import Task
+
+ABSENT = "absent"  # stands for a file's size and time
 
 
 class Raw:
@@ -29,32 +36,57 @@ class Raw:
         self, task: Task, folder: Path, exists: Callable[[ImageRef], bool] = lambda image: True
     ):
         self.task = task
-        self.folder = folder
         self.exists = exists
-        self.inputs: dict[str, list[int]] = {}  # file -> [bytes, modified in ns]
+        # file -> [bytes, modified in ns], or ABSENT for one that would count if it were there
+        self.inputs: dict[str, list[int] | str] = {}
         self.skipped: list[ImageRef] = []  # missing images that the reader passed over
         self.notes: dict[str, str] = {}  # how records were made, where the files do not say it
+        self.listings: dict[str, Names] = {}
+        kept = snapshots(folder)
+        if len(kept) > 1:
+            names = ", ".join(path.name for path in kept)
+            self.fail(folder, None, f"holds several snapshots; link one of snapshots/: {names}.")
+        self.folder = kept[0] if kept else folder
 
     def find(self, *names: str) -> Path:
-        """The first of `names` that exists (also as .gz). Raises DataError when none does."""
+        """The first of `names` that exists (also as .gz, also in another form of the name).
+
+        Raises DataError when none does.
+        """
         for name in names:
-            for path in (self.folder / name, self.folder / f"{name}.gz"):
-                if path.exists():
-                    self.note(path)
-                    return path
+            path = self._existing(name)
+            if path is not None:
+                self.note(path)
+                return path
         if not self.folder.exists():
             raise DataError(
                 f"{self.task.name}: no raw data at {self.folder}. `fsc-bench data get "
-                f"{self.task.name}`, or `fsc-bench data link {self.task.name} PATH`."
+                f"{self.task.name}`, or `fsc-bench data link {shlex.quote(self.task.word)} PATH`."
             )
+        holds = f", which holds {describe(self.folder)}" if self.folder.is_dir() else ""
         raise DataError(
-            f"{self.task.name}: {' or '.join(names)} is not in {self.folder}. "
-            f"`fsc-bench data link {self.task.name} PATH` points at another folder."
+            f"{self.task.name}: {' or '.join(names)} is not in {self.folder}{holds}. "
+            f"`fsc-bench data link {shlex.quote(self.task.word)} PATH` points at another folder."
         )
 
     def has(self, name: str) -> bool:
         """Whether `name` exists (also as .gz)."""
-        return (self.folder / name).exists() or (self.folder / f"{name}.gz").exists()
+        return self._existing(name) is not None
+
+    def _existing(self, name: str) -> Path | None:
+        for path in (self.folder / name, self.folder / f"{name}.gz"):
+            if path.exists():
+                return path
+        if "*" in name:
+            return None
+        found = find_path(str(self.folder), [name, f"{name}.gz"], self.listing)
+        return Path(found) if found else None
+
+    def listing(self, folder: str) -> Names:
+        """The names in a folder, without junk and hidden files; read once."""
+        if folder not in self.listings:
+            self.listings[folder] = Names([entry.name for entry in entries(Path(folder))])
+        return self.listings[folder]
 
     def note(self, path: Path) -> None:
         """Remembers a file as an input of the records."""
@@ -62,38 +94,58 @@ class Raw:
             stat = path.stat()
             self.inputs[str(path)] = [stat.st_size, stat.st_mtime_ns]
 
+    def note_absent(self, path: Path) -> None:
+        """Remembers that a file which would count is not there: once it is, records are stale."""
+        self.inputs.setdefault(str(path), ABSENT)
+
     def where(self) -> str:
         """What the records were read from: the one file, or the folder of several."""
-        return next(iter(self.inputs)) if len(self.inputs) == 1 else str(self.folder)
+        read = [path for path, stamp in self.inputs.items() if stamp != ABSENT]
+        return read[0] if len(read) == 1 else str(self.folder)
 
-    def bytes(self, *names: str) -> bytes:
-        """Content of the first file found, unpacked when it is gzip."""
-        path = self.find(*names)
+    def _bytes_of(self, path: Path) -> bytes:
         try:
             data = path.read_bytes()
             return gzip.decompress(data) if path.suffix == ".gz" else data
         except (OSError, EOFError, zlib.error) as error:
             self.fail(path, None, f"cannot be read: {error}")
 
+    def bytes(self, *names: str) -> bytes:
+        """Content of the first file found, unpacked when it is gzip."""
+        return self._bytes_of(self.find(*names))
+
     def text(self, *names: str) -> str:
         """The same as text (UTF-8, with or without a byte-order mark)."""
+        return self.text_of(self.find(*names))
+
+    def text_of(self, path: Path) -> str:
+        """The text of a file that was found in another way; it counts as an input too."""
+        self.note(path)
+        content = self._bytes_of(path)
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            self.fail(path, None, "is UTF-16 text; save it as UTF-8.")
         try:
-            return self.bytes(*names).decode("utf-8-sig")
+            return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            self.fail(self.find(*names), None, f"is not UTF-8 text (byte {error.start}).")
+            self.fail(path, None, f"is not UTF-8 text (byte {error.start}).")
 
     def json(self, *names: str) -> Any:
         """The same, parsed as JSON."""
         return self.parse(self.find(*names), None, self.text(*names))
 
     def parse(self, path: Path | str, record: Any, text: str) -> Any:
-        """JSON text as values. Raises DataError, also for half characters: no file holds them."""
+        """JSON text as values. Raises DataError, also for half characters: no file holds them.
+
+        An object that names a key twice is refused: of two values one would be lost unseen.
+        """
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_once)
             if "\\ud" in text or "\\uD" in text:
                 json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             self.fail(path, record, "holds half a character (a lone surrogate).")
+        except _NamedTwice as error:
+            self.fail(path, record, f"names {error} twice in one object.")
         except (ValueError, RecursionError) as error:
             self.fail(path, record, f"is not JSON: {error}")
         return value
@@ -124,11 +176,12 @@ class Raw:
             self.fail(path, error.row and f"row {error.row}", f"{error.why}.")
 
     def zip_names(self, name: str) -> list[str]:
-        """Member names of a zip file."""
+        """Member names of a zip file, as its container calls them."""
         path = self.find(name)
         try:
             with zipfile.ZipFile(path) as archive:
-                return archive.namelist()
+                names = [zip_name(info) for info in archive.infolist()]
+                return [name for name in names if not is_junk(name)]
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             self.fail(path, None, f"is not a readable zip: {error}")
 
@@ -161,4 +214,20 @@ class Raw:
     def fail(self, path: Path | str, record: Any, why: str) -> NoReturn:
         """Raises the one line that names file and record."""
         place = f"{path}" if record is None else f"{path}: record {record!s:.100}"
-        raise DataError(" ".join(f"{self.task.name}: {place}: {why}".split())[:1000])
+        raise DataError(" ".join(f"{self.task.name}: {place}: {why}".split())[:1400])
+
+
+class _NamedTwice(ValueError):
+    """A key that a JSON object names twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _NamedTwice(repr(named_twice([key for key, _ in pairs])))
+    return found
+
+
+def named_twice(names: Iterable[str]) -> str:
+    """The first name that occurs twice, if any; blank ones do not count."""
+    return next((name for name, count in Counter(names).items() if count > 1 and name.strip()), "")

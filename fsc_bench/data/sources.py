@@ -7,7 +7,7 @@ they get there for get.py.
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from fsc_bench.data.archives import is_archive, unsafe_name
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.evidence import SourceEvidence, read_source_evidence
+from fsc_bench.system.tables import check_choice, check_keys
 from fsc_bench.task import ACCESS, Task, catalogue, read_task, select, tasks_folder
 
 
@@ -29,6 +31,7 @@ class ImageSource:
     layout: str  # what a folder or archive of it holds, in words
     sources: tuple[Mapping[str, Any], ...] = ()
     instructions: str = ""
+    evidence: SourceEvidence = field(default_factory=SourceEvidence)
     path: Path | None = None
 
 
@@ -40,6 +43,7 @@ _KEYS = {
     "layout": str,
     "sources": list,
     "instructions": str,
+    "evidence": dict,
 }
 _REQUIRED = ("name", "title", "license", "access", "layout", "sources")
 _SOURCE = {
@@ -57,12 +61,12 @@ _SOURCE = {
 def read_source(path: Path) -> ImageSource:
     """Reads and checks one file of tasks/images. Raises UsageError, one line."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from None
-    _check_keys(str(path), raw, _KEYS)
+    check_keys(f"{path}:", raw, _KEYS)
     for key in _REQUIRED:
         if key not in raw:
             raise UsageError(f"{path}: the key {key!r} is missing. tasks/images/README.md has it.")
@@ -70,18 +74,17 @@ def read_source(path: Path) -> ImageSource:
         raise UsageError(
             f"{path}: name = {raw['name']!r} must be the file's name, with '-' for each '/'."
         )
-    if raw["access"] not in ACCESS:
-        hint = near_miss(raw["access"], ACCESS) or f" Choose one of: {', '.join(ACCESS)}."
-        raise UsageError(f"{path}: access = {raw['access']!r} is not known.{hint}")
+    check_choice(f"{path}: access", raw["access"], ACCESS)
     if not raw["sources"] and not raw.get("instructions", "").strip():
         raise UsageError(f"{path}: has neither 'sources' nor 'instructions': nobody could get it.")
     for place, source in enumerate(raw["sources"]):
         where = f"{path}: sources[{place}]"
         if not isinstance(source, dict):
             raise UsageError(f"{where} is not a table.")
-        _check_keys(where, source, _SOURCE)
+        check_keys(f"{where}:", source, _SOURCE)
         check_source(where, source)
     raw["sources"] = tuple(raw["sources"])
+    raw["evidence"] = read_source_evidence(f"{path}: [evidence]", raw.get("evidence", {}))
     return ImageSource(**raw, path=path)
 
 
@@ -102,22 +105,26 @@ def wrappers(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["", *filter(None, inside), f"{PurePosixPath(name).name}/"]))
 
 
-def check_name(name: str) -> str:
-    """The name of an image source or task; one of the user's own is given by its TOML file.
+def named(word: str) -> tuple[Task | None, ImageSource | None]:
+    """The task and the image source of a name (`flickr30k` is both), or of a TOML file.
 
     Raises UsageError with the near miss.
     """
-    if name.endswith(".toml"):
-        path = Path(name)
-        own = read_source if path.is_file() and b"\nlayout" in path.read_bytes() else read_task
-        return own(path).name
-    if name in sources() or name in catalogue():
-        return name
-    hint = near_miss(name, [*sources(), *catalogue()])
-    raise UsageError(
-        f"no image source or task called {name!r}.{hint} `fsc-bench data status` lists them; a "
-        "task or image source of your own is named by its .toml file."
-    )
+    if word.endswith(".toml"):
+        path = Path(word)
+        if path.is_file() and b"\nlayout" in path.read_bytes():
+            return None, read_source(path)
+        return read_task(path), None
+    task, source = catalogue().get(word), sources().get(word)
+    if task is None and source is None:
+        hint = near_miss(word, [*sources(), *catalogue()])
+        if Path(f"{word}.toml").is_file():
+            hint = f" Did you mean ./{word}.toml, the file here?"
+        raise UsageError(
+            f"no image source or task called {word!r}.{hint} `fsc-bench data status` lists them; a "
+            "task or image source of your own is named by its .toml file."
+        )
+    return task, source
 
 
 def choose(words: Iterable[str]) -> tuple[list[Task], list[str]]:
@@ -131,17 +138,8 @@ def choose(words: Iterable[str]) -> tuple[list[Task], list[str]]:
     except UsageError:
         for word in rest:
             if near_miss(word, sources()) and not near_miss(word, catalogue()):
-                check_name(word)
+                named(word)
         raise
-
-
-def _check_keys(where: str, table: Mapping[str, Any], allowed: Mapping[str, type]) -> None:
-    words = {str: "a string", int: "a whole number", list: "a list"}
-    for key, value in table.items():
-        if key not in allowed:
-            raise UsageError(f"{where}: unknown key {key!r}.{near_miss(key, allowed)}")
-        if not isinstance(value, allowed[key]) or isinstance(value, bool):
-            raise UsageError(f"{where}: {key!r} must be {words[allowed[key]]}, not {value!r}.")
 
 
 def check_source(where: str, source: Mapping[str, Any]) -> None:

@@ -6,13 +6,15 @@ DataComp's (`dcxl`) GELU: no file says so.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.models import pick_device
+from fsc_bench.models.checkpoints.hub import hub_file
 from fsc_bench.models.checkpoints.lora import merge_reference_lora
-from fsc_bench.models.open_clip import OpenClip, _build, read_state
+from fsc_bench.models.checkpoints.state import open_state
+from fsc_bench.models.open_clip import OpenClip, built_in
 
 REPOSITORY = "ytaek-oh/fsc-clip"
 
@@ -79,21 +81,14 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
             )
     else:
         notes.append(f"{entry.file}: no sha256 is published for it; taken as it is.")
-    state = merge_reference_lora(read_state(path))
-    return _build(
-        entry.architecture, None, pick_device(device), precision, entry.quick_gelu, notes, state
-    )
+    state = open_state(path)
+    state = replace(state, tensors=merge_reference_lora(state.tensors))
+    return built_in(
+        entry.architecture, f"fsc_clip:{checkpoint}", pick_device(device), precision,
+        entry.quick_gelu, state=state, notes=notes,
+    )  # fmt: skip
 
 
 def fetch(file: str) -> Path:
     """The file in the Hub's cache, fetched where it is not there yet. Raises DataError."""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(REPOSITORY, file))
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise DataError(
-            f"huggingface.co/{REPOSITORY}/{file} cannot be fetched: {reason}. With a copy at hand: "
-            "fsc_clip:NAME@FILE."
-        ) from None
+    return hub_file(REPOSITORY, file, instead=" With a copy at hand: fsc_clip:NAME@FILE.")

@@ -4,7 +4,11 @@ weights.
     ViT-B-32-quickgelu/openai          a tag of open_clip's own list
     hf-hub:org/name                    a repository with open_clip's config and weights
     ViT-B-32@runs/ft/epoch_5.pt        an architecture with a local checkpoint (.pt, .safetensors)
+    local-dir:FOLDER                   the same in a folder
     ViT-B-32/random?seed=0             an explicit random initialisation
+
+`@FILE?lora_alpha=1` folds LoRA factors in with alpha / rank, `?activation=gelu` says what a state
+dict cannot.
 
 `ViT-B-32` with the tag `openai` builds GELU in open_clip 3.3.0, although those weights were trained
 with QuickGELU; it only warns, and 4 to 12 points are lost (open_clip issue #1109). The activation
@@ -28,11 +32,24 @@ import torch
 import torchvision
 from PIL import Image
 
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import FscBenchError, UsageError, near_miss
 from fsc_bench.models import Identity, pick_device, split_options
+from fsc_bench.models.checkpoints.fit import fit
+from fsc_bench.models.checkpoints.hub import how_to_get
+from fsc_bench.models.checkpoints.lora import is_factor, merge_reference_lora
+from fsc_bench.models.checkpoints.quiet import quiet
+from fsc_bench.models.checkpoints.reading import one_line
+from fsc_bench.models.checkpoints.repository import LOCAL, is_repository, open_repository
+from fsc_bench.models.checkpoints.state import State, open_state
+from fsc_bench.models.checkpoints.tokenizers import (
+    built_in_tokenizer,
+    describe_tokenizer,
+    repository_tokenizer,
+)
 from fsc_bench.models.shortcuts import pixels as _pixels
 from fsc_bench.models.shortcuts import prefixes as _prefixes
 from fsc_bench.models.shortcuts import towers as _towers
+from fsc_bench.system.memory import out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -150,9 +167,9 @@ class OpenClip:
 
 def load(checkpoint: str, device: str, precision: str) -> OpenClip:
     device = pick_device(device)
-    name, options = split_options(checkpoint, ("seed", "activation"))
-    if name.startswith("hf-hub:"):
-        return _from_hub(name, device, precision)
+    name, options = split_options(checkpoint, ("seed", "activation", "lora_alpha"))
+    if is_repository(name):
+        return _from_repository(name, device, precision)
     if "@" in name:
         architecture, _, file = name.partition("@")
         return _from_file(architecture, Path(file).expanduser(), options, device, precision)
@@ -164,13 +181,14 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
             f"model 'open_clip:{architecture}': an architecture alone has no weights. Add a tag: "
             f"{', '.join(f'{architecture}/{tag}' for tag in [*tags, 'random'])}."
         )
+    spec = f"open_clip:{checkpoint}"
     if tag == "random":
         seed = options.get("seed", "0")
         if not seed.isdigit():
             raise UsageError(f"model 'open_clip:{checkpoint}': seed must be a whole number.")
-        torch.manual_seed(int(seed))
         quick = _wants_quick_gelu(architecture, options)
-        return _build(architecture, None, device, precision, quick)
+        model = built_in(architecture, spec, device, precision, quick, seed=int(seed))
+        return _with_activation(model, options, spec)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags:
         raise UsageError(
@@ -178,7 +196,7 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
             f"{near_miss(tag, tags)} Its tags: {', '.join(tags) or 'none'}."
         )
     quick, notes = declared_activation(architecture, tag)
-    return _build(architecture, tag, device, precision, quick, notes)
+    return built_in(architecture, spec, device, precision, quick, tag=tag, notes=notes)
 
 
 def cut_at_context(tokenizer: Any, texts: Sequence[str], ids: np.ndarray) -> np.ndarray:
@@ -241,112 +259,136 @@ def _from_file(
     architecture: str, file: Path, options: dict[str, str], device: str, precision: str
 ) -> OpenClip:
     _check_architecture(architecture)
-    if not file.is_file():
-        raise UsageError(f"model 'open_clip:{architecture}@{file}': there is no such file.")
+    spec = f"open_clip:{architecture}@{file}"
+    if not file.exists():
+        raise UsageError(f"model {spec!r}: there is no such file.")
     twin = f"{architecture}-quickgelu"
     if twin in open_clip.list_models() and "activation" not in options:
         # The activation is not in a state dict, and the wrong one costs 5 to 12 points of ImageNet.
         raise UsageError(
-            f"model 'open_clip:{architecture}@{file}': the file cannot say which activation it was "
+            f"model {spec!r}: the file cannot say which activation it was "
             f"trained with. Started from openai weights: {twin}@{file}. Otherwise: "
             f"{architecture}@{file}?activation=gelu."
         )
     quick = _wants_quick_gelu(architecture, options)
-    model = _build(architecture, None, device, precision, quick, weights=read_state(file))
+    state = open_state(file)
+    state = replace(state, tensors=_merged(state.tensors, options.get("lora_alpha"), spec))
+    model = built_in(architecture, spec, device, precision, quick, state=state)
+    return _with_activation(model, options, spec)
+
+
+def _merged(
+    tensors: dict[str, torch.Tensor], alpha: str | None, spec: str
+) -> dict[str, torch.Tensor]:
+    """The tensors with LoRA factors folded in: only with the scale that the user names."""
+    factors = any(map(is_factor, tensors))
+    if not factors and alpha is None:
+        return tensors
+    if not factors:
+        raise UsageError(f"model {spec!r}: lora_alpha={alpha}: the file holds no LoRA factors.")
+    if alpha is None:
+        raise UsageError(
+            f"model {spec!r}: the file holds LoRA factors, whose scale alpha / rank it cannot say. "
+            "FSC-CLIP's, TSVLC's and DAC's alpha is 1: add the option lora_alpha=1, as in "
+            f"{spec}?lora_alpha=1. One of FSC-CLIP's released files: fsc_clip:NAME@FILE."
+        )
+    try:
+        number = float(alpha)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise UsageError(f"model {spec!r}: lora_alpha={alpha!r} must be a number above 0.")
+    try:
+        return merge_reference_lora(tensors, number)
+    except FscBenchError as error:
+        raise UsageError(f"model {spec!r}: {error}") from None
+
+
+def _with_activation(model: OpenClip, options: dict[str, str], spec: str) -> OpenClip:
+    """The model, if its towers follow the option `activation`: those of other libraries do not."""
+    wanted = {"gelu": "GELU", "quickgelu": "QuickGELU"}.get(options.get("activation", ""))
+    if wanted and model.identity.activation != wanted:
+        raise UsageError(
+            f"model {spec!r}: its towers have {model.identity.activation}, which "
+            f"activation={options['activation']} cannot change. Leave it out."
+        )
     return model
 
 
-def read_state(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, never executing what it holds (`weights_only=True`).
-
-    Takes a bare state dict or one under `state_dict`/`model`; strips DDP's `module.`.
-    """
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    import _codecs
-    import pickle
-
-    scalar = np._core.multiarray.scalar
-    # Optimizer states hold numpy floats (learning rates), under numpy 1's name and numpy 2's; these
-    # functions build numbers and nothing else.
-    old = (scalar, "numpy.core.multiarray.scalar")
-    safe = [scalar, old, np.dtype, type(np.dtype("float64")), _codecs.encode]
-    try:
-        with torch.serialization.safe_globals(safe):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        unsafe = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ?(\S+)", str(error))
-        reason = f"it asks for {unsafe[1]}" if unsafe else str(error).splitlines()[0][:160]
-        raise UsageError(
-            f"{file}: not a checkpoint that loads without executing it: {reason}"
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(torch.is_tensor(v) for v in content.values()):
-        raise UsageError(f"{file}: holds no state dict of tensors.")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+def _from_repository(name: str, device: str, precision: str) -> OpenClip:
+    source = open_repository(name)
+    local = source.folder if name.startswith(LOCAL) else None
+    tokenizer = repository_tokenizer(source.config, local, source.spec)
+    state = open_state(source.weights)
+    model, preprocess = _create(
+        f"{LOCAL}{source.folder}", source.spec, load_weights=False, pretrained_text=False
+    )
+    notes = (*source.notes, *state.notes, *fit(model, state.tensors, source.spec))
+    architecture = next(
+        (known for known in open_clip.list_models()
+         if open_clip.get_model_config(known) == source.config), name
+    )  # fmt: skip
+    return _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
 
 
-def _from_hub(name: str, device: str, precision: str) -> OpenClip:
-    try:
-        model, preprocess = open_clip.create_model_from_pretrained(name, device=device)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise UsageError(f"model 'open_clip:{name}': cannot be loaded: {reason}") from None
-    return _wrap(name, model, preprocess, device, precision)
-
-
-def _build(
+def built_in(
     architecture: str,
-    tag: str | None,
+    spec: str,
     device: str,
     precision: str,
     quick_gelu: bool,
+    *,
+    tag: str | None = None,
+    seed: int = 0,
+    state: State | None = None,
     notes: Sequence[str] = (),
-    weights: dict[str, torch.Tensor] | None = None,
 ) -> OpenClip:
-    name = architecture
-    if not quick_gelu and _config_quick_gelu(architecture):
-        name = architecture.removesuffix("-quickgelu")
+    """One of open_clip's own architectures, with a tag's weights, a file's or random ones."""
+    # Before the model: what is absent is said before gigabytes are built.
+    tokenizer = built_in_tokenizer(architecture, spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, preprocess = _create(
+            architecture, spec, pretrained=tag, quick_gelu=quick_gelu, pretrained_text=False
+        )
+    if state is not None:
+        notes = (*notes, *state.notes, *fit(model, state.tensors, spec))
+    return _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
+
+
+def _create(name: str, spec: str, **options: Any) -> tuple[Any, Any]:
+    """(model in float32 on the CPU, its image transform). Raises UsageError, one line."""
     try:
-        with warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the mismatch it warns of is mended here
             model, _, preprocess = open_clip.create_model_and_transforms(
-                name,
-                pretrained=tag,
-                device=device,
-                force_quick_gelu=quick_gelu,
-                weights_only=True,
+                name, weights_only=True, **options
             )
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:160]
+    except MemoryError:
+        raise
+    except Exception as error:  # a config or a library that does not know it raises anything
+        if out_of_memory(error):
+            raise
+        hub = open_clip.get_pretrained_cfg(name, options.get("pretrained") or "").get("hf_hub", "")
+        way = f" {how_to_get(hub.rstrip('/'))}" if hub else ""
         raise UsageError(
-            f"model 'open_clip:{architecture}/{tag}': cannot be loaded: {reason}"
+            f"model {spec!r}: cannot be loaded: {type(error).__name__}: {one_line(error)}.{way} "
+            "With a file at hand: open_clip:ARCHITECTURE@FILE."
         ) from None
-    if weights is not None:
-        try:
-            model.load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"model 'open_clip:{architecture}': {reason}") from None
-    return _wrap(name, model, preprocess, device, precision, notes, architecture)
+    return model, preprocess
 
 
 def _wrap(
-    name: str, model, preprocess, device: str, precision: str, notes=(), shown: str = ""
+    architecture: str, model, preprocess, tokenizer, device: str, precision: str, notes=()
 ) -> OpenClip:
-    tokenizer = open_clip.get_tokenizer(name)
     weights = state_digest(model)  # before the cast: one checkpoint, one hash
     model = model.to(DTYPES[precision])
     identity = Identity(
         weights=weights,
-        architecture=shown or name,
+        architecture=architecture,
         activation=activation_of(model),
         preprocess=describe_preprocess(preprocess),
-        tokenizer=f"{type(tokenizer).__name__} {getattr(tokenizer, 'vocab_size', '')}".strip(),
+        tokenizer=describe_tokenizer(tokenizer),
         context_length=int(getattr(tokenizer, "context_length", 77) or 77),
         precision=precision,
     )

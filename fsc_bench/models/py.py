@@ -1,18 +1,35 @@
 """Your own adapter: `py:FILE.py:ATTRIBUTE`. The file is executed, because you named it.
 
-The attribute is a function `(device, precision) -> DualEncoder`, or the encoder itself. An encoder
-without an identity is known by the sha256 of the file and of nothing else: give it one (say, a hash
-of its weights) when what it computes depends on more.
+The attribute is the model itself, a class that is built without arguments, or a function or class
+that takes the device and the precision. What it must have is written at `DualEncoder`; it is tried
+on two made-up pictures and two texts before anything is encoded. An adapter without an `identity`
+is known by its file and by what it makes of a few made-up pictures and texts.
 """
 
 import hashlib
 import importlib.util
-from dataclasses import replace
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.models import Identity
+import numpy as np
+from PIL import Image
+
+from fsc_bench.errors import FscBenchError, UsageError, near_miss
+from fsc_bench.models import Identity, pick_device
+from fsc_bench.system.memory import out_of_memory
+
+METHODS = ("preprocess", "encode_images", "encode_texts")
+TEXTS = ("a red square on a table.", "a blue dog and two cats, one of them on a sofa.")
+SIZES = ((320, 240), (224, 224))  # of the pictures, in pixels
+UNIT = 1e-3  # how far from 1 a vector's length may be: float16 rounds
 
 
 def load(checkpoint: str, device: str, precision: str) -> Any:
@@ -22,30 +39,348 @@ def load(checkpoint: str, device: str, precision: str) -> Any:
         raise UsageError(f"model 'py:{checkpoint}': write py:FILE.py:ATTRIBUTE.")
     if not path.is_file():
         raise UsageError(f"model 'py:{checkpoint}': there is no file {path}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, attribute):
-        names = [name for name in vars(module) if not name.startswith("_")]
-        raise UsageError(f"{path} has no {attribute!r}.{near_miss(attribute, names)}")
-    model = getattr(module, attribute)
-    if callable(model) and not hasattr(model, "encode_images"):
-        model = model(device, precision)
-    for need in ("preprocess", "encode_images", "encode_texts"):
-        if not callable(getattr(model, need, None)):
-            raise UsageError(
-                f"{path}: {attribute} gives a {type(model).__name__} without {need}()."
+    source = _Source(path.resolve(), attribute)
+    with source.beside():
+        made = source.build(source.module(), device, precision)
+        source.check_members(made)
+        if _is_whole(made):
+            source.try_out(made)
+            made.identity = replace(made.identity, precision=precision)
+            return made
+        adapter = Adapter(source, made, precision)
+        adapter.finish(source.try_out(adapter))
+    return adapter
+
+
+def _is_whole(model: Any) -> bool:
+    """Whether it is a model of a shipped family, which other code may look into."""
+    return type(model).__module__.startswith("fsc_bench.models.")
+
+
+class Adapter:
+    """A user's model behind the protocol: what its code raises names the file, line and method."""
+
+    def __init__(self, source: "_Source", model: Any, precision: str):
+        self._source, self._model = source, model
+        self.precision = precision
+        self.device = str(getattr(model, "device", "") or "")
+        notes = getattr(model, "notes", ())
+        self.notes = (notes,) if isinstance(notes, str) else tuple(map(str, notes))
+        self.identity = self._own_identity()
+
+    def preprocess(self, image: Image.Image) -> Any:
+        return self._call("preprocess", image)
+
+    def encode_images(self, images: Any) -> Any:
+        return self._call("encode_images", images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Any:
+        return self._call("encode_texts", list(texts))
+
+    def _call(self, method: str, argument: Any) -> Any:
+        with self._source.explained(method):
+            return getattr(self._model, method)(argument)
+
+    def _own_identity(self) -> Identity | None:
+        own = getattr(self._model, "identity", None)
+        if own is None:
+            return None
+        if isinstance(own, Identity):
+            return replace(own, precision=self.precision)
+        if isinstance(own, str) and own:
+            return self._source.identity(f"identity {own}", self.precision)
+        raise UsageError(
+            f"{self._source.name}: identity is a {type(own).__name__}; it must be a text, such as "
+            "a hash of the weights, or an fsc_bench.models.Identity."
+        )
+
+    def finish(self, trial: Mapping[str, Any]) -> None:
+        """Fills in what the model does not say itself, from what it made of the trial."""
+        name = self._source.name
+        if not self.device:
+            self.device = str(getattr(trial.get("encode_images"), "device", "cpu"))
+        for method, vectors in trial.items():
+            if np.isnan(as_rows(vectors)).any():
+                self.notes = (*self.notes, f"{name}: {method} gives NaN for a made-up item.")
+        if self.identity is None:
+            self.identity = self._source.identity(self._source.digest(trial), self.precision)
+            items = f"{len(SIZES)} made-up pictures and {len(TEXTS)} texts"
+            seen = f"its file and what it makes of {items}"
+            if len(trial) < 2:
+                seen = "its file alone, for it does not take the made-up items of the trial"
+            note = (
+                f"{name} has no identity of its own: it is known by {seen}. Changes that these do "
+                "not show go unseen: give it an `identity`, such as a hash of its weights."
             )
-    if not isinstance(getattr(model, "identity", None), Identity):
-        model.identity = Identity(
-            weights=f"file {hashlib.sha256(path.read_bytes()).hexdigest()}",
-            architecture=f"{path.name}:{attribute}",
+            self.notes = (*self.notes, note)
+
+
+class _UnknownItem(UsageError):
+    """The adapter's code raised KeyError."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The file and the attribute that a user named."""
+
+    path: Path
+    attribute: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}:{self.attribute}"
+
+    # ------------------------------------------------------------ importing
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Makes the modules beside the file importable, and only within the block."""
+        folder = str(self.path.parent)
+        for name, module in list(sys.modules.items()):
+            # Another adapter's helper of the same name is not this one's.
+            other = getattr(module, "__fsc_bench_adapter__", folder)
+            if other != folder and self._has_beside(name):
+                del sys.modules[name]
+        before = set(sys.modules)
+        sys.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            if folder in sys.path:
+                sys.path.remove(folder)
+            for name in set(sys.modules) - before:
+                file = getattr(sys.modules[name], "__file__", None) or ""
+                if Path(file).is_relative_to(folder) and "site-packages" not in file:
+                    sys.modules[name].__fsc_bench_adapter__ = folder
+
+    def _has_beside(self, name: str) -> bool:
+        path = self.path.parent / name.partition(".")[0]
+        return path.is_dir() or path.with_suffix(".py").is_file()
+
+    def module(self) -> ModuleType:
+        """The file as a module, executed, under a name that nothing else has."""
+        digest = hashlib.sha256(str(self.path).encode()).hexdigest()[:12]
+        name = f"fsc_bench_adapter_{self.path.stem}_{digest}"
+        spec = importlib.util.spec_from_file_location(name, self.path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up there
+        try:
+            with self.explained("import"):
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+    # ------------------------------------------------------------ building
+
+    def build(self, module: ModuleType, device: str, precision: str) -> Any:
+        """The model that the attribute is or makes."""
+        if not hasattr(module, self.attribute):
+            names = [name for name in vars(module) if not name.startswith("_")]
+            raise UsageError(
+                f"{self.path} has no {self.attribute!r}.{near_miss(self.attribute, names)}"
+            )
+        found = getattr(module, self.attribute)
+        if not (inspect.isclass(found) or inspect.isroutine(found) or isinstance(found, partial)):
+            return found
+        arguments, options = self._arguments(found, device, precision)
+        with self.explained(self.attribute):
+            return found(*arguments, **options)
+
+    def _arguments(
+        self, make: Callable, device: str, precision: str
+    ) -> tuple[list[str], dict[str, str]]:
+        """What a function or class is called with. Raises UsageError where it asks for more."""
+        try:
+            parameters = list(inspect.signature(make).parameters.values())
+        except (TypeError, ValueError):
+            return [], {}
+        plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        needed = [
+            p
+            for p in parameters
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if len(needed) == 2 and all(p.kind in plain for p in needed):
+            return [pick_device(device), precision], {}
+        names = {p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY}
+        if all(p.name in ("device", "precision") and p.name in names for p in needed):
+            given = {"precision": precision} if "precision" in names else {}
+            return [], given | ({"device": pick_device(device)} if "device" in names else {})
+        raise UsageError(
+            f"{self.path}: {self.attribute} takes {', '.join(p.name for p in needed)}; it is "
+            "called with nothing, or with (device, precision). Name a finished object: "
+            f"model = {self.attribute}(...)."
+        )
+
+    def check_members(self, model: Any) -> None:
+        """Raises UsageError where a model lacks a method, with the near miss."""
+        for need in METHODS:
+            if not callable(getattr(model, need, None)):
+                hint = near_miss(need, [name for name in dir(model) if not name.startswith("_")])
+                raise UsageError(
+                    f"{self.path}: {self.attribute} gives a {type(model).__name__} without "
+                    f"{need}().{hint}"
+                )
+
+    # ------------------------------------------------------------ trying
+
+    def try_out(self, model: Any) -> dict[str, Any]:
+        """Method -> its vectors of the made-up items. Raises UsageError for a fault.
+
+        A method that raises KeyError is left out: an adapter may know its own items alone.
+        """
+        found: dict[str, Any] = {}
+        with suppress(_UnknownItem):
+            found["encode_images"] = self._tried(
+                "encode_images", lambda: self._image_vectors(model)
+            )
+        with suppress(_UnknownItem):
+            found["encode_texts"] = self._tried(
+                "encode_texts", lambda: model.encode_texts(list(TEXTS))
+            )
+        widths = {method: self._width(method, vectors) for method, vectors in found.items()}
+        if len(set(widths.values())) > 1:
+            self.fault(
+                "encode_images",
+                f"gives vectors of {widths['encode_images']} numbers, encode_texts of "
+                f"{widths['encode_texts']}; both must be of one space",
+            )
+        return found
+
+    def _tried(self, method: str, encode: Callable[[], Any]) -> Any:
+        with self.explained(method):
+            return encode()
+
+    def _image_vectors(self, model: Any) -> Any:
+        with self.explained("preprocess"):
+            pixels = [model.preprocess(picture) for picture in pictures()]
+        for one in pixels:
+            self._check_pixels(one)
+        shapes = [tuple(one.shape) for one in pixels]
+        if len(set(shapes)) > 1:
+            self.fault(
+                "preprocess",
+                f"gives {shapes[0]} and {shapes[1]} for pictures of two sizes;"
+                " all must have one shape",
+            )
+        return model.encode_images(stacked(pixels))
+
+    def _check_pixels(self, pixels: Any) -> None:
+        if is_array(pixels):
+            return
+        if hasattr(pixels, "keys"):
+            keys = ", ".join(repr(str(key)) for key in pixels.keys())  # noqa: SIM118
+            self.fault(
+                "preprocess",
+                f"gives a {type(pixels).__name__} with {keys}; it must give "
+                'one tensor, such as processor(images=image, return_tensors="pt")'
+                '["pixel_values"][0]',
+            )
+        self.fault(
+            "preprocess",
+            f"gives a {type(pixels).__name__}; it must give a tensor or an array of one picture",
+        )
+
+    def _width(self, method: str, vectors: Any) -> int:
+        """The width of two unit vectors; raises UsageError for anything else."""
+        if not is_array(vectors):
+            self.fault(
+                method,
+                f"gives a {type(vectors).__name__}; it must give a tensor or an "
+                "array of unit vectors",
+            )
+        if "float" not in str(vectors.dtype):
+            self.fault(method, f"gives numbers of type {vectors.dtype}; they must be float32")
+        shape = tuple(vectors.shape)
+        if len(shape) != 2 or shape[0] != 2:
+            self.fault(method, f"gives shape {shape} for 2 items; it must be (2, width)")
+        lengths = np.linalg.norm(as_rows(vectors), axis=1)
+        wrong = [float(n) for n in lengths if not (np.isnan(n) or abs(n - 1) < UNIT)]
+        if wrong:
+            self.fault(
+                method,
+                f"gives vectors of length {wrong[0]:.4g}, not unit length; divide each by its norm",
+            )
+        return shape[1]
+
+    def fault(self, method: str, what: str) -> None:
+        raise UsageError(f"{self.path}: {self.attribute}: {method} {what}.")
+
+    @contextmanager
+    def explained(self, method: str) -> Iterator[None]:
+        """Turns an exception of the adapter's code into one line with file, line and method."""
+        try:
+            yield
+        except FscBenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            if out_of_memory(error):
+                raise  # a smaller batch may fit
+            text = " ".join(str(error).split())
+            kind = _UnknownItem if isinstance(error, KeyError) else UsageError
+            raise kind(
+                f"{self._place(error)}: {method}: {type(error).__name__}"
+                f"{': ' if text else ''}{text}"
+            ) from error
+
+    def _place(self, error: BaseException) -> str:
+        """The last line beside the adapter's file that an exception went through."""
+        if isinstance(error, SyntaxError) and error.filename:
+            return f"{error.filename}, line {error.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        folder = self.path.parent
+        own = [frame for frame in frames if Path(frame.filename).is_relative_to(folder)]
+        own = [f for f in frames if Path(f.filename) == self.path] or own
+        return f"{own[-1].filename}, line {own[-1].lineno}" if own else str(self.path)
+
+    # ------------------------------------------------------------ knowing it again
+
+    def digest(self, trial: Mapping[str, Any]) -> str:
+        """What an adapter without an identity is known by: its file and the trial's vectors."""
+        digest = hashlib.sha256(self.path.read_bytes())
+        for part in trial.values():
+            digest.update(np.ascontiguousarray(as_rows(part)).data)
+        return f"file and trial {digest.hexdigest()}"
+
+    def identity(self, weights: str, precision: str) -> Identity:
+        return Identity(
+            weights=weights,
+            architecture=f"{self.path.name}:{self.attribute}",
             activation="unknown",
             preprocess="its own",
             tokenizer="its own",
             context_length=0,
             precision=precision,
         )
-    elif model.identity.precision != precision:
-        model.identity = replace(model.identity, precision=precision)
-    return model
+
+
+# ---------------------------------------------------------------- arrays of numpy and torch
+
+
+def pictures() -> list[Image.Image]:
+    """Two made-up photographs of two sizes, always the same."""
+    noise = np.random.default_rng(0)
+    coarse = [Image.fromarray(noise.integers(0, 256, (9, 12, 3), np.uint8)) for _ in SIZES]
+    return [one.resize(size) for one, size in zip(coarse, SIZES, strict=True)]
+
+
+def is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or hasattr(value, "detach")
+
+
+def stacked(pixels: Sequence[Any]) -> Any:
+    """One batch of what `preprocess` gave."""
+    if isinstance(pixels[0], np.ndarray):
+        return np.stack(pixels)
+    import torch
+
+    return torch.stack(list(pixels))
+
+
+def as_rows(vectors: Any) -> np.ndarray:
+    """float32 [n, d] of a tensor or an array."""
+    if hasattr(vectors, "detach"):
+        vectors = vectors.detach().float().cpu().numpy()
+    return np.asarray(vectors, np.float32)

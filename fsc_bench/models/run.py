@@ -1,10 +1,11 @@
 """What `fsc-bench train` wrote: `run:DIR`, or `run:DIR?weights=ema` for its moving average.
 
-The architecture is built without its first weights where that is possible: nothing is fetched.
+The architecture is built without its first weights where that is possible: nothing is fetched. The
+run's own config names it, which may be a stranger's: see `trusted`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,23 @@ import open_clip
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models import Identity, load_model, pick_device, split_options
+from fsc_bench.models.checkpoints.fit import fit
+from fsc_bench.models.checkpoints.reading import one_line
+from fsc_bench.models.checkpoints.repository import is_repository
+from fsc_bench.models.checkpoints.state import read_state
 from fsc_bench.models.open_clip import (
     DTYPES,
     OpenClip,
     activation_of,
     describe_preprocess,
-    read_state,
     state_digest,
 )
 
+OPTIONS = ("weights", "skeleton")
+
 
 def load(checkpoint: str, device: str, precision: str) -> OpenClip:
-    folder, options = split_options(checkpoint, ("weights",))
+    folder, options = split_options(checkpoint, OPTIONS)
     folder = Path(folder).expanduser()
     which = options.get("weights", "model")
     if which not in ("model", "ema"):
@@ -35,14 +41,65 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
         unfinished = which == "model" and (folder / "checkpoints").is_dir()
         hint = " It is not finished: go on with `fsc-bench train ... --resume`." * unfinished
         raise UsageError(f"model 'run:{checkpoint}': {folder} has no {file.name}.{hint}")
-    adapter = load_model(facts["skeleton"], pick_device(device), "fp32")
+    skeleton = options.get("skeleton") or trusted(facts["skeleton"], folder)
+    adapter = load_model(skeleton, pick_device(device), "fp32")
+    if not isinstance(adapter, OpenClip):
+        raise UsageError(f"model 'run:{checkpoint}': {skeleton} is no open_clip model.")
     adapter = with_weights(adapter, read_state(file), f"run:{checkpoint}")
     if facts.get("preprocess"):
-        cfg = open_clip.transform.PreprocessCfg(**facts["preprocess"])
-        adapter.preprocess = open_clip.transform.image_transform_v2(cfg, is_train=False)
+        adapter.preprocess = transform(facts["preprocess"], folder)
         described = describe_preprocess(adapter.preprocess)
         adapter.identity = replace(adapter.identity, preprocess=described)
     return in_precision(adapter, precision)
+
+
+def spec_of(folder: Path) -> str:
+    """The spec of a run directory of one's own, with its skeleton where a file may not name it.
+
+    Raises UsageError where there is no run.
+    """
+    skeleton = read_facts(folder)["skeleton"]
+    return f"run:{folder}" if needs_only_a_name(skeleton) else f"run:{folder}?skeleton={skeleton}"
+
+
+def needs_only_a_name(spec: str) -> bool:
+    """Whether building a model executes and reads nothing that a file could have chosen."""
+    family, _, rest = spec.partition(":")
+    name = rest.partition("?")[0]
+    random = family == "open_clip" and name.endswith("/random")
+    named = family in ("demo", "fsc_clip")
+    return (random or named) and "@" not in name and not is_repository(name)
+
+
+def trusted(spec: str, folder: Path) -> str:
+    """The skeleton that a run's config names, where naming it executes and fetches nothing strange.
+
+    A run directory may be a stranger's. Raises UsageError for all but the models that need nothing
+    but a name.
+    """
+    if needs_only_a_name(spec):
+        return spec
+    raise UsageError(
+        f"{folder / 'config.json'}: its skeleton is {spec!r}. A file may name "
+        "open_clip:ARCHITECTURE/random, demo:NAME or fsc_clip:NAME only, for it may be a "
+        f"stranger's. Where you trust it: run:{folder}?skeleton={spec}."
+    )
+
+
+def transform(config: Any, folder: Path) -> Callable[[Any], Any]:
+    """The image transform that a run's config describes. Raises UsageError where it is none."""
+    try:
+        # JSON knows no tuples; a transform is known by its words, in which they differ.
+        facts = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in config.items()
+        }
+        settings = open_clip.transform.PreprocessCfg(**facts)
+        return open_clip.transform.image_transform_v2(settings, is_train=False)
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise UsageError(
+            f"{folder / 'config.json'}: its preprocess describes no image transform: "
+            f"{one_line(error)}."
+        ) from None
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -54,29 +111,29 @@ def read_facts(folder: Path) -> dict[str, Any]:
             raise ValueError("it names no skeleton")
     except FileNotFoundError:
         raise UsageError(f"{folder}: no training run (there is no config.json).") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{path}: not the config of a training run: {error}.") from None
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        reason = one_line(error)
+        raise UsageError(f"{path}: not the config of a training run: {reason}.") from None
     return facts
 
 
 def skeleton(spec: str, identity: Identity) -> str:
     """A model spec that builds this architecture, without its weights if open_clip knows it."""
     if identity.architecture in open_clip.list_models():
-        activation = "quickgelu" if "QuickGELU" in identity.activation else "gelu"
-        return f"open_clip:{identity.architecture}/random?seed=0&activation={activation}"
+        known = {"GELU": "&activation=gelu", "QuickGELU": "&activation=quickgelu"}
+        option = known.get(identity.activation, "")
+        return f"open_clip:{identity.architecture}/random?seed=0{option}"
     family, _, rest = spec.partition(":")
     if family == "run":
-        return read_facts(Path(rest.partition("?")[0]).expanduser())["skeleton"]
+        folder, options = split_options(rest, OPTIONS)
+        return options.get("skeleton") or read_facts(Path(folder).expanduser())["skeleton"]
     return spec
 
 
 def with_weights(adapter: OpenClip, state: Mapping[str, Any], spec: str) -> OpenClip:
     """The adapter with other weights, and the identity that goes with them; float32."""
-    try:
-        adapter.model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"model {spec!r}: the weights do not fit: {reason}") from None
+    notes = fit(adapter.model, state, spec)
+    adapter.notes = (*adapter.notes, *notes)
     adapter.identity = replace(
         adapter.identity,
         weights=state_digest(adapter.model),

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fsc_bench.errors import DataError, RunError
+from fsc_bench.models.run import spec_of
 from fsc_bench.system.files import write_json
 from fsc_bench.train import sharding
 from fsc_bench.train.batches import AHEAD, Batches, Part, readers
@@ -283,5 +284,5 @@ def leave_behind(run: Run, position: Position) -> None:
         write_json(out / "config.json", facts, RESUME)
         for line in published_lines(run.prepared.recipe, run.facts["differences"]):
             run.say(line)
-        run.say(f"Written: {out}. Score it with `fsc-bench run -m run:{out}`.")
+        run.say(f"Written: {out}. Score it with `fsc-bench run -m {spec_of(out)}`.")
     run.processes.wait()

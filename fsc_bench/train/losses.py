@@ -1,4 +1,4 @@
-"""Losses of FSC-CLIP (arXiv 2410.05210) and its ancestors, as functions of tensors.
+"""Losses of FSC-CLIP (arXiv 2410.05210) as functions of tensors. Others' are related_losses.py.
 
 No towers, no state, no weights: every term is returned unweighted, and `weighted_sum` adds them.
 All of them compute in float32 (float64 where the input is), also inside autocast.
@@ -83,8 +83,8 @@ def fsc_clip_loss(
     }
 
 
-def _in_full_precision(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
-    """Turn autocast off inside `function`: logits near 100 have no room in half precision."""
+def in_full_precision(function: Callable[Arguments, Answer]) -> Callable[Arguments, Answer]:
+    """Turns autocast off inside `function`: logits near 100 have no room in half precision."""
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
@@ -95,12 +95,14 @@ def _in_full_precision(function: Callable[Arguments, Answer]) -> Callable[Argume
     return call
 
 
-def _upcast(*tensors: Tensor) -> list[Tensor]:
+def upcast(*tensors: Tensor) -> list[Tensor]:
+    """All of them in float32, or in float64 where one of them is."""
     double = any(tensor.dtype == torch.float64 for tensor in tensors)
     return [tensor.to(torch.float64 if double else torch.float32) for tensor in tensors]
 
 
-def _one_of(name: str, value: str, choices: object) -> None:
+def one_of(name: str, value: str, choices: object) -> None:
+    """Raises FscBenchError where `value` is none of a Literal's `choices`."""
     if value not in get_args(choices):
         known = ", ".join(get_args(choices))
         raise FscBenchError(
@@ -111,7 +113,7 @@ def _one_of(name: str, value: str, choices: object) -> None:
 # --- Contrastive --------------------------------------------------------------------------------
 
 
-@_in_full_precision
+@in_full_precision
 def contrastive_loss(
     image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float
 ) -> Tensor:
@@ -119,58 +121,10 @@ def contrastive_loss(
 
     Pass `gather_features(...)` of both to contrast with the whole batch of all processes.
     """
-    image_features, text_features = _upcast(image_features, text_features)
+    image_features, text_features = upcast(image_features, text_features)
     logits = logit_scale * image_features @ text_features.T
     labels = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-
-
-@_in_full_precision
-def sigmoid_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: Tensor | float,
-    logit_bias: Tensor | float,
-) -> Tensor:
-    """SigLIP's loss (arXiv 2303.15343, algorithm 1) over `[B, D]` images and texts.
-
-    Each of the B * B pairs is told apart by itself; the sum is divided by B. It takes
-    `gather_features(...)` of both, as `contrastive_loss` does.
-    """
-    image_features, text_features = _upcast(image_features, text_features)
-    logits = logit_scale * image_features @ text_features.T + logit_bias
-    signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-    return -F.logsigmoid(signs * logits).sum() / len(logits)
-
-
-@_in_full_precision
-def negclip_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: Tensor | float,
-    negative_features: Tensor,
-    negative_mask: Tensor,
-    *,
-    missing: Missing = "mask",
-) -> Tensor:
-    """CLIP's loss with all B*K hard negatives as further columns of image-to-text (NegCLIP).
-
-    Texts to images sees the captions only. Absent hard negatives are `[B, K]` columns of -inf, or
-    of logit 0 with `missing="zero"` (arXiv 2210.01936, and FSC-CLIP's own NegCLIP baseline).
-    """
-    _one_of("missing", missing, Missing)
-    image_features, text_features, negative_features = _upcast(
-        image_features, text_features, negative_features
-    )
-    logits = logit_scale * image_features @ text_features.T
-    present = negative_mask.bool().flatten()
-    columns = negative_features.flatten(0, 1).masked_fill(~present[:, None], 0.0)
-    further = logit_scale * image_features @ columns.T
-    if missing == "mask":
-        further = further.masked_fill(~present, -torch.inf)
-    labels = torch.arange(len(logits), device=logits.device)
-    to_text = F.cross_entropy(torch.cat([logits, further], dim=1), labels)
-    return (to_text + F.cross_entropy(logits.T, labels)) / 2
 
 
 def gather_features(tensor: Tensor, how: Gather = "whole") -> Tensor:
@@ -235,7 +189,7 @@ def hard_negative_cross_entropy(
     gamma = beta = 0 is cross-entropy. Rows without a hard negative are left out: the sum is
     divided by `rows`, by default the number of rows left (see `mean_row_count`), at least 1.
     """
-    _one_of("missing", missing, Missing)
+    one_of("missing", missing, Missing)
     negative_mask = negative_mask.bool()
     present = F.pad(negative_mask, (1, 0), value=True)
     logits = logits.masked_fill(~present, -torch.inf if missing == "mask" else 0.0)
@@ -268,7 +222,7 @@ def mean_row_count(negative_mask: Tensor, how: Gather = "whole") -> Tensor:
     return count.clamp_min(1.0) / distributed.get_world_size()
 
 
-@_in_full_precision
+@in_full_precision
 def global_hn_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -285,11 +239,11 @@ def global_hn_loss(
 
     With gamma = beta = 0 it is also TSVLC's negative loss and DeGLA's image-grounded contrast.
     """
-    image_features, text_features, negative_features = _upcast(
+    image_features, text_features, negative_features = upcast(
         image_features, text_features, negative_features
     )
     return hard_negative_cross_entropy(
-        logit_scale * _own_texts(image_features, text_features, negative_features, negative_mask),
+        logit_scale * own_texts(image_features, text_features, negative_features, negative_mask),
         negative_mask,
         focal_gamma=focal_gamma,
         label_smoothing=label_smoothing,
@@ -298,7 +252,7 @@ def global_hn_loss(
     )
 
 
-def _own_texts(anchor: Tensor, caption: Tensor, negatives: Tensor, negative_mask: Tensor) -> Tensor:
+def own_texts(anchor: Tensor, caption: Tensor, negatives: Tensor, negative_mask: Tensor) -> Tensor:
     """Cosines `[B, 1 + K]` of each anchor with its caption and its hard negatives."""
     # An absent hard negative's features are whatever the caller left there, NaN included.
     negatives = negatives.masked_fill(~negative_mask.bool()[..., None], 0.0)
@@ -335,7 +289,7 @@ def pack_texts(
     return pack_tokens([captions, others], batch)
 
 
-@_in_full_precision
+@in_full_precision
 def local_hn_loss_packed(
     image_tokens: Tensor,
     packed_text_tokens: Tensor,
@@ -374,7 +328,7 @@ def local_hn_loss_packed(
     )
 
 
-@_in_full_precision
+@in_full_precision
 def local_scores(
     image_tokens: Tensor,
     packed_text_tokens: Tensor,
@@ -388,7 +342,7 @@ def local_scores(
 
     The cosine is between a word and the patches it attends to. A text without tokens scores -inf.
     """
-    _one_of("alignment", alignment, Alignment)
+    one_of("alignment", alignment, Alignment)
     cosine = _AlignedCosine.apply(image_tokens, packed_text_tokens, alignment)
     which = torch.arange(texts, device=cosine.device)[:, None]
     belongs = token_text_index.to(cosine.device)[:, None, :] == which  # [B, texts, L]
@@ -410,7 +364,7 @@ class _AlignedCosine(torch.autograd.Function):
     @staticmethod
     def forward(ctx, image_tokens, text_tokens, alignment):
         with torch.autocast(image_tokens.device.type, enabled=False):
-            patches, words = _upcast(image_tokens, text_tokens)
+            patches, words = upcast(image_tokens, text_tokens)
             similarity, attention = _attend(patches, words, alignment)
             attended = attention @ patches
             # A sum of patches that cancel to less than the input's rounding has no direction: the
@@ -435,7 +389,7 @@ class _AlignedCosine(torch.autograd.Function):
             ctx.saved_tensors
         )
         with torch.autocast(image_tokens.device.type, enabled=False):
-            patches, words = _upcast(image_tokens, text_tokens)
+            patches, words = upcast(image_tokens, text_tokens)
             attended = attention @ patches
             both = (gradient * inverse_attended * inverse_word)[..., None]
             image_gradient = text_gradient = None
@@ -467,154 +421,6 @@ def _attend(patches: Tensor, words: Tensor, alignment: str) -> tuple[Tensor, Ten
 
 def _inverse(norm: Tensor, floor: Tensor | float) -> Tensor:
     return torch.where(norm > floor, norm.reciprocal(), 0.0)
-
-
-# --- Terms of related methods -------------------------------------------------------------------
-
-
-@_in_full_precision
-def cross_modal_rank_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: Tensor | float,
-    negative_features: Tensor,
-    negative_mask: Tensor,
-    thresholds: Tensor,
-) -> Tensor:
-    """CE-CLIP's hinge (arXiv 2306.08832, L_cmr): caption above each hard negative by a margin.
-
-    `thresholds` is `[K]`, in units of logits, one per type of hard negative: those that
-    `rank_thresholds` gave for the step before, zeros at the start of each epoch. The mean is over
-    all B*K, absent ones counting 0, as released.
-    """
-    image_features, text_features, negative_features = _upcast(
-        image_features, text_features, negative_features
-    )
-    logits = logit_scale * _own_texts(
-        image_features, text_features, negative_features, negative_mask
-    )
-    margin = F.relu(logits[:, 1:] + thresholds.to(logits) - logits[:, :1])
-    return (margin * negative_mask.bool()).sum() / max(negative_mask.numel(), 1)
-
-
-@torch.no_grad()
-@_in_full_precision
-def rank_thresholds(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: Tensor | float,
-    negative_features: Tensor,
-    negative_mask: Tensor,
-) -> Tensor:
-    """The next step's `[K]` thresholds of `cross_modal_rank_loss`: the mean lead of the captions.
-
-    The mean logit of captions less that of the hard negatives present, within 0 and 10; 0 for a
-    type of which the batch has none.
-    """
-    image_features, text_features, negative_features = _upcast(
-        image_features, text_features, negative_features
-    )
-    logits = logit_scale * _own_texts(
-        image_features, text_features, negative_features, negative_mask
-    )
-    present = negative_mask.bool()
-    count = present.sum(0)
-    mean = logits[:, 1:].masked_fill(~present, 0.0).sum(0) / count.clamp_min(1)
-    return (logits[:, 0].mean() - mean).clamp(0.0, 10.0).masked_fill(count == 0, 0.0)
-
-
-@_in_full_precision
-def intra_modal_contrast_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: Tensor | float,
-    negative_features: Tensor,
-    negative_mask: Tensor,
-    *,
-    as_released: bool = False,
-) -> Tensor:
-    """CE-CLIP's L_imc: the pair (image, caption) against the caption with every hard negative.
-
-    `as_released` gives what an early public version computes: no positive column, and the
-    batch's first hard negative as the label of every row. Absent hard negatives take no part.
-    """
-    image_features, text_features, negative_features = _upcast(
-        image_features, text_features, negative_features
-    )
-    present = negative_mask.bool().flatten()
-    columns = negative_features.flatten(0, 1).masked_fill(~present[:, None], 0.0)
-    logits = (logit_scale * text_features @ columns.T).masked_fill(~present, -torch.inf)
-    if as_released:
-        # Row 0's first hard negative may be absent: the first that exists stands in for it.
-        logits = logits[:, present]
-        if logits.shape[1] == 0:
-            return text_features.sum() * 0.0
-    else:
-        positive = logit_scale * (image_features * text_features).sum(-1, keepdim=True)
-        logits = torch.cat([positive, logits], dim=1)
-    return -logits.log_softmax(-1)[:, 0].mean()
-
-
-@_in_full_precision
-def positive_text_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: Tensor | float,
-    positive_features: Tensor,
-    positive_mask: Tensor,
-) -> Tensor:
-    """TSVLC's positive loss (arXiv 2211.11733): images and captions pick their paraphrase.
-
-    The mean of CE(I, T+) and CE(T, T+) over the batch's paraphrases `[B, D]`. A row that
-    `positive_mask` `[B]` marks absent is left out, as an anchor and as a column; with none left it
-    is 0. Like `contrastive_loss` it takes `gather_features(...)` of everything, the mask included.
-    """
-    image_features, text_features, positives = _upcast(
-        image_features, text_features, positive_features
-    )
-    present = positive_mask.bool()
-    # An absent paraphrase's features are whatever the caller left there, NaN included.
-    positives = positives.masked_fill(~present[:, None], 0.0)
-    labels = torch.arange(len(positives), device=positives.device)
-    # Masked and not cut out: no shape depends on the data, so no GPU is waited for.
-    rows = present.sum().clamp_min(1)
-    total = 0.0
-    for anchors in (image_features, text_features):
-        logits = (logit_scale * anchors @ positives.T).masked_fill(~present, -torch.inf)
-        logits = logits.masked_fill(~present[:, None], 0.0)  # such rows are zeroed below
-        total = total + F.cross_entropy(logits, labels, reduction="none").masked_fill(~present, 0.0)
-    return total.sum() / rows / 2
-
-
-@_in_full_precision
-def text_grounded_contrast_loss(
-    text_features: Tensor,
-    teacher_text_features: Tensor,
-    negative_features: Tensor,
-    negative_mask: Tensor,
-    *,
-    scale: float = 10.0,
-    rows: Tensor | float | None = None,
-) -> Tensor:
-    """DeGLA's TGC: a caption picks its teacher's `[B, D]` embedding among its hard negatives.
-
-    The teacher (a moving average of the model) gets no gradient. `scale` is fixed, as released.
-    """
-    text_features, teacher, negative_features = _upcast(
-        text_features, teacher_text_features.detach(), negative_features
-    )
-    logits = scale * _own_texts(text_features, teacher, negative_features, negative_mask)
-    return hard_negative_cross_entropy(logits, negative_mask, rows=rows)
-
-
-@_in_full_precision
-def distillation_loss(features: Tensor, teacher_features: Tensor) -> Tensor:
-    """DeGLA's distance from its teacher: the squared error summed over `[N, D]`, as released.
-
-    A sum, so several processes must pass gathered features. The teacher gets no gradient.
-    """
-    features, teacher = _upcast(features, teacher_features.detach())
-    return (features - teacher).square().sum()
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

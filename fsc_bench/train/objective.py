@@ -1,9 +1,10 @@
 """The objective of a batch: the losses that a config switches on, over all parts and processes.
 
-Which losses there are is `losses`; what they are weighted with is the config. No optimiser here.
+Which losses there are is `losses` and `related_losses`; what they are weighted with is the config.
+No optimiser here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsc_bench.train import losses
+from fsc_bench.train import losses, related_losses
 from fsc_bench.train.batches import Part
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.tokens import TextTokens, pack_tokens
@@ -86,36 +87,43 @@ def feature_terms(
     }
 
     if "contrastive" in weights:
-        if logit_bias is not None:
-            terms["contrastive"] = losses.sigmoid_loss(*everyone[:3], logit_bias)
-        elif config.negative_columns:
-            terms["contrastive"] = losses.negclip_loss(*everyone, missing=config.missing)
-        else:
-            terms["contrastive"] = losses.contrastive_loss(*everyone[:3])
+        terms["contrastive"] = contrast(config, everyone, logit_bias)
     if "global_hn" in weights:
         terms["global_hn"] = losses.global_hn_loss(*own, **calibrated)
     if "intra_modal" in weights:
-        terms["intra_modal"] = losses.intra_modal_contrast_loss(
+        terms["intra_modal"] = related_losses.intra_modal_contrast_loss(
             *everyone, as_released=config.intra_modal_as_released
         )
     if "rank" in weights:
-        terms["rank"] = losses.cross_modal_rank_loss(*own, thresholds)
-        following = losses.rank_thresholds(*everyone)
+        terms["rank"] = related_losses.cross_modal_rank_loss(*own, thresholds)
+        following = related_losses.rank_thresholds(*everyone)
     if "positive_text" in weights:
-        terms["positive_text"] = losses.positive_text_loss(
+        terms["positive_text"] = related_losses.positive_text_loss(
             *everyone[:3], gather(features.positives.contiguous()),
             gather(positive_mask.to(torch.uint8)),
         )  # fmt: skip
     if "text_grounded" in weights:
-        terms["text_grounded"] = losses.text_grounded_contrast_loss(
+        terms["text_grounded"] = related_losses.text_grounded_contrast_loss(
             features.texts[:, 0], teacher.texts[:, 0], features.texts[:, 1:], negative_mask,
             rows=rows,
         )  # fmt: skip
     if "distillation" in weights:
         mine = torch.cat([features.images, features.texts[:, 0]])
         theirs = torch.cat([teacher.images, teacher.texts[:, 0]])
-        terms["distillation"] = losses.distillation_loss(gather(mine), gather(theirs))
+        terms["distillation"] = related_losses.distillation_loss(gather(mine), gather(theirs))
     return terms, following
+
+
+def contrast(config: TrainConfig, everyone: Sequence[Tensor], logit_bias: Tensor | None) -> Tensor:
+    """The contrast over the whole batch: CLIP's, NegCLIP's, or SigLIP's with its bias.
+
+    `everyone` is images, captions and logit scale, then hard negatives and their mask if used.
+    """
+    if logit_bias is not None:
+        return related_losses.sigmoid_loss(*everyone[:3], logit_bias)
+    if config.negative_columns:
+        return related_losses.negclip_loss(*everyone, missing=config.missing)
+    return losses.contrastive_loss(*everyone[:3])
 
 
 def local_term(

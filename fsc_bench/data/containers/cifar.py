@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-SUFFIXES = ("test_batch", "test_batch.bin", "test", "test.bin")
+NAMES = ("test_batch", "test_batch.bin", "test", "test.bin")
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 LABEL_KEYS = ("fine_labels", "labels")
@@ -36,9 +36,9 @@ class Container:
 def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
     """(pixels [n, 32, 32, 3], labels) of one file, fine ones in CIFAR-100. Raises ValueError."""
     data = path.read_bytes()
-    if path.suffix == ".bin":
+    if path.suffix.lower() == ".bin":
         # Before the pixels: a coarse and a fine label in CIFAR-100, one label in CIFAR-10.
-        width = PIXELS + (2 if path.name == "test.bin" else 1)
+        width = PIXELS + (2 if path.name.lower() == "test.bin" else 1)
         if not data or len(data) % width:
             raise ValueError(f"not a whole number of records of {width} bytes")
         rows = np.frombuffer(data, np.uint8).reshape(-1, width)

@@ -1,4 +1,7 @@
-"""Tar archives, indexed once, then read in place. What archives.py refuses (links) is no member."""
+"""Tar archives, indexed once, then read in place.
+
+What archives.py refuses (links) and junk are no members.
+"""
 
 import os
 import tarfile
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fsc_bench.data.archives import DAMAGE, tar_refusal
+from fsc_bench.data.names import is_junk, plain_path
 
 SUFFIXES = (".tar",)
 BLOCK = 512
@@ -38,8 +42,7 @@ def read_index(path: Path) -> Index:
             for info in archive:
                 if why := tar_refusal(info):
                     refused.append(f"{info.name!r} {why}")
-                elif info.isreg():
-                    name = info.name.removeprefix("./")
+                elif info.isreg() and not is_junk(name := plain_path(info.name)):
                     repeated = repeated or (name if name in offsets else "")
                     offsets[name] = (info.offset_data, info.size)
                 archive.members = []  # tarfile keeps them all, and large tars have a million

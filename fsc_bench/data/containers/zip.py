@@ -1,4 +1,7 @@
-"""Zip archives, read member by member. What archives.py refuses (links, `..`) is no member."""
+"""Zip archives, read member by member.
+
+What archives.py refuses (links, `..`) and junk are no members.
+"""
 
 import threading
 import zipfile
@@ -6,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from fsc_bench.data.archives import DAMAGE, zip_refusal
+from fsc_bench.data.names import is_junk, zip_name
 
 SUFFIXES = (".zip",)
 LARGEST = 1 << 30  # bytes of one member; no image comes near it, a bomb does
@@ -20,9 +24,9 @@ class Container:
         except DAMAGE as error:
             raise ValueError(str(error)) from None
         self.members = {
-            info.filename: info
+            zip_name(info): info
             for info in self.archive.infolist()
-            if not info.is_dir() and not zip_refusal(info)
+            if not info.is_dir() and not zip_refusal(info) and not is_junk(zip_name(info))
         }
         self.lock = threading.Lock()
 

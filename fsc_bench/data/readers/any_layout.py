@@ -1,20 +1,25 @@
 """Whatever layout labelled images lie in: asks each reader that can tell, and lets that one read.
 
-A reader takes part by having `detect(raw) -> bool`; a new format is one more file. One that says
-`LAST` reads only what no other knows: many formats keep their images in class folders too. Options:
-a table (or a list of tables, tried in turn) for each reader that needs to be told something, under
-its name.
+A reader takes part by having `detect(raw) -> bool` and `LAYOUT`, what it reads in words; a new
+format is one more file. One that says `LAST` reads only what no other knows: many formats keep
+their images in class folders too. Where nothing is recognised, `hint(raw) -> str` may say what is
+nearly a reader's layout. Options: a table (or a list of tables, tried in turn) for each reader that
+needs to be told something, under its name.
 """
 
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
+from typing import NoReturn
 
 from fsc_bench.data import readers
+from fsc_bench.data.evidence import labels_fit
+from fsc_bench.data.listing import describe, entries
 from fsc_bench.data.raw import Raw
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import Record
 from fsc_bench.task import Task
 
@@ -46,15 +51,48 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         last = [name for name in matching if getattr(_layouts()[name], "LAST", False)]
         matching = {name: view for name, view in matching.items() if name not in last}
     if not matching:
-        raw.fail(
-            raw.folder,
-            None,
-            f"nothing here looks like a layout that can be read ({', '.join(_layouts())}).",
-        )
+        _nothing(task, raw)
+    if len(matching) > 1:  # a folder with several data sets in it: the labels may tell which
+        matching = _fitting(task, matching) or matching
     if len(matching) > 1:
-        raw.fail(raw.folder, None, f"looks like {' and '.join(matching)}; link the one to be read.")
+        kinds = " and ".join(_layouts()[name].LAYOUT for name in matching)
+        raw.fail(raw.folder, None, f"holds {kinds}; link the one to be read.")
     ((name, view),) = matching.items()
     yield from _layouts()[name].read(view.task, view)
+
+
+def _fitting(task: Task, matching: dict[str, Raw]) -> dict[str, Raw]:
+    """Of the layouts, those whose labels can be the task's."""
+    fits = {}
+    for name, view in matching.items():
+        with suppress(DataError):
+            rows = list(_layouts()[name].read(view.task, view))
+            if len(rows) == task.n and labels_fit(task, [row.labels[0] for row in rows]):
+                fits[name] = view
+    return fits
+
+
+def _nothing(task: Task, raw: Raw) -> NoReturn:
+    """Refuses a folder that no reader knows: what is there, what is nearest, what could be."""
+    if any(entry.name.startswith("datasets--") for entry in entries(raw.folder)):
+        raw.fail(
+            raw.folder, None, f"is the Hub's cache, with {describe(raw.folder)}; link one of these."
+        )
+    hints = [
+        reader.hint(_view(task, raw, name, _settings(task, name, reader)[0]))
+        for name, reader in _layouts().items()
+        if hasattr(reader, "hint")
+    ]
+    nearest = " ".join(filter(None, hints))
+    layouts = "; ".join(reader.LAYOUT for reader in _layouts().values())
+    holds = f"holds {describe(raw.folder)}" if raw.folder.is_dir() else "is a file of no known kind"
+    nearest = f"Nearest: {nearest} " if nearest else ""
+    raw.fail(
+        raw.folder,
+        None,
+        f"nothing here looks like a layout that can be read: it {holds}. {nearest}"
+        f"Expected is one of: {layouts}.",
+    )
 
 
 def _settings(task: Task, name: str, reader: ModuleType) -> list[dict]:
@@ -72,6 +110,7 @@ def _settings(task: Task, name: str, reader: ModuleType) -> list[dict]:
 def _view(task: Task, raw: Raw, name: str, options: dict) -> Raw:
     """The same raw folder for one reader with its own options; it notes its inputs for all."""
     data = replace(task.data, reader=name, options=options)
-    view = Raw(replace(task, data=data), raw.folder)
-    view.inputs = raw.inputs
+    view = Raw(replace(task, data=data), raw.folder, raw.exists)
+    view.inputs, view.notes, view.skipped = raw.inputs, raw.notes, raw.skipped
+    view.listings = raw.listings
     return view

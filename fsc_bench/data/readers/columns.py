@@ -1,8 +1,9 @@
 """Columns of what `datasets` writes or loads: Parquet, Arrow (`save_to_disk`), CSV, JSON lines.
 
-Images are `datasets.Image` cells or bytes, read in place, or paths. Labels are numbers or names;
-where the file brings class names (`ClassLabel`), names decide, since label orders differ between
-mirrors.
+Images are `datasets.Image` cells or bytes, read in place, or paths, row by row. Labels are numbers,
+names, lists of them, or a vector of 0 and 1 with a place for each class. Where the file brings
+class names (`ClassLabel`), names decide, since label orders differ between mirrors; a `classes.txt`
+beside or above the files says what they mean (class_lists.py).
 
 Options (a name, or several):
     files     globs below the raw folder; by default every file of the split, Parquet first
@@ -10,23 +11,28 @@ Options (a name, or several):
     images    columns, each one image of the record; a column of lists is several images
     texts     columns, the first being right; a column of lists is several texts
     label     class of a classification task: a number, a name or a list of them
-    first     the number of the first class, where classes are numbers
+    first     the number of the first class, where numbers alone do not say it
     id subset cluster stratum box   columns of that meaning; id defaults to the row's number
     source    image source of paths, such as "coco/val2014"; "." is the raw folder
-    path      how a cell becomes a path, such as "images/{}.jpg"
+    path      how a cell becomes a path, such as "images/{}.jpg"; an absolute path may stand in a
+              cell where it leads into the raw folder
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fsc_bench.data.class_lists import ClassLists, order_of_names
 from fsc_bench.data.containers.arrow import read_batches
-from fsc_bench.data.labels import Labels, files_below, member, of_split
-from fsc_bench.data.raw import Raw
+from fsc_bench.data.labels import UNSAID, Answers, Labels
+from fsc_bench.data.listing import files_below, inside, member, of_split, own_path, saved_files
+from fsc_bench.data.raw import Raw, named_twice
 from fsc_bench.data.readers.records import files_of
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.records import OWN, ImageRef, Record, pixel_box
@@ -38,7 +44,7 @@ OPTIONS = {
     "images": [],
     "texts": [],
     "label": "",
-    "first": 0,
+    "first": UNSAID,
     "id": "",
     "subset": "",
     "cluster": "",
@@ -55,44 +61,60 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "fi
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "classes", "class", "variant")
 
 
+LAYOUT = "Parquet or Arrow files (data/test-00000-of-00001.parquet)"
+
+
 def detect(raw: Raw) -> bool:
     return bool(files_below(raw.folder, BINARY))
 
 
+def hint(raw: Raw) -> str:
+    """The tables that are here but no other reader of `any_layout` knows; empty where none is."""
+    found = files_below(raw.folder, SUFFIXES)
+    if not found:
+        return ""
+    return (
+        f'{inside(raw, found[0])} is a table; a task file of your own with `reader = "columns"` '
+        "says which of its columns is what."
+    )
+
+
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
-    number = 0
+    records: list[Record] = []
+    labels = _LabelCells(raw, options["first"]) if task.kind == "classification" else None
     for path in _files(raw, options):
         raw.note(path)
         table = _open(raw, path, options)
-        if task.kind == "classification":
-            labels = Labels(raw)
-            classes = table.class_names.get(options["label"] or table.label)
-            order = labels.order(classes, path) if classes else None
         for row in table.rows():
+            number = len(records)
             place = number if not options["id"] else row["id"]
-            found: tuple[int, ...] = ()
-            if task.kind == "classification":
-                found = _labels(raw, labels, order, path, place, row["label"], options)
-            yield Record(
+            record = Record(
                 id=_text(raw, path, place, row.get("id", f"{number:06d}"), "id"),
                 subset=_text(
                     raw, path, place, row.get("subset", next(iter(task.leaves))), "subset"
                 ),
                 images=_images(raw, path, place, row, options),
                 texts=_texts(raw, path, place, row["texts"]),
-                labels=found,
                 cluster=_text(raw, path, place, row.get("cluster", f"{number:06d}"), "cluster"),
                 stratum=_text(raw, path, place, row.get("stratum", ""), "stratum"),
             )
-            number += 1
+            records.append(record)
+            if labels:
+                labels.add(table, place, row["label"])
+    if labels is None:
+        yield from records
+        return
+    for record, classes in zip(records, labels.classes(), strict=True):
+        yield replace(record, labels=classes)
 
 
 def _files(raw: Raw, options: Mapping[str, Any]) -> list[Path]:
     if options["files"] or raw.folder.is_file():
         return files_of(raw, options["files"], SUFFIXES)
     found = files_below(raw.folder, BINARY) or files_below(raw.folder, SUFFIXES)
-    return of_split(raw, found, options["split"]) or [raw.find("*.parquet")]
+    chosen = of_split(raw, found, options["split"]) or [raw.find("*.parquet")]
+    return saved_files(raw, chosen)
 
 
 # ---------------------------------------------------------------- four formats, one kind of row
@@ -102,6 +124,7 @@ class _Table:
     """Rows of one file as `{role: value}`; an image is an ImageRef or a path to be placed."""
 
     label = ""
+    untyped = False  # whether every cell is text
 
     def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any], names: list[str]):
         self.raw, self.path, self.options, self.names = raw, path, options, names
@@ -110,6 +133,8 @@ class _Table:
         self.texts = _several(options["texts"])
         if raw.task.kind == "classification":
             self.label = options["label"] or self._guess("a label", LABEL_COLUMNS)[0]
+        if twice := named_twice(names):
+            raw.fail(path, None, f"names the column {twice!r:.60} twice; rename one.")
         roles = {role: options[role] for role in ("id", "subset", "cluster", "stratum", "box")}
         self.roles = {role: column for role, column in roles.items() if column}
         for column in [*self.images, *self.texts, self.label, *self.roles.values()]:
@@ -141,7 +166,7 @@ def _several(names: str | list[str]) -> list[str]:
 
 
 def _open(raw: Raw, path: Path, options: Mapping[str, Any]) -> Any:
-    name = path.name.removesuffix(".gz")
+    name = path.name.casefold().removesuffix(".gz")
     if name.endswith(BINARY):
         return _Binary(raw, path, options)
     if name.endswith((".csv", ".jsonl")):
@@ -155,8 +180,9 @@ class _Lines(_Table):
     def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any]):
         if path == raw.folder:
             raw = Raw(raw.task, path.parent)
-        name = str(path.relative_to(raw.folder)).removesuffix(".gz")
-        self.read = raw.csv if name.endswith(".csv") else raw.json_lines
+        name = str(path.relative_to(raw.folder))
+        self.untyped = name.casefold().removesuffix(".gz").endswith(".csv")
+        self.read = raw.csv if self.untyped else raw.json_lines
         self.file = name
         first = next(iter(self.read(name)), (0, {}))[1]
         super().__init__(raw, path, options, list(first))
@@ -180,11 +206,13 @@ class _Binary(_Table):
     def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any]):
         self.parquet = None
         try:
-            if path.suffix == ".parquet":
+            if path.suffix.casefold() == ".parquet":
                 self.parquet = pq.ParquetFile(path)
                 schema = self.parquet.schema_arrow
+                self.count = self.parquet.metadata.num_rows
             else:
                 schema, self.batches = read_batches(path)
+                self.count = sum(batch.num_rows for batch in self.batches)
         except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
             raw.fail(path, None, f"cannot be read: {str(error).splitlines()[0]:.200}")
         super().__init__(raw, path, options, schema.names)
@@ -196,14 +224,16 @@ class _Binary(_Table):
         plain = [*self.texts, *filter(None, [self.label]), *self.roles.values()]
         plain += [column for column, kind in kinds.items() if kind == "path"]
         number = 0
+        mixed = {c: self._with_bytes(c) for c, kind in kinds.items() if kind == "mixed"}
+        plain += mixed
         for batch in self._batches(plain, [c for c, kind in kinds.items() if kind == "list"]):
             names = set(batch.schema.names)
             for cells in batch.to_pylist():
                 images = []
                 for column, kind in kinds.items():
-                    if kind == "cell":
+                    if kind == "cell" or (kind == "mixed" and mixed[column][number]):
                         images.append(self._ref(f"{column}/{number}"))
-                    elif kind == "path":
+                    elif kind in ("path", "mixed"):
                         cell = cells[column]
                         cell = cell.get("path") if isinstance(cell, dict) else cell
                         images += cell if isinstance(cell, list) else [cell]
@@ -217,7 +247,9 @@ class _Binary(_Table):
         return ImageRef(OWN, member(self.raw, self.path, name))
 
     def _image_kind(self, column: str) -> str:
-        """ "cell" holds bytes, "list" several such, "path" says where the image is."""
+        """ "cell" holds bytes, "list" several such, "path" says where the image is; a column whose
+        rows do this or that is "mixed".
+        """
         kind = self.schema.field(column).type
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
             return "path" if _is_text(kind.value_type) else "list"
@@ -227,28 +259,45 @@ class _Binary(_Table):
             names = {kind.field(place).name for place in range(kind.num_fields)}
             if "bytes" not in names and "path" not in names:
                 self.raw.fail(self.path, None, f"the column {column!r} holds no images.")
-            return "cell" if "bytes" in names and not self._no_bytes(column) else "path"
+            if "bytes" not in names:
+                return "path"
+            missing = self._without_bytes(column)
+            if missing and "path" not in names:
+                self.raw.fail(
+                    self.path, None, f"the column {column!r} has no image in {missing} rows."
+                )
+            return "cell" if not missing else "path" if missing == self.count else "mixed"
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             return "cell"
         self.raw.fail(self.path, None, f"the column {column!r} holds {kind}, no images.")
 
-    def _no_bytes(self, column: str) -> bool:
-        """Whether `datasets` stored only the images' paths: their bytes are null in every row."""
+    def _without_bytes(self, column: str) -> int:
+        """How many rows of an image column hold no bytes: `datasets` may store a path alone."""
         if self.parquet is None:
-            cells = [batch.column(column).field("bytes") for batch in self.batches]
-            return all(cell.null_count == len(cell) for cell in cells)
+            return self.count - sum(self._with_bytes(column))
         meta = self.parquet.metadata
+        missing = 0
         for group in range(meta.num_row_groups):
             row_group = meta.row_group(group)
             for place in range(row_group.num_columns):
                 chunk = row_group.column(place)
                 if chunk.path_in_schema == f"{column}.bytes":
-                    statistics = chunk.statistics
-                    if statistics is None or statistics.null_count != row_group.num_rows:
-                        return False
-        return True
+                    if chunk.statistics is None or not chunk.statistics.has_null_count:
+                        return self.count - sum(self._with_bytes(column))
+                    missing += chunk.statistics.null_count
+        return missing
 
-    def _batches(self, plain: list[str], lists: list[str]) -> Iterator[pa.RecordBatch]:
+    def _with_bytes(self, column: str) -> list[bool]:
+        """Whether each row of an image column holds bytes; of Parquet all are read for it."""
+        found: list[bool] = []
+        for batch in self._batches([column], [], rows=64, whole=True):
+            cells = batch.column(column)
+            found += pc.is_valid(pc.struct_field(cells, "bytes")).to_pylist()
+        return found
+
+    def _batches(
+        self, plain: list[str], lists: list[str], rows: int = 4096, whole: bool = False
+    ) -> Iterator[pa.RecordBatch]:
         try:
             if self.parquet is None:
                 for batch in self.batches:
@@ -260,8 +309,8 @@ class _Binary(_Table):
             for column in dict.fromkeys([*plain, *lists]):
                 own = [leaf for leaf in leaves if leaf == column or leaf.startswith(f"{column}.")]
                 light = [leaf for leaf in own if not leaf.endswith(".bytes")]
-                wanted += light if light and column in self.images else own
-            yield from self.parquet.iter_batches(batch_size=4096, columns=wanted)
+                wanted += light if light and column in self.images and not whole else own
+            yield from self.parquet.iter_batches(batch_size=rows, columns=wanted)
         except (OSError, ValueError, KeyError, NotImplementedError, pa.ArrowException) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self.raw.fail(self.path, None, f"damaged: {reason:.200}")
@@ -315,6 +364,9 @@ def _images(
             raw.fail(path, record, f"the image {image!r:.60} is no path.")
         if len(str(image)) > LONGEST or not str(image).isprintable():
             raw.fail(path, record, f"the image {image!r:.60} is no path.")
+        if isinstance(image, str) and (inner := own_path(raw, image, path, record)):
+            found.append(ImageRef(OWN, inner, box))
+            continue
         try:
             found.append(ImageRef(options["source"], options["path"].format(image), box))
         except (ValueError, LookupError, AttributeError):
@@ -333,29 +385,94 @@ def _texts(raw: Raw, path: Path, record: Any, cells: list[Any]) -> tuple[str, ..
     return tuple(found)
 
 
-def _labels(
-    raw: Raw,
-    labels: Labels,
-    order: list[int] | None,
-    path: Path,
-    record: Any,
-    cell: Any,
-    options: Mapping[str, Any],
-) -> tuple[int, ...]:
-    found = []
-    for value in cell if isinstance(cell, list) else [cell]:
-        if order is not None and isinstance(value, int):
-            if not 0 <= value < len(order):
-                raw.fail(path, record, f"label {value} is out of range (0..{len(order) - 1}).")
-            found.append(order[value])
-        else:
-            found.append(labels.read(value, path, record, options["first"]))
-    return tuple(dict.fromkeys(found))
-
-
 def _text(raw: Raw, path: Path, record: Any, value: Any, what: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or len(value) > LONGEST:
         raw.fail(path, f"{record!s:.60}", f"its {what} {value!r:.60} is no short text.")
     return value
+
+
+# ---------------------------------------------------------------- labels
+
+
+class _LabelCells:
+    """The label cells of all files, noted one by one and understood together."""
+
+    def __init__(self, raw: Raw, first: int):
+        self.raw, self.first = raw, first
+        self.labels = Labels(raw)
+        self.orders: dict[Path, Sequence[int] | None] = {}  # of files that bring class names
+        self.cells: list[tuple[_Table, Any, list[Any]]] = []  # (file, record, values)
+
+    def add(self, table: "_Table", record: Any, cell: Any) -> None:
+        """Notes the next record's cell."""
+        if table.path not in self.orders:
+            names = table.class_names.get(table.label)
+            lists = ClassLists(self.labels, table.path.parent)
+            order = order_of_names(self.labels, names, table.path, lists) if names else None
+            self.orders[table.path] = order
+        self.cells.append((table, record, cell if isinstance(cell, list) else [cell]))
+
+    def classes(self) -> Iterator[tuple[int, ...]]:
+        """The classes of each record, in the order in which the cells were noted."""
+        lists = ClassLists(self.labels, self.cells[0][0].path.parent) if self.cells else None
+        if self._are_vectors():
+            listed = lists.order
+            for table, _, values in self.cells:
+                order = self.orders[table.path] or listed or range(len(values))
+                yield tuple(order[place] for place, bit in enumerate(values) if bit)
+            return
+        answers = {
+            text: Answers(self.labels, lists, text=text, first=self.first) for text in (False, True)
+        }
+        noted = [
+            [self._note(answers, table, record, value) for value in values]
+            for table, record, values in self.cells
+        ]
+        classes = {text: found.classes() for text, found in answers.items()}
+        for keys in noted:
+            found = [key if text is None else classes[text][key] for text, key in keys]
+            yield tuple(dict.fromkeys(found))
+
+    def _note(
+        self, answers: Mapping[bool, Answers], table: "_Table", record: Any, value: Any
+    ) -> tuple[bool | None, Any]:
+        """(which answers, key) of a value; (None, class) where the file's class names say it."""
+        order = self.orders[table.path]
+        if order is not None and isinstance(value, int):
+            if not 0 <= value < len(order):
+                line = f"label {value} is out of range (0..{len(order) - 1})."
+                self.raw.fail(table.path, record, line)
+            return None, order[value]
+        # In CSV everything is text; a string elsewhere is meant as a word.
+        text = isinstance(value, str) and not table.untyped
+        return text, answers[text].add(value, table.path, record)
+
+    def _are_vectors(self) -> bool:
+        """Whether the column holds vectors of 0 and 1, a place for each class, and no numbers.
+
+        Read as numbers, [0, 1, 0] would name a class twice. Raises DataError where a column can be
+        either, and for vectors with another number of places than classes.
+        """
+        lengths = {len(values) for _, _, values in self.cells}
+        if len(lengths) != 1 or not all(
+            _is_bit(value) for _, _, values in self.cells for value in values
+        ):
+            return False
+        (length,), count = lengths, len(self.labels.names)
+        twice = any(len(set(values)) < length for _, _, values in self.cells)
+        several = {"map11", "map11_devkit"} & set(self.raw.task.headline)
+        if length == count and (twice or not several):
+            return True
+        table, record, values = self.cells[0]
+        why = f"{values!r:.80} looks like a vector of 0 and 1, but the task has {count} classes."
+        if length == count:
+            why = f"{values!r:.80} can be a vector of 0 and 1 or the numbers of both classes."
+        if twice or length == count:
+            self.raw.fail(table.path, record, why)
+        return False
+
+
+def _is_bit(value: Any) -> bool:
+    return isinstance(value, int | float) and value in (0, 1)

@@ -1,32 +1,40 @@
 """IDX files of MNIST and its kin: images and labels in two files (yann.lecun.com/exdb/mnist).
 
 Big-endian: magic 0x00000803, count, rows, columns, then bytes; labels 0x00000801, count, then
-bytes. Options: `images` and `labels`, the two file names (also as .gz).
+bytes. Options: `images` and `labels`, the two file names (also as .gz, also with a dot before
+`idx`, as some archives call them); `first`, the number of the first class, where numbers alone do
+not say it (EMNIST's letters begin at 1). A `classes.txt` beside them says what numbers mean
+(class_lists.py).
 """
 
 import struct
 from collections.abc import Iterator
 
+from fsc_bench.data.class_lists import ClassLists
+from fsc_bench.data.labels import UNSAID, Answers, Labels
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
-OPTIONS = {"images": "t10k-images-idx3-ubyte", "labels": "t10k-labels-idx1-ubyte"}
-
+OPTIONS = {
+    "images": "t10k-images-idx3-ubyte",
+    "labels": "t10k-labels-idx1-ubyte",
+    "first": UNSAID,
+}
+LAYOUT = "IDX files (t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte)"
 
 FOLDERS = ("", "raw/", "MNIST/raw/")  # torchvision keeps them in the last
 
 
 def detect(raw: Raw) -> bool:
     name = {**OPTIONS, **raw.task.data.options}["images"]
-    return any(raw.has(f"{folder}{name}") for folder in FOLDERS)
+    return any(raw.has(path) for path in _paths(name))
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     (subset,) = task.leaves
-    image_files = [f"{folder}{options['images']}" for folder in FOLDERS]
-    label_files = [f"{folder}{options['labels']}" for folder in FOLDERS]
+    image_files, label_files = _paths(options["images"]), _paths(options["labels"])
     images, labels = raw.find(*image_files), raw.find(*label_files)
     pixels, answers = raw.bytes(*image_files), raw.bytes(*label_files)
     if len(pixels) < 16 or pixels[:4] != b"\0\0\x08\x03":
@@ -39,12 +47,22 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
     if struct.unpack(">I", answers[4:8])[0] != count or len(answers) != 8 + count:
         raw.fail(labels, None, f"does not hold one label for each of {count} images.")
     inside = images.relative_to(raw.folder).as_posix()
-    for place in range(count):
+    known = Labels(raw)
+    first = options["first"]
+    values = Answers(known, ClassLists(known, labels.parent), text=False, first=first)
+    keys = [values.add(answers[8 + place], labels, place) for place in range(count)]
+    classes = values.classes()
+    for place, key in enumerate(keys):
         name = f"{place:0{len(str(count))}d}"
         yield Record(
             id=name,
             subset=subset,
             images=(ImageRef(OWN, f"{inside}::{place}"),),
-            labels=(answers[8 + place],),
+            labels=(classes[key],),
             cluster=name,
         )
+
+
+def _paths(name: str) -> list[str]:
+    names = dict.fromkeys((name, name.replace("-idx", ".idx")))
+    return [f"{folder}{spelt}" for folder in FOLDERS for spelt in names]

@@ -1,164 +1,247 @@
 """Folders of images, one folder a class: `val/n01440764/x.JPEG`, `test/AD/x.jpg`, `Forest/x.jpg`.
 
-Folders are called by class id, name or number. Numbers follow a `label.txt` or `classnames.txt`
-above them where there is one (ELEVATER's own order in OFA-Sys/chinese-clip-eval), else the task's
-order. The folders may lie inside a zip or tar, which is read in place. Options: `split`, one word
-or several to try, where there are folders for several splits.
+Folders are called by class id, name or number; one that is called exactly like a class is that
+class, be it `train` or `3`. Numbers follow a class list beside or above them (`label.txt`, as in
+OFA-Sys/chinese-clip-eval, or `classnames.txt`), else the task's order; where it is open whether
+they count from 0 or 1, they are refused. The folders may lie inside a zip or tar, which is read in
+place.
+
+Options: `split`, one word or several to try, where there are folders for several splits; `first`,
+the number of the first class. A `classes.txt` beside or above the folders says what their names
+mean, one line each: `1 = red` (class_lists.py).
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from fsc_bench.data.class_lists import ClassLists, is_list
 from fsc_bench.data.containers import container_module
-from fsc_bench.data.labels import (
+from fsc_bench.data.labels import UNSAID, Answers, Labels
+from fsc_bench.data.listing import (
     IMAGE_SUFFIXES,
-    SPLIT_WORDS,
-    Labels,
     entries,
     files_below,
+    inside,
     member,
     natural,
     of_split,
+    split_words,
 )
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import wds
+from fsc_bench.errors import near_miss
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
-OPTIONS = {"split": "test"}
+OPTIONS = {"split": "test", "first": UNSAID}
 LAST = True  # DTD, Food101 and others have class folders and a list of the test images
+LAYOUT = "a folder of pictures for each class"
 DEPTH = 4
-LISTS = ("label.txt", "classnames.txt")
+WIDEST = 250  # below a folder of more folders no class folders are sought
 ARCHIVES = (".zip", ".tar")
+
+
+@dataclass(frozen=True)
+class Root:
+    """A place whose folders hold pictures: on disk, or inside an archive.
+
+    below: pictures that lie deeper in a class folder than its own, which nobody would score.
+    """
+
+    path: Path
+    prefix: str  # of records' paths to the folders
+    pictures: dict[str, list[str]]  # folder -> its pictures
+    below: dict[str, str] = field(default_factory=dict)  # folder -> one deeper picture
+    archive: Path | None = None
+    lists: dict[str, str] = field(default_factory=dict)  # class lists inside the archive
 
 
 def detect(raw: Raw) -> bool:
     """Whether folders are called like the task's classes, on disk or in an archive."""
+    return bool(_class_roots(raw, Labels(raw)))
+
+
+def hint(raw: Raw) -> str:
+    """Which folders of pictures are here, and the class that is spelt most alike."""
     labels = Labels(raw)
-    if any(_names_classes(labels, folders) for _, folders in _tree(raw.folder)):
-        return True
-    return any(_archive_roots(labels, names) for names in _archives(raw).values())
+    for place, folders in _folders(raw):
+        shown = [name for name in sorted(folders, key=natural)[:20] if _first_picture(place / name)]
+        if shown:
+            return _not_classes(labels, inside(raw, place) if place != raw.folder else "", shown)
+    for root in _in_archives(raw):
+        place = member(raw, root.archive, root.prefix) or root.archive.name
+        return _not_classes(labels, place, sorted(root.pictures, key=natural))
+    return ""
+
+
+def _not_classes(labels: Labels, place: str, folders: list[str]) -> str:
+    strange = [name for name in folders if not labels.places_of(name)] or folders
+    shown = ", ".join(repr(name[:60]) for name in folders[:4])
+    miss = near_miss(strange[0], [*labels.ids, *labels.names])
+    return (
+        f"pictures lie in the folders {shown}{f' of {place}' if place else ''}, and no class is "
+        f"called {strange[0]!r:.60}.{miss} {labels.advice(strange[0])}"
+    )
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     labels = Labels(raw)
-    roots = [root for root, folders in _tree(raw.folder) if _names_classes(labels, folders)]
-    if roots:
-        root = _one(raw, of_split(raw, roots, options["split"]))
-        yield from _read_folders(task, raw, labels, root)
-        return
-    inside = {
-        archive / root: (archive, root, names)
-        for archive, names in _archives(raw).items()
-        for root in _archive_roots(labels, names)
+    roots = {root.path: root for root in _class_roots(raw, labels)}
+    if not roots:
+        if not raw.folder.exists():
+            raw.find("class folders")
+        why = hint(raw) or "no folder of pictures is there."
+        raw.fail(raw.folder, None, f"has no folders called like the task's classes: {why}")
+    root = roots[_one(raw, of_split(raw, roots, options["split"]))]
+    if root.archive is not None:
+        raw.note(root.archive)
+    lists = ClassLists(labels, _beside(root), root.lists)
+    answers = Answers(labels, lists, text=True, first=options["first"])
+    keys = {
+        folder: answers.add(folder, root.path / folder, None)
+        for folder in sorted(root.pictures, key=natural)
+        if _counts(labels, lists, root, folder)
     }
-    if not inside:
-        raw.find(*(word for word in [options["split"]] if isinstance(word, str)))
-        raw.fail(raw.folder, None, "has no folders that are called like the task's classes.")
-    chosen = inside[_one(raw, of_split(raw, inside, options["split"]))]
-    yield from _read_archive(task, raw, labels, *chosen)
+    classes = answers.classes()
+    yield from _records(task, raw, root, {folder: classes[key] for folder, key in keys.items()})
 
 
-def _read_folders(task: Task, raw: Raw, labels: Labels, root: Path) -> Iterator[Record]:
-    files: dict[str, list[str]] = {}
-    for folder in entries(root):
-        if folder.is_dir():
-            names = [entry.name for entry in entries(Path(folder.path)) if entry.is_file()]
-            files[folder.name] = names
-    lists = {path: None for path in _list_places(root) if path.is_relative_to(raw.folder)}
-    texts = {path: raw.text(str(path.relative_to(raw.folder))) for path in lists if path.is_file()}
-    base = root.relative_to(raw.folder).as_posix()
-    prefix = "" if base == "." else f"{base}/"
-    yield from _records(task, raw, labels, root, files, texts, prefix)
-
-
-def _read_archive(
-    task: Task, raw: Raw, labels: Labels, archive: Path, root: str, names: list[str]
-) -> Iterator[Record]:
-    raw.note(archive)
-    prefix = f"{root}/" if root else ""
-    files: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        folder, slash, file = name.removeprefix(prefix).partition("/")
-        if name.startswith(prefix) and slash and "/" not in file:
-            files[folder].append(file)
-    texts = {}
-    for path in _list_places(PurePosixPath(root)):
-        if str(path) in names:
-            texts[archive / path] = _member_text(raw, archive, str(path))
-    place = archive / root
-    yield from _records(task, raw, labels, place, files, texts, member(raw, archive, prefix))
-
-
-def _records(
-    task: Task,
-    raw: Raw,
-    labels: Labels,
-    root: Path,
-    files: Mapping[str, list[str]],
-    lists: Mapping[Path, str],
-    prefix: str,
-) -> Iterator[Record]:
+def _records(task: Task, raw: Raw, root: Root, classes: dict[str, int]) -> Iterator[Record]:
     (subset,) = task.leaves
-    order = None
-    if all(folder.isdigit() for folder in files) and not all(
-        labels.find(f) is not None for f in files
-    ):
-        for path, text in lists.items():
-            order = labels.order([line.strip() for line in text.splitlines() if line.strip()], path)
-            break
     of_class: dict[int, str] = {}
-    for folder in sorted(files, key=natural):
-        label = labels.read(folder, root / folder, None)
-        if order is not None:
-            if label >= len(order):
-                raw.fail(
-                    root / folder, None, f"is beyond the {len(order)} lines of the class list."
-                )
-            label = order[label]
+    for folder, label in classes.items():
         if label in of_class:
-            raw.fail(root / folder, None, f"is the same class as the folder {of_class[label]!r}.")
+            raw.fail(
+                root.path / folder, None, f"is the same class as the folder {of_class[label]!r}."
+            )
+        if folder in root.below:
+            deep = root.below[folder]
+            raw.fail(root.path / folder, None, f"holds pictures deeper too, such as {deep!r:.200}.")
         of_class[label] = folder
     for label in sorted(of_class):
         folder = of_class[label]
-        for name in sorted(files[folder], key=natural):
-            if name.lower().endswith(IMAGE_SUFFIXES):
-                yield Record(
-                    id=f"{folder}/{name}",
-                    subset=subset,
-                    images=(ImageRef(OWN, f"{prefix}{folder}/{name}"),),
-                    labels=(label,),
-                    cluster=f"{folder}/{name}",
-                )
+        for name in sorted(root.pictures[folder], key=natural):
+            yield Record(
+                id=f"{folder}/{name}",
+                subset=subset,
+                images=(ImageRef(OWN, f"{root.prefix}{folder}/{name}"),),
+                labels=(label,),
+                cluster=f"{folder}/{name}",
+            )
 
 
-def _tree(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """(folder, its subfolders' names), outer ones first; not below a folder of many folders."""
-    places = [folder] if folder.is_dir() else []
+def _counts(labels: Labels, lists: ClassLists, root: Root, folder: str) -> bool:
+    """Whether a folder is to be a class: one with pictures is, any other where it is called so."""
+    named = labels.find(folder) is not None or lists.of(folder) is not None
+    return named or bool(root.pictures[folder])
+
+
+def _beside(root: Root) -> Path:
+    return root.path if root.archive is None else root.archive.parent
+
+
+# ---------------------------------------------------------------- where class folders are
+
+
+def _class_roots(raw: Raw, labels: Labels) -> list[Root]:
+    """The places whose folders are the task's classes: those on disk, else those in archives."""
+    found = []
+    for place, folders in _folders(raw):
+        lists = ClassLists(labels, place)
+        if any(_may_be_class(labels, lists, name) for name in folders):
+            root = _root(raw, labels, place, folders)
+            if _holds_classes(labels, lists, root):
+                found.append(root)
+    if found:
+        return found
+    return [
+        root
+        for root in _in_archives(raw)
+        if _holds_classes(labels, ClassLists(labels, _beside(root), root.lists), root)
+    ]
+
+
+def _holds_classes(labels: Labels, lists: ClassLists, root: Root) -> bool:
+    """Whether most folders with pictures are classes; an odd one among them is then a complaint."""
+    folders = [name for name, files in root.pictures.items() if files]
+    known = [name for name in folders if _may_be_class(labels, lists, name)]
+    splits = [name for name in folders if name not in known and split_words(name)]
+    return bool(known) and 2 * len(known) >= len(folders) - len(splits)
+
+
+def _may_be_class(labels: Labels, lists: ClassLists, name: str) -> bool:
+    if labels.places_of(name) or lists.of(name) is not None:
+        return True
+    return name.isdecimal() and len(name) < 10 and int(name) <= len(labels.names)
+
+
+def _folders(raw: Raw) -> Iterator[tuple[Path, list[str]]]:
+    """(place, its folders), outer places first; not below a place of many folders."""
+    places = [raw.folder] if raw.folder.is_dir() else []
     for _ in range(DEPTH):
-        below: list[Path] = []
+        deeper: list[Path] = []
         for place in places:
-            subfolders = [entry.name for entry in entries(place) if entry.is_dir()]
-            yield place, subfolders
-            below += [place / name for name in subfolders if len(subfolders) <= 250]
-        places = below
+            folders = [entry.name for entry in entries(place, hidden=True) if entry.is_dir()]
+            if folders:
+                yield place, folders
+            if len(folders) <= WIDEST:
+                deeper += [place / name for name in folders if not name.startswith(".")]
+        places = deeper
 
 
-def _names_classes(labels: Labels, folders: list[str]) -> bool:
-    """Whether most of these folders are classes; an odd one among them is then a complaint."""
-    folders = [name for name in folders if name.lower() not in SPLIT_WORDS]
-    known = sum(_may_be_class(labels, name) for name in folders)
-    return known >= 2 and 2 * known >= len(folders)
+def _root(raw: Raw, labels: Labels, place: Path, folders: list[str]) -> Root:
+    pictures, below = {}, {}
+    for name in folders:
+        if name.startswith(".") and not labels.places_of(name):
+            continue  # a class may be called `.NET`; what else is hidden holds none
+        here = list(entries(place / name))
+        pictures[name] = [e.name for e in here if _is_picture(e.name) and e.is_file()]
+        for entry in here:
+            if pictures[name] and not _is_picture(entry.name) and entry.is_dir():
+                deep = _first_picture(Path(entry.path))
+                if deep:
+                    below[name] = f"{entry.name}/{deep}"
+    return Root(place, "" if place == raw.folder else f"{inside(raw, place)}/", pictures, below)
 
 
-def _may_be_class(labels: Labels, name: str) -> bool:
-    return labels.find(name) is not None or (name.isdigit() and int(name) < len(labels.names))
+def _first_picture(folder: Path) -> str:
+    return next((entry.name for entry in entries(folder) if _is_picture(entry.name)), "")
+
+
+def _in_archives(raw: Raw) -> Iterator[Root]:
+    """The same inside zips and tars; WebDataset's tars are another reader's."""
+    for archive, names in _archives(raw).items():
+        pictures: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for name in filter(_is_picture, names):
+            folder, _, file = name.rpartition("/")
+            parent, _, last = folder.rpartition("/")
+            if last:
+                pictures[parent][last].append(file)
+        for parent, folders in pictures.items():
+            prefix = f"{parent}/" if parent else ""
+            deeper = {
+                last: f"{inner}/{next(iter(pictures[place][inner]))}"
+                for last in folders
+                if (place := f"{prefix}{last}") in pictures
+                for inner in list(pictures[place])[:1]
+            }
+            around = {parent, *(str(place) for place in Path(parent).parents)} - {"."} | {""}
+            lists = [name for name in names if is_list(name) and name.rpartition("/")[0] in around]
+            lists.sort(key=lambda name: -name.count("/"))
+            texts = {name: _member_text(raw, archive, name) for name in lists}
+            path = archive / parent
+            yield Root(path, member(raw, archive, prefix), dict(folders), deeper, archive, texts)
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _archives(raw: Raw) -> dict[Path, list[str]]:
-    """Member names of zips and tars in the raw folder; WebDataset's tars are another reader's."""
+    """Member names of zips and tars in the raw folder."""
     found: dict[Path, list[str]] = {}
     paths = files_below(raw.folder, ARCHIVES)
     while paths:
@@ -167,25 +250,12 @@ def _archives(raw: Raw) -> dict[Path, list[str]]:
             names = list(container_module(path).Container(path).names())
         except (OSError, ValueError) as error:
             raw.fail(path, None, f"damaged: {error}")
-        if path.suffix == ".tar" and any(name.endswith(wds.LABELS) for name in names):
-            paths = [other for other in paths if other.suffix != ".tar"]
+        tar = path.suffix.lower() == ".tar"
+        if tar and any(name.endswith(wds.LABELS) for name in names):
+            paths = [other for other in paths if other.suffix.lower() != ".tar"]
         else:
             found[path] = names
     return found
-
-
-def _archive_roots(labels: Labels, names: list[str]) -> list[str]:
-    below: dict[str, set[str]] = defaultdict(set)
-    for name in names:
-        folder, _, _ = name.rpartition("/")
-        parent, _, last = folder.rpartition("/")
-        if last:
-            below[parent].add(last)
-    return [root for root, folders in below.items() if _names_classes(labels, sorted(folders))]
-
-
-def _list_places(root: Path | PurePosixPath) -> list:
-    return [place / name for place in (root, root.parent) for name in LISTS]
 
 
 def _member_text(raw: Raw, archive: Path, name: str) -> str:
@@ -197,6 +267,6 @@ def _member_text(raw: Raw, archive: Path, name: str) -> str:
 
 def _one(raw: Raw, roots: list[Path]) -> Path:
     if len(roots) > 1:
-        names = ", ".join(str(root.relative_to(raw.folder)) for root in roots[:4])
+        names = ", ".join(inside(raw, root) for root in roots[:4])
         raw.fail(raw.folder, None, f"has class folders in {names}; link the one to be read.")
     return roots[0]

@@ -8,17 +8,20 @@ Options:
     path        where that image lies, from the folder that `file` starts in; several are tried
     pixels      the column that holds the image itself as numbers (FER2013), instead of `image`
     label       the column with the class; "folder" is the folder of the image
-    first       the number of the first class, where classes are numbers
+    first       the number of the first class, where numbers alone do not say it
     codes       class ids in the order of the file's own numbers
     first_word  whether only the first word of the label's cell is the label
     where       rows to keep: column = value
+A `classes.txt` beside or above the list says what its labels mean (class_lists.py).
 """
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fsc_bench.data.labels import Labels, entries
+from fsc_bench.data.class_lists import ClassLists
+from fsc_bench.data.labels import UNSAID, Answers, Labels
+from fsc_bench.data.listing import entries, own_path
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError
 from fsc_bench.records import OWN, ImageRef, Record
@@ -32,13 +35,14 @@ OPTIONS = {
     "path": "{}",
     "pixels": "",
     "label": "label",
-    "first": 0,
+    "first": UNSAID,
     "codes": [],
     "first_word": False,
     "where": {},
 }
 
 
+LAYOUT = "a list of images with labels, as the data set's owners publish it"
 LONGEST = 250  # what file systems allow for a name
 
 
@@ -63,13 +67,31 @@ def detect(raw: Raw) -> bool:
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     (subset,) = task.leaves
-    labels = Labels(raw)
     found = _find(raw, options)
     if found is None:
         names = options["file"]
         path = raw.find(*([names] if isinstance(names, str) else names))
         raw.fail(path, None, "is not a file.")
     path, root = found
+    lists = ClassLists(Labels(raw), path.parent)
+    words = options["label"] == "folder" or bool(options["codes"])
+    answers = Answers(lists.labels, lists, text=words, first=options["first"])
+    rows = list(_images(raw, path, root, options, answers))
+    classes = answers.classes()
+    for name, image, key in rows:
+        yield Record(
+            id=name,
+            subset=subset,
+            images=(ImageRef(OWN, image),),
+            labels=(classes[key],),
+            cluster=name,
+        )
+
+
+def _images(
+    raw: Raw, path: Path, root: Path, options: Mapping[str, Any], answers: Answers
+) -> Iterator[tuple[str, str, str | int]]:
+    """(name, path of the image, key of its label) of each row."""
     pattern = None
     width = 6
     for number, row in _rows(raw, path, options):
@@ -81,16 +103,12 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
             image, name = f"{inside}::{options['pixels']}/{number - 1}", f"{number - 1:0{width}d}"
         else:
             name = _image_name(raw, path, number, row, options)
-            pattern = pattern or _pattern(raw, root, options, name)
-            image = _fill(raw, pattern, name)
+            image = own_path(raw, name, path, number) if isinstance(name, str) else ""
+            if not image:
+                pattern = pattern or _pattern(raw, root, options, name)
+                image = _fill(raw, pattern, name)
             name = str(name)
-        yield Record(
-            id=name,
-            subset=subset,
-            images=(ImageRef(OWN, image),),
-            labels=(_label(raw, labels, path, number, row, options, image),),
-            cluster=name,
-        )
+        yield name, image, _label(raw, answers, path, number, row, options, image)
 
 
 def _find(raw: Raw, options: Mapping[str, Any]) -> tuple[Path, Path] | None:
@@ -159,10 +177,10 @@ def _fill(raw: Raw, pattern: str, name: str | int) -> str:
 
 
 def _label(
-    raw: Raw, labels: Labels, path: Path, number: int, row: Any, options: Mapping, image: str
-) -> int:
+    raw: Raw, answers: Answers, path: Path, number: int, row: Any, options: Mapping, image: str
+) -> str | int:
     if options["label"] == "folder":
-        return labels.read(PurePosixPath(image).parent.name, path, number)
+        return answers.add(PurePosixPath(image).parent.name, path, number)
     value = raw.field(path, number, row, options["label"], (str, int))
     if options["first_word"] and isinstance(value, str):
         value = value.split()[0]
@@ -171,4 +189,4 @@ def _label(
         if not str(value).isdigit() or int(value) >= len(codes):
             raw.fail(path, number, f"label {value!r:.20} is out of range (0..{len(codes) - 1}).")
         value = codes[int(value)]
-    return labels.read(value, path, number, options["first"])
+    return answers.add(value, path, number)

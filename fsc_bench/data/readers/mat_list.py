@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from fsc_bench.data.labels import Labels, files_below
+from fsc_bench.data.class_lists import ClassLists
+from fsc_bench.data.labels import Answers, Labels
+from fsc_bench.data.listing import files_below
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
 OPTIONS = {"layout": ""}
+LAYOUT = "MATLAB files of labels (imagelabels.mat and setid.mat; cars_test_annos_withlabels.mat)"
 FILES = {"flowers": "imagelabels.mat", "cars": "cars_test_annos_withlabels.mat"}
 
 
@@ -35,17 +38,20 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
     if layout not in FILES:
         raise UsageError(f"{task.path}: layout = {layout!r} is neither {' nor '.join(FILES)}.")
     (subset,) = task.leaves
-    labels = Labels(raw)
     found = files_below(raw.folder, (FILES[layout],))
     path = found[0] if found else raw.find(FILES[layout])
     rows = _flowers(raw, path) if layout == "flowers" else _cars(raw, path)
     base = path.parent.relative_to(raw.folder).as_posix()
-    for image, label in rows:
+    labels = Labels(raw)
+    answers = Answers(labels, ClassLists(labels, path.parent), text=False, first=1)
+    keys = [answers.add(label, path, image) for image, label in rows]
+    classes = answers.classes()
+    for (image, _), key in zip(rows, keys, strict=True):
         yield Record(
             id=image,
             subset=subset,
             images=(ImageRef(OWN, image if base == "." else f"{base}/{image}"),),
-            labels=(labels.read(label, path, image, first=1),),
+            labels=(classes[key],),
             cluster=image,
         )
 

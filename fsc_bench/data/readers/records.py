@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fsc_bench.data.labels import files_below, natural
+from fsc_bench.data.listing import files_below, natural
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import Record, records_from_table
 from fsc_bench.task import Task

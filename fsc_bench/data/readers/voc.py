@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fsc_bench.data.labels import entries
+from fsc_bench.data.listing import entries
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
 OPTIONS = {"split": "test", "difficult": "negative"}
+LAYOUT = "PASCAL VOC's devkit (VOCdevkit/VOC2007/ImageSets/Main)"
 DIFFICULT = ("negative", "ignore", "positive")
 FLAGS = {"1": 1, "0": 0, "-1": -1}
 

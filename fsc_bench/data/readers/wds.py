@@ -1,26 +1,53 @@
 """WebDataset tars as clip_benchmark writes them: any number of shards, read in place.
 
-`test/0.tar, 1.tar ...` with samples `s0000000.jpg` + `s0000000.cls` (a number) or `.npy` (a 0/1
-vector for several labels), and beside them `classnames.txt` and `nshards.txt`
-(LAION-AI/CLIP_benchmark, webdataset_eval). Options: `split`, one word or several to try;
-`first_of_each_class`, how many samples of each class to keep, where a mirror appended another split
-to each class.
+`test/0.tar, 1.tar ...` with samples `s0000000.jpg` + `s0000000.cls` (a number or a class's name) or
+`.npy` (a 0/1 vector for several labels), and beside them `classnames.txt` and `nshards.txt`
+(LAION-AI/CLIP_benchmark, webdataset_eval). A sample's key is the member's name up to the first dot
+of its last part, as in WebDataset itself; `s0.image.png` and `s0.label.cls` are fields of `s0`.
+
+Options: `split`, one word or several to try; `first`, the number of the first class, where numbers
+alone do not say it; `first_of_each_class`, how many samples of each class to keep, where a mirror
+appended another split to each class. A `classes.txt` says what labels mean (class_lists.py).
 """
 
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.containers.tar import Container
-from fsc_bench.data.labels import IMAGE_SUFFIXES, Labels, files_below, member, natural, of_split
+from fsc_bench.data.labels import UNSAID, Answers, Labels
+from fsc_bench.data.listing import (
+    COMPRESSED_TARS,
+    IMAGE_SUFFIXES,
+    files_below,
+    inside,
+    member,
+    natural,
+    of_split,
+)
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
-OPTIONS = {"split": "test", "first_of_each_class": []}
+OPTIONS = {"split": "test", "first": UNSAID, "first_of_each_class": []}
 LABELS = (".cls", ".npy", ".label")
+LAYOUT = "WebDataset tars (test/0.tar with s0.jpg and s0.cls)"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a shard, and the content of its label."""
+
+    shard: Path
+    key: str
+    image: str  # the member's name
+    label: str  # the ending of the label's member
+    content: bytes
 
 
 def detect(raw: Raw) -> bool:
@@ -34,92 +61,165 @@ def detect(raw: Raw) -> bool:
     return False
 
 
+def hint(raw: Raw) -> str:
+    """What is nearly this layout here, for a complaint; empty where nothing is."""
+    packed = [inside(raw, path) for path in files_below(raw.folder, COMPRESSED_TARS)]
+    if packed:
+        return _gunzip(packed[0])
+    for shard in files_below(raw.folder, (".tar",))[:1]:
+        try:
+            return f"{inside(raw, shard)} {_members(list(Container(shard).names()))}"
+        except (OSError, ValueError):
+            return ""
+    return ""
+
+
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     (subset,) = task.leaves
     labels = Labels(raw)
-    shards = of_split(raw, files_below(raw.folder, (".tar",)), options["split"])
-    if not shards:
-        raw.find("test/0.tar")
-    _check_shard_count(raw, shards)
-    order = _class_order(raw, labels, shards[0])
+    shards = _shards(raw, options["split"])
+    samples = [sample for shard in shards for sample in _samples(raw, shard)]
+    if not samples:
+        # An empty shard is a count that does not hold; members without samples are another layout.
+        _check_layout(raw, shards)
+    lists = ClassLists(labels, shards[0].parent)
+    answers = Answers(labels, lists, text=False, first=options["first"], line_0=True)
+    keys = [
+        None
+        if sample.label == ".npy"
+        else answers.add(_text(raw, sample), sample.shard, sample.key)
+        for sample in samples
+    ]
+    classes = answers.classes()
+    places = range(len(labels.names))
+    if None in keys and lists.order is not None:
+        places = lists.order
     keep = dict(enumerate(options["first_of_each_class"]))
     number = 0
+    for sample, key in zip(samples, keys, strict=True):
+        found = _vector(raw, sample, places) if key is None else (classes[key],)
+        if keep and found and keep.get(found[0], 0) <= 0:
+            continue
+        if keep and found:
+            keep[found[0]] -= 1
+        yield Record(
+            id=f"{number:06d}",
+            subset=subset,
+            images=(ImageRef(OWN, member(raw, sample.shard, sample.image)),),
+            labels=found,
+            cluster=f"{number:06d}",
+        )
+        number += 1
+
+
+def _shards(raw: Raw, split: str | list[str]) -> list[Path]:
+    """The tars of the split, all of them readable in place. Raises DataError otherwise."""
+    packed = files_below(raw.folder, COMPRESSED_TARS)
+    plain = files_below(raw.folder, (".tar",))
+    shards = of_split(raw, [*plain, *packed], split)
+    for shard in shards:
+        if shard in packed and _unpacked(shard) not in plain:
+            raw.fail(shard, None, _gunzip(shard.name))
+    shards = [shard for shard in shards if shard not in packed]
+    if not shards:
+        raw.find("test/0.tar")
     for shard in shards:
         raw.note(shard)
-        for key, image, content in _samples(raw, shard):
-            found = _labels(raw, shard, key, content, labels, order)
-            if keep and found and keep.get(found[0], 0) <= 0:
-                continue
-            if keep:
-                keep[found[0]] -= 1
-            yield Record(
-                id=f"{number:06d}",
-                subset=subset,
-                images=(ImageRef(OWN, member(raw, shard, image)),),
-                labels=found,
-                cluster=f"{number:06d}",
-            )
-            number += 1
+    _check_shard_count(raw, shards)
+    return shards
 
 
-def _samples(raw: Raw, shard: Path) -> Iterator[tuple[str, str, tuple[str, bytes]]]:
-    """(key, image member, (label's extension, its content)) of each sample, in the tar's order."""
+def _unpacked(shard: Path) -> Path:
+    ending = next(end for end in COMPRESSED_TARS if shard.name.casefold().endswith(end))
+    return shard.with_name(f"{shard.name[: -len(ending)]}.tar")
+
+
+def _gunzip(name: str) -> str:
+    tool = {".xz": "unxz", ".bz2": "bunzip2", ".zst": "unzstd"}
+    tool = tool.get(os.path.splitext(name)[1].lower(), "gunzip")
+    return f"{name} is a compressed tar, which cannot be read in place. `{tool} -k {name}` first."
+
+
+def _samples(raw: Raw, shard: Path) -> Iterator[Sample]:
+    """Each sample, in the tar's order."""
     try:
         container = Container(shard)
     except (OSError, ValueError) as error:
         raw.fail(shard, None, f"damaged: {error}")
-    samples: dict[str, dict[str, str]] = {}
-    for name in container.names():
-        folder, _, base = name.rpartition("/")
-        stem, dot, extension = base.partition(".")
-        samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[dot + extension.lower()] = (
-            name
-        )
-    for key, parts in samples.items():
-        images = [name for extension, name in parts.items() if extension in IMAGE_SUFFIXES]
-        answers = [extension for extension in LABELS if extension in parts]
+    for key, parts in _keys(container.names()).items():
+        images = _one_kind(parts, IMAGE_SUFFIXES)
+        answers = _one_kind(parts, LABELS)
         if not images and not answers:
             continue  # notes beside the samples
         if len(images) != 1 or not answers:
-            raw.fail(
-                shard, key, "has no image." if not images else "needs one image and its label."
-            )
+            why = "has no image" if not images else "needs one image and its label"
+            raw.fail(shard, key, f"{why}. {_members(list(parts.values()))}")
+        label = next((ending for ending in LABELS if ending in answers), None)
+        if label is None and len(answers) > 1:
+            raw.fail(shard, key, f"has several labels. {_members(list(parts.values()))}")
+        name = answers[label] if label else next(iter(answers.values()))
         try:
-            content = container.read(parts[answers[0]])
+            content = container.read(name)
         except (OSError, ValueError) as error:
             raw.fail(shard, key, f"damaged: {error}")
-        yield key, images[0], (answers[0], content)
+        (image,) = images.values()
+        yield Sample(shard, key, image, os.path.splitext(name)[1].lower(), content)
 
 
-def _labels(
-    raw: Raw, shard: Path, key: str, answer: tuple[str, bytes], labels: Labels, order: list[int]
-) -> tuple[int, ...]:
-    extension, content = answer
-    if extension != ".npy":
-        try:
-            return (order[labels.read(content.decode("ascii"), shard, key)],)
-        except UnicodeDecodeError:
-            raw.fail(shard, key, "the label is no text.")
-        except IndexError:
-            raw.fail(shard, key, f"the label {content!r:.20} is beyond classnames.txt.")
+def _keys(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """`{key: {ending: member}}`; a key ends before the first dot of a member's last part."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        folder, slash, base = name.rpartition("/")
+        stem, dot, ending = base.partition(".")
+        found.setdefault(f"{folder}{slash}{stem}", {})[dot + ending.lower()] = name
+    return found
+
+
+def _one_kind(parts: dict[str, str], endings: tuple[str, ...]) -> dict[str, str]:
+    """The parts of one kind: `.png`, or where none is called so, fields such as `.image.png`."""
+    plain = {ending: name for ending, name in parts.items() if ending in endings}
+    fields = {ending: name for ending, name in parts.items() if ending.endswith(endings)}
+    return plain or fields
+
+
+def _members(names: list[str]) -> str:
+    shown = ", ".join(repr(name[-60:]) for name in names[:3])
+    return (
+        f"It holds {shown or 'nothing'}; a sample is one image and its label under one key (the "
+        "name up to its first dot), such as 's0.jpg' and 's0.cls'."
+    )
+
+
+def _check_layout(raw: Raw, shards: list[Path]) -> None:
+    for shard in shards:
+        names = list(Container(shard).names())
+        if names:
+            raw.fail(shard, None, f"has no sample. {_members(names)}")
+
+
+def _text(raw: Raw, sample: Sample) -> str:
     try:
-        vector = np.load(io.BytesIO(content), allow_pickle=False)
+        return sample.content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raw.fail(sample.shard, sample.key, "the label is no text.")
+
+
+def _vector(raw: Raw, sample: Sample, order: Sequence[int]) -> tuple[int, ...]:
+    """The classes that a 0/1 vector shows; places are those of the class list."""
+    shard, key = sample.shard, sample.key
+    try:
+        vector = np.load(io.BytesIO(sample.content), allow_pickle=False)
         shown = [int(place) for place in np.flatnonzero(vector)]
+        odd = bool(np.any((vector != 0) & (vector != 1)))
     except (ValueError, OSError, EOFError, TypeError, SyntaxError) as error:
         raw.fail(shard, key, f"the label vector cannot be read: {str(error)[:80]}")
     if vector.shape != (len(order),):
         raw.fail(shard, key, f"the label vector has shape {vector.shape}, not ({len(order)},).")
+    if odd:
+        raw.fail(shard, key, "the label vector holds other numbers than 0 and 1.")
     return tuple(sorted(order[place] for place in shown))
-
-
-def _class_order(raw: Raw, labels: Labels, shard: Path) -> list[int]:
-    for folder in (shard.parent, shard.parent.parent):
-        path = folder / "classnames.txt"
-        if path.is_file() and path.is_relative_to(raw.folder):
-            lines = raw.text(str(path.relative_to(raw.folder))).splitlines()
-            return labels.order([line for line in lines if line.strip()], path)
-    return list(range(len(labels.names)))
 
 
 def _check_shard_count(raw: Raw, shards: list[Path]) -> None:

@@ -1,0 +1,224 @@
+"""Link: what lies at a path is looked at before it is remembered as a task's data or as pictures.
+
+A folder that cannot be read yet may be linked, and it is said why; one that is empty, or is
+recognised as other data, is refused.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fsc_bench.data.archives import PLAIN, check_link
+from fsc_bench.data.containers import container_module
+from fsc_bench.data.evidence import FLAG, ForeignData, check_evidence, examine
+from fsc_bench.data.images import Images, read_links, write_link
+from fsc_bench.data.listing import IMAGE_SUFFIXES
+from fsc_bench.data.prepare import is_fresh
+from fsc_bench.data.raw import Raw
+from fsc_bench.data.readers import load_reader
+from fsc_bench.data.sources import ImageSource, named, sources, wrappers
+from fsc_bench.errors import DataError, FscBenchError, UsageError
+from fsc_bench.evidence import describe
+from fsc_bench.records import ImageRef, Record, broken_promises, check_records
+from fsc_bench.task import Task, catalogue
+
+DEPTH = 5  # folders down, where a source does not say how its pictures are called
+
+
+def link(word: str, path: Path, data: Path) -> str:
+    """Remembers that a task or image source lies at `path`; says what was recognised there.
+
+    word: its name, or the TOML file of one's own. Raises UsageError where nothing is there,
+    DataError where it is something else.
+    """
+    task, source = named(word)
+    name = task.name if task is not None else source.name
+    path = path.expanduser().resolve()
+    found = look(task, source, path, data)
+    write_link(data, name, path)
+    return f"{name} -> {path}: {found}"
+
+
+def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) -> str:
+    """What lies at `path`, in words. Raises DataError where it is not what is looked for."""
+    name = task.name if task is not None else source.name
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such folder or archive to link {name!r} to.")
+    if path.is_file():
+        check_link(path)
+    elif not any(files for _, _, files in os.walk(path)):
+        raise DataError(f"{path}: an empty folder: there is nothing to link {name!r} to.")
+    if task is None:
+        return _look_at_pictures(source, path)
+    if source is None:
+        return _look_at_task(task, path, data)
+    try:
+        found = _look_at_pictures(source, path)
+    except DataError as error:  # the task's own files lie there, or neither
+        records = _read(task, path, data)
+        if isinstance(records, DataError):
+            raise error from None
+        return _look_at_task(task, path, data)
+    return f"{found} (the pictures; the task's own files come with `fsc-bench data get {name}`)"
+
+
+def recheck(tasks: Iterable[Task], images: Iterable[str], data: Path) -> list[str]:
+    """What is wrong with the data that was linked and not prepared since, a line each."""
+    links = read_links(data)
+    wanted = [(task, None) for task in tasks if task.name not in sources()]
+    wanted = [(task, None) for task, _ in wanted if not is_fresh(task, data)]
+    wanted += [(None, source) for name, source in sources().items() if name in images]
+    problems = []
+    for task, source in wanted:
+        name = task.name if task is not None else source.name
+        if name in links and Path(links[name]).exists():
+            try:
+                look(task, source, Path(links[name]), data)
+            except FscBenchError as error:
+                problems.append(str(error))
+    return problems
+
+
+# ---------------------------------------------------------------- a task's own data
+
+
+def _look_at_task(task: Task, path: Path, data: Path) -> str:
+    images = _images(task, path, data)
+    records = _read(task, path, data)
+    if isinstance(records, DataError):
+        others = [other.name for other in _others(task) if _is_data_of(other, path, data)]
+        if others:
+            names = " or ".join(others)
+            raise ForeignData(f"{records} It looks like the data of {names}.") from None
+        if path.is_file():
+            raise records
+        return f"linked, but it cannot be read yet: {records}"
+    promises = broken_promises(task, records)
+    broken = [line for name, line in promises if name not in task.evidence.unchecked]
+    notes = [line for _, line in check_evidence(task, records, images, str(path), bool(broken))]
+    refs = {ref for row in records if row.scored for ref in row.images}
+    gone = sum(not images.exists(task.name, ref) for ref in refs)
+    notes = [*broken[:1], *notes]
+    if gone:
+        notes.insert(0, f"{gone:,} of {len(refs):,} pictures are not there")
+    whole = "" if broken else ", as the task file promises"
+    facts = [] if notes else describe(task.evidence)
+    fits = f" ({'; '.join(facts)})" if facts else ""
+    return "; ".join([f"{len(records):,} records{whole}{fits}", *notes])
+
+
+def _read(task: Task, path: Path, data: Path) -> list[Record] | DataError:
+    """The records as preparing would read them, or the line that refuses them."""
+    images = _images(task, path, data)
+    raw = Raw(task, path, lambda ref: _may_count_on(images, task.name, ref))
+    try:
+        records = list(load_reader(task.data.reader, str(task.path)).read(task, raw))
+        check_records(task, records, raw.where(), partial=True)
+        if not records:
+            raise DataError(f"{task.name}: {path}: holds no record.")
+    except DataError as error:
+        return error
+    return records
+
+
+def _may_count_on(images: Images, name: str, ref: ImageRef) -> bool:
+    return not images.root(name, ref.source).exists() or images.exists(name, ref)
+
+
+def _images(task: Task, path: Path, data: Path) -> Images:
+    """Images as they would be with the link."""
+    images = Images(data)
+    images.links = {**images.links, task.name: str(path)}
+    return images
+
+
+def _others(task: Task) -> list[Task]:
+    tasks = [other for other in catalogue().values() if other.suite != "demo"]
+    return [other for other in tasks if other.group == task.group and other.name != task.name]
+
+
+def _is_data_of(task: Task, path: Path, data: Path) -> bool:
+    """Whether another task's reader finds its whole data there, its evidence included."""
+    try:
+        records = _read(task, path, data)
+    except FscBenchError:
+        return False
+    if isinstance(records, DataError) or len(records) != task.n:
+        return False
+    findings = examine(task, records, _images(task, path, data))
+    return not any(kind != FLAG for kind, _ in findings)
+
+
+# ---------------------------------------------------------------- pictures that tasks share
+
+
+def _look_at_pictures(source: ImageSource, path: Path) -> str:
+    name, facts = source.name, source.evidence
+    if path.is_file() and not path.name.endswith(PLAIN):
+        raise DataError(f"{path}: not {name}: no folder, zip or tar. It is {source.layout}.")
+    names = set(_picture_names(source, path))
+    if not names:
+        raise DataError(f"{path}: not {name}: it holds no pictures. It is {source.layout}.")
+    fits = {one for one in names if re.fullmatch(facts.names or ".*", one)}
+    if not fits:
+        others = [other.name for other in sources().values() if _is_pictures_of(other, path)]
+        hint = f" It looks like {' or '.join(others)}." if others else ""
+        raise DataError(
+            f"{path}: not {name}: its pictures are called like {min(names)!r:.80}; {name} is "
+            f"{source.layout}.{hint}"
+        )
+    known = fits.intersection(facts.known)
+    if facts.known and not known and len(fits) >= facts.files:
+        raise DataError(
+            f"{path}: not {name}: none of its {len(fits):,} pictures is {facts.known[0]}, one of "
+            f"the published {facts.files:,}."
+        )
+    if not facts.files or len(fits) == facts.files:
+        return f"{len(fits):,} pictures"
+    some = "" if known or not facts.known else ", none of the known ones among them"
+    return f"{len(fits):,} pictures{some}; the published source has {facts.files:,}"
+
+
+def _is_pictures_of(source: ImageSource, path: Path) -> bool:
+    return bool(source.evidence.known) and bool(
+        set(source.evidence.known).intersection(_picture_names(source, path))
+    )
+
+
+def _picture_names(source: ImageSource, path: Path) -> Iterator[str]:
+    """Names of pictures below a source's root, as records would name them."""
+    wraps = wrappers(source.name)
+    depth = 1 + source.evidence.names.count("/") if source.evidence.names else DEPTH
+    if path.is_file():
+        yield from _member_names(path, wraps)
+        return
+    for wrap in wraps:
+        yield from _file_names(path / wrap, depth)
+    for file in sorted(path.iterdir()):
+        if file.name.endswith(PLAIN) and file.is_file():
+            yield from _member_names(file, wraps)
+
+
+def _file_names(folder: Path, depth: int) -> Iterator[str]:
+    for place, folders, files in os.walk(folder):
+        below = Path(place).relative_to(folder)
+        if len(below.parts) + 1 >= depth:
+            folders.clear()
+        prefix = "" if below == Path(".") else f"{below.as_posix()}/"
+        yield from (f"{prefix}{file}" for file in files if _is_picture(file))
+
+
+def _member_names(archive: Path, wraps: Iterable[str]) -> Iterator[str]:
+    try:
+        names = container_module(archive).Container(archive).names()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{archive}: damaged: {error}") from None
+    for name in names:
+        if _is_picture(name.rpartition("/")[2]) and not name.startswith("__MACOSX"):
+            yield name
+            yield from (name.removeprefix(wrap) for wrap in wraps if wrap and name.startswith(wrap))
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

@@ -1,0 +1,310 @@
+"""Reading: a checkpoint file to what it holds, without executing any of it.
+
+What a file is follows from its bytes; a file that is empty, cut short, a Git LFS pointer or of
+another format than its name says is refused by one line. Pickles go through torch's restricted
+reader, with inert stand-ins for a few classes that people keep beside their weights.
+"""
+
+import json
+import pickletools
+import re
+import struct
+import warnings
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fsc_bench.errors import UsageError
+
+TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
+LFS = b"version https://git-lfs.github.com/spec/"
+LARGEST_HEADER = 100_000_000  # bytes; the limit that safetensors itself sets
+MODULE = {"_parameters", "_modules"}  # what every torch.nn.Module has
+# Classes that only hold values (settings, numbers, paths). They are never built: an object of no
+# meaning takes their place. Whatever else a file names is refused.
+HARMLESS = re.compile(
+    r"""numpy(\.|$) | argparse\.Namespace$ | types\.SimpleNamespace$ | pathlib\. | datetime\.
+      | uuid\.UUID$ | builtins\.(int|float|bool|str|list|dict|tuple|frozenset|slice|range)$
+      | collections\.(defaultdict|deque)$ | omegaconf\. | ml_collections\.
+      | (pytorch_lightning|lightning|lightning_fabric)\.""",
+    re.VERBOSE,
+)
+
+
+class LeftOut:
+    """Stands for an object of a checkpoint that is not weights; `name` says of which class."""
+
+    name = ""
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        # torch's reader fills dictionaries and lists only where they are the built-in ones.
+        if cls.name.endswith((".defaultdict", ".AttributeDict")):
+            return {}
+        return [] if cls.name.endswith(".deque") else super().__new__(cls)
+
+    def __init__(self, *args: Any, **options: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_content(file: Path) -> tuple[Any, tuple[str, ...]]:
+    """(what the file holds, on the CPU; the classes in it that were left out).
+
+    Takes what torch.save and safetensors write. Raises UsageError, one line, for a file that is
+    damaged, of another format, or would have to be executed.
+    """
+    if kind_of(file) == "safetensors":
+        return _read_safetensors(file), ()
+    return _read_pickle(file)
+
+
+def kind_of(file: Path) -> str:
+    """`safetensors` or `torch`, by the file's bytes. Raises UsageError for all else."""
+    try:
+        if file.is_dir():
+            raise UsageError(f"{file}: a folder, not a checkpoint file. Name the file in it.")
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            head = opened.read(512)
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}.") from None
+    safetensors = head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= LARGEST_HEADER
+    if not safetensors and (trouble := _trouble(head, size)):
+        raise UsageError(f"{file}: {trouble}")
+    found = "safetensors" if safetensors else _format(file, head)
+    if found == "safetensors" and file.suffix in TORCH_ENDINGS:
+        raise UsageError(
+            f"{file}: these are safetensors under a name that ends in {file.suffix}. Rename it to "
+            f"{file.stem}.safetensors."
+        )
+    if found == "torch" and file.suffix == ".safetensors":
+        raise UsageError(
+            f"{file}: written by torch.save, not safetensors as its name says. Rename it to "
+            f"{file.stem}.pt."
+        )
+    return found
+
+
+def _trouble(head: bytes, size: int) -> str:
+    """What is wrong with a file that cannot be a whole checkpoint of any kind."""
+    again = "Copy or download it again."
+    if not size:
+        return f"the file is empty. {again}"
+    if head.startswith(LFS):
+        named = re.search(rb"^size (\d+)", head, re.MULTILINE)
+        whole = f" to {int(named[1]):,} bytes" if named else ""
+        return (
+            f"a Git LFS pointer{whole}, not the weights. `git lfs pull` in its repository fetches "
+            "them."
+        )
+    if head.lstrip()[:1] == b"<":
+        return f"a web page or XML, not a checkpoint: the download gave another answer. {again}"
+    if not head.strip(b"\0"):
+        return f"it begins with zeros only: a download that did not end. {again}"
+    return ""
+
+
+def _format(file: Path, head: bytes) -> str:
+    if head.startswith(b"PK\x03\x04"):
+        _check_zip(file)
+        return "torch"
+    if head[:1] == b"\x80":
+        return "torch"
+    archive = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"7z": "7-Zip"}.get(head[:2])
+    archive = "tar" if head[257:262] == b"ustar" else archive
+    if archive:
+        raise UsageError(f"{file}: a {archive} archive. Unpack it and name the checkpoint in it.")
+    raise UsageError(
+        f"{file}: neither safetensors nor written by torch.save: it begins with {head[:12]!r}."
+    )
+
+
+def _check_zip(file: Path) -> None:
+    """Raises UsageError for a zip that is cut short or that torch.save did not write."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        size = file.stat().st_size
+        raise UsageError(
+            f"{file}: cut short: a PyTorch checkpoint without its end ({size:,} bytes are there). "
+            "Copy or download it again."
+        ) from None
+    if any(name.endswith("constants.pkl") for name in names):
+        new = file.with_name(f"{file.stem}-weights.pt")
+        raise UsageError(
+            f"{file}: a TorchScript archive, which is code as well as weights. Where you trust it, "
+            f'save the weights: python -c "import torch; torch.save(torch.jit.load({str(file)!r}, '
+            f"map_location='cpu').state_dict(), {str(new)!r})\"."
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        shown = ", ".join(repr(name) for name in names[:3]) or "nothing"
+        raise UsageError(
+            f"{file}: a zip archive that torch.save did not write (it holds {shown}). Name the "
+            "checkpoint itself."
+        )
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _check_length(file)
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UsageError(f"{file}: damaged: {one_line(error)}.") from None
+
+
+def _check_length(file: Path) -> None:
+    """Raises UsageError for safetensors that end before what their header promises."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        length = struct.unpack("<Q", opened.read(8))[0]
+        header = opened.read(length)
+    end = 8 + length
+    if end <= size:
+        try:
+            parts = json.loads(header)
+            end += max((part["data_offsets"][1] for name, part in parts.items()
+                        if name != "__metadata__"), default=0)  # fmt: skip
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise UsageError(f"{file}: damaged: its header is no JSON of tensors.") from None
+    if end > size:
+        raise UsageError(
+            f"{file}: cut short: its header promises {end:,} bytes, {size:,} are there. Copy or "
+            "download it again."
+        )
+
+
+def _read_pickle(file: Path) -> tuple[Any, tuple[str, ...]]:
+    scan = _Scan.of(file)
+    harmless = sorted(name for name in scan.names if HARMLESS.match(name))
+    stand_ins = [(type("LeftOut", (LeftOut,), {"name": name}), name) for name in harmless]
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+            warnings.simplefilter("ignore")  # of pickle protocols: what cannot be read raises
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle makes the reader raise anything
+        raise UsageError(f"{file}: {_why_not(file, scan, error)}") from None
+    return content, tuple(name for name in harmless if not name.startswith("numpy"))  # numbers
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What a file's pickles name, found without building anything of it.
+
+    names: its classes and functions; top: the class of the object itself, if it is one of a class;
+    module: whether a torch.nn.Module is in it; protocol: of the pickle; plain: torch.save did not
+    write it.
+    """
+
+    names: frozenset[str] = frozenset()
+    top: str = ""
+    module: bool = False
+    protocol: int = 2
+    plain: bool = False
+
+    @classmethod
+    def of(cls, file: Path) -> "_Scan":
+        names: set[str] = set()
+        words: set[str] = set()
+        top, protocol, plain = "", 2, False
+        try:
+            for place, pickle in enumerate(_pickles(file)):
+                for number, (operation, argument, _) in enumerate(pickletools.genops(pickle)):
+                    name = _name(argument) if operation.name == "GLOBAL" else ""
+                    names |= {name} if name else set()
+                    words |= {argument} & MODULE if isinstance(argument, str) else set()
+                    protocol = argument if operation.name == "PROTO" else protocol
+                    if number == 1:
+                        top = name
+                        # torch's old format begins with a pickle of one large number.
+                        plain |= not place and operation.name != "LONG1" and not _is_zip(file)
+                if plain:
+                    break
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError):
+            pass  # damaged: reading it says how
+        return cls(frozenset(names), top, words == MODULE, protocol, plain)
+
+
+def _name(argument: str) -> str:
+    """`module name` of a pickle as Python 3 calls it: torch writes the names of Python 2."""
+    module, _, name = argument.partition(" ")
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return f"{module}.{name}"
+
+
+def _pickles(file: Path) -> Iterator[Any]:
+    if _is_zip(file):
+        with zipfile.ZipFile(file) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            with archive.open(name) as opened:
+                yield opened
+        return
+    with file.open("rb") as opened:
+        for _ in range(4):  # the old format: a magic number, a version, the machine, the object
+            yield opened
+
+
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4) == b"PK\x03\x04"
+
+
+def _why_not(file: Path, scan: _Scan, error: Exception) -> str:
+    """The reason why a pickle cannot be read, and the way on."""
+    text = one_line(error)
+    again = "Copy or download it again."
+    if scan.plain:
+        new = str(file.with_name(f"{file.stem}-torch.pt"))
+        return (
+            "a pickle that torch.save did not write, which cannot be read without executing it. "
+            'Where you trust it: python -c "import pathlib, pickle, torch; torch.save(pickle.loads('
+            f'pathlib.Path({str(file)!r}).read_bytes()), {new!r})".'
+        )
+    trust = f"Where you trust it, save its weights alone: {_script(file, scan)}."
+    if asked := re.search(r"GLOBAL ([\w.]+)", text):
+        what = "a whole pickled module" if scan.module else "more than tensors and numbers"
+        return (
+            f"not a checkpoint that loads without executing it: it holds {what} ({asked[1]}). "
+            f"{trust}"
+        )
+    if scan.protocol > 2 and "nsupported operand" in text:
+        return (
+            f"written with pickle protocol {scan.protocol}, which cannot be read without executing "
+            f"it. {trust}"
+        )
+    if isinstance(error, EOFError) or "nexpected EOF" in text or "Ran out of input" in text:
+        return f"cut short: {file.stat().st_size:,} bytes are there. {again}"
+    reason = re.sub(r".*WeightsUnpickler error: ", "", text)
+    reason = reason.partition(" Check the documentation of torch.load")[0].rstrip(". ")
+    return f"damaged, or not a checkpoint: {reason}. {again}"
+
+
+def _script(file: Path, scan: _Scan) -> str:
+    """A command that saves the weights of a file which has to be executed to be read."""
+    new = str(file.with_name(f"{file.stem}-weights.safetensors"))
+    held = "next((c[k] for k in ('state_dict', 'model_state_dict', 'model') if k in c), c)"
+    if scan.module:
+        held = f"{'c' if scan.top else held}.state_dict()"
+    return (
+        f'python -c "import torch; from safetensors.torch import save_file; '
+        f"c = torch.load({str(file)!r}, map_location='cpu', weights_only=False); "
+        f'save_file({{k: v.contiguous().clone() for k, v in {held}.items()}}, {new!r})"'
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's whole text on one line; its class where it has none."""
+    return " ".join(str(error).split()).rstrip(". ") or type(error).__name__

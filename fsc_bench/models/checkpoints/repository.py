@@ -1,0 +1,108 @@
+"""Repositories: what open_clip's `push_to_hf_hub` writes, on the Hub or in a folder.
+
+A repository is a stranger's: its config is read as data and checked before anything is built from
+it, and no Python of it or of what it names is ever executed, whatever it asks for.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsc_bench.errors import DataError, UsageError
+from fsc_bench.models.checkpoints.hub import hub_file, revision_of
+from fsc_bench.models.checkpoints.reading import one_line
+
+HUB, LOCAL = "hf-hub:", "local-dir:"
+CONFIG = "open_clip_config.json"
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """folder: where its config lies; config: `model_cfg`, checked; weights: the file with them."""
+
+    spec: str
+    folder: Path
+    config: Mapping[str, Any]
+    weights: Path
+    notes: tuple[str, ...]
+
+
+def is_repository(name: str) -> bool:
+    return name.startswith((HUB, LOCAL))
+
+
+def open_repository(name: str) -> Repository:
+    """`hf-hub:ORG/NAME`, `hf-hub:ORG/NAME@REVISION` or `local-dir:PATH`.
+
+    Raises DataError where it cannot be had, UsageError where it is not one or needs code of its
+    own.
+    """
+    spec = f"open_clip:{name}"
+    if name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        file = folder / CONFIG
+        if not file.is_file():
+            raise UsageError(f"model {spec!r}: there is no {CONFIG} in {folder}.")
+        weights = _local_weights(folder, spec)
+        notes: tuple[str, ...] = ()
+    else:
+        repository, _, revision = name.removeprefix(HUB).partition("@")
+        file = hub_file(repository, CONFIG, revision or None)
+        weights = _hub_weights(repository, revision_of(file) or revision or None)
+        folder = file.parent
+        notes = (f"{spec}: revision {revision_of(file) or revision or 'unknown'}.",)
+    return Repository(spec, folder, _checked(file, spec), weights, notes)
+
+
+def _hub_weights(repository: str, revision: str | None) -> Path:
+    errors = []
+    for name in WEIGHTS:
+        try:
+            return hub_file(repository, name, revision)
+        except DataError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _local_weights(folder: Path, spec: str) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise UsageError(f"model {spec!r}: there is no {' or '.join(WEIGHTS)} in {folder}.")
+
+
+def _checked(file: Path, spec: str) -> dict[str, Any]:
+    """The `model_cfg` of a repository's config. Raises UsageError where it cannot be used."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+        parts = [config[name] for name in ("vision_cfg", "text_cfg")]
+        int(config["embed_dim"])
+        if not all(isinstance(part, dict) for part in parts):
+            raise TypeError("vision_cfg and text_cfg must be tables")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"model {spec!r}: {file} is not a config of open_clip: {type(error).__name__}: "
+            f"{one_line(error)}."
+        ) from None
+    tower = parts[1].get("hf_model_name")
+    if tower:
+        refuse_code(str(tower), "config.json", spec)
+    return config
+
+
+def refuse_code(repository: str, file: str, spec: str) -> None:
+    """Raises UsageError where a repository that a config names would have Python of its own run."""
+    local = Path(repository).expanduser() / file
+    path = local if local.is_file() else hub_file(repository, file)
+    try:
+        asks = "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"model {spec!r}: {path} cannot be read: {one_line(error)}.") from None
+    if asks:
+        raise UsageError(
+            f"model {spec!r}: {repository} wants Python of its own executed ({file}: auto_map), "
+            "which is never done. Write an adapter that you trust, py:FILE.py:model."
+        )

@@ -1,0 +1,175 @@
+"""Hub repositories and local folders of open_clip: nothing of theirs is executed, what is absent
+is one whole line, and which revision was used is said.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fsc_bench.errors import DataError, FscBenchError, UsageError
+from fsc_bench.models import load_model
+from fsc_bench.models.checkpoints.repository import open_repository
+from fsc_bench.models.checkpoints.tokenizers import built_in_tokenizer, repository_tokenizer
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+EVIL = """
+import pathlib
+from transformers import PreTrainedTokenizer, PretrainedConfig
+pathlib.Path({marker!r}).touch()
+class Mine(PreTrainedTokenizer):
+    pass
+class Settings(PretrainedConfig):
+    model_type = "mine"
+"""
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Path:
+    """An empty Hub cache; there is no network."""
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return cache
+
+
+def cached(hub: Path, repository: str, files: dict[str, object]) -> Path:
+    """A repository in the cache, as the Hub's own client leaves it; texts or JSON by name."""
+    folder = hub / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(REVISION)
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (snapshot / name).write_text(text)
+    return snapshot
+
+
+@pytest.fixture(scope="module")
+def base(tiny_clip):
+    return load_model(f"open_clip:{tiny_clip}/random?seed=3", "cpu")
+
+
+def config(tiny_clip, **text) -> dict:
+    import open_clip
+
+    own = open_clip.get_model_config(tiny_clip)
+    return {"model_cfg": {**own, "text_cfg": {**own["text_cfg"], **text}},
+            "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}}  # fmt: skip
+
+
+def weights(folder: Path, base) -> None:
+    state = {name: value.clone() for name, value in base.model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+
+
+def test_a_repository_in_the_cache_is_the_model_and_its_revision_is_said(hub, tiny_clip, base):
+    weights(cached(hub, "org/name", {"open_clip_config.json": config(tiny_clip)}), base)
+    model = load_model("open_clip:hf-hub:org/name", "cpu")
+
+    assert model.identity.weights == base.identity.weights
+    assert model.notes == (f"open_clip:hf-hub:org/name: revision {REVISION}.",)
+    assert "mean=[0.5, 0.5, 0.5]" in model.identity.preprocess
+
+
+def test_a_folder_that_push_to_the_hub_makes_is_the_model(tmp_path, tiny_clip, base):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config(tiny_clip)))
+    weights(tmp_path, base)
+    model = load_model(f"open_clip:local-dir:{tmp_path}", "cpu")
+
+    assert model.identity.weights == base.identity.weights
+    pixels = torch.zeros(1, 3, 32, 32)
+    assert torch.equal(model.encode_images(pixels), base.encode_images(pixels))
+
+
+AUTO = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+
+
+@pytest.mark.parametrize("tokenizer", [AUTO, {**AUTO, "tokenizer_class": "BertTokenizer"}])
+def test_a_tokenizer_with_code_of_its_own_is_refused_and_never_executed(
+    hub, tmp_path, tiny_clip, base, tokenizer
+):
+    marker = tmp_path / "executed"
+    asks = {"hf_tokenizer_name": "org/evil", "tokenizer_kwargs": {"trust_remote_code": True}}
+    weights(cached(hub, "org/name", {"open_clip_config.json": config(tiny_clip, **asks)}), base)
+    cached(hub, "org/evil", {"tokenizer_config.json": tokenizer, "config.json": {},
+                             "mine.py": EVIL.format(marker=str(marker))})  # fmt: skip
+
+    with pytest.raises(UsageError, match=r"org/evil wants Python of its own executed") as caught:
+        load_model("open_clip:hf-hub:org/name", "cpu")
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+
+
+def test_trust_that_a_config_asks_for_is_not_given_by_the_tokenizer_itself(tmp_path):
+    marker = tmp_path / "executed"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(AUTO))
+    (tmp_path / "mine.py").write_text(EVIL.format(marker=str(marker)))
+    asks = {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}}
+
+    with pytest.raises(FscBenchError) as caught:
+        repository_tokenizer({"text_cfg": asks}, tmp_path, "open_clip:local-dir:x")
+    assert "Python of its own executed" in str(caught.value)
+    assert not marker.exists()
+
+
+def test_a_text_tower_with_code_of_its_own_is_refused_and_never_executed(
+    hub, tmp_path, tiny_clip, base
+):
+    marker = tmp_path / "executed"
+    asks = {"hf_model_name": "org/evil"}
+    weights(cached(hub, "org/name", {"open_clip_config.json": config(tiny_clip, **asks)}), base)
+    auto = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Settings"}}
+    cached(hub, "org/evil", {"config.json": auto, "mine.py": EVIL.format(marker=str(marker))})
+
+    with pytest.raises(UsageError, match=r"org/evil wants Python .* \(config\.json: auto_map\)"):
+        load_model("open_clip:hf-hub:org/name", "cpu")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not a config of open_clip"),
+        ({"model_cfg": {}}, "KeyError: 'vision_cfg'"),
+        ({"model_cfg": {"vision_cfg": [], "text_cfg": {}, "embed_dim": 3}}, "must be tables"),
+        ("[" * 100_000, "RecursionError"),
+    ],
+)
+def test_a_config_that_is_none_is_one_line(tmp_path, base, content, words):
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "open_clip_config.json").write_text(text)
+    weights(tmp_path, base)
+
+    with pytest.raises(UsageError) as caught:
+        open_repository(f"local-dir:{tmp_path}")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_in_the_cache_is_one_whole_line_that_says_how_to_get_it(hub):
+    with pytest.raises(DataError) as caught:
+        load_model("open_clip:hf-hub:org/name", "cpu")
+
+    line = str(caught.value)
+    assert line.startswith(
+        "huggingface.co/org/name/open_clip_config.json is not in the Hub's cache"
+    )
+    assert f"`hf download org/name`; its cache, {hub}, can be copied to a machine" in line
+    assert "\n" not in line
+
+
+def test_a_tokenizer_that_is_not_in_the_cache_is_one_line_before_any_model_is_built(hub):
+    with pytest.raises(FscBenchError) as caught:
+        built_in_tokenizer("ViT-B-32-SigLIP2-256", "open_clip:ViT-B-32-SigLIP2-256/random")
+
+    line = str(caught.value)
+    assert "its tokenizer, timm/ViT-B-32-SigLIP2-256, is not in the Hub's cache" in line
+    assert "`hf download timm/ViT-B-32-SigLIP2-256`" in line
+    assert "\n" not in line
