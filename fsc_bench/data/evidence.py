@@ -110,6 +110,11 @@ def labels_fit(task: Task, labels: Sequence[int]) -> bool:
     return not (whole and few)
 
 
+def pictures_fit(task: Task, records: list[Record], images: Images) -> bool:
+    """Whether the records' pictures have the sizes and colours that the task file states."""
+    return not any(True for _ in _pictures(task, records, images))
+
+
 # ---------------------------------------------------------------- classes
 
 Raw = Iterator[tuple[str, str, str]]  # (the fact, how far, what was found and expected)
