@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fsc_bench.data.archives import PLAIN, check_link
 from fsc_bench.data.containers import container_module
-from fsc_bench.data.evidence import FLAG, ForeignData, check_evidence, examine
+from fsc_bench.data.evidence import FLAG, ForeignData, check_evidence, examine, pictures_fit
 from fsc_bench.data.images import Images, read_links, write_link
 from fsc_bench.data.listing import IMAGE_SUFFIXES
 from fsc_bench.data.prepare import is_fresh
@@ -110,8 +110,7 @@ def _look_at_task(task: Task, path: Path, data: Path) -> str:
 
 def _read(task: Task, path: Path, data: Path) -> list[Record] | DataError:
     """The records as preparing would read them, or the line that refuses them."""
-    images = _images(task, path, data)
-    raw = Raw(task, path, lambda ref: _may_count_on(images, task.name, ref))
+    raw = _raw(task, path, _images(task, path, data))
     try:
         records = list(load_reader(task.data.reader, str(task.path)).read(task, raw))
         check_records(task, records, raw.where(), partial=True)
@@ -120,6 +119,10 @@ def _read(task: Task, path: Path, data: Path) -> list[Record] | DataError:
     except DataError as error:
         return error
     return records
+
+
+def _raw(task: Task, path: Path, images: Images) -> Raw:
+    return Raw(task, path, lambda ref: _may_count_on(images, task.name, ref))
 
 
 def _may_count_on(images: Images, name: str, ref: ImageRef) -> bool:
@@ -140,14 +143,19 @@ def _others(task: Task) -> list[Task]:
 
 def _is_data_of(task: Task, path: Path, data: Path) -> bool:
     """Whether another task's reader finds its whole data there, its evidence included."""
+    images = _images(task, path, data)
     try:
+        # Of most tasks the first picture already says that it is not theirs.
+        reader = load_reader(task.data.reader, str(task.path))
+        first = next(iter(reader.read(task, _raw(task, path, images))), None)
+        if first is None or not pictures_fit(task, [first], images):
+            return False
         records = _read(task, path, data)
     except FscBenchError:
         return False
     if isinstance(records, DataError) or len(records) != task.n:
         return False
-    findings = examine(task, records, _images(task, path, data))
-    return not any(kind != FLAG for kind, _ in findings)
+    return not any(kind != FLAG for kind, _ in examine(task, records, images))
 
 
 # ---------------------------------------------------------------- pictures that tasks share

@@ -30,7 +30,7 @@ class Container:
     def read(self, member: str) -> np.ndarray:
         if not member.isdigit() or int(member) >= len(self.images):
             raise KeyError(member)
-        return self.images[int(member)]
+        return np.ascontiguousarray(self.images[int(member)])
 
 
 def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
@@ -59,7 +59,8 @@ def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
 
 
 def _pixels(rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
+    """A view: whoever only wants the labels pays for no copy."""
+    return rows.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
 
 
 class _Array:
