@@ -1,7 +1,7 @@
 """Raw: a task's own raw folder as readers see it: it finds and parses, and words complaints.
 
-Every file that is read is remembered with its size and time, so that prepared records know when
-they are stale.
+Every file that is read is remembered with its size, times and inode, so that prepared records know
+when they are stale.
 """
 
 import csv
@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef
+from fsc_bench.system.files import stamp
 from fsc_bench.task import Task
 
 
@@ -32,7 +33,7 @@ class Raw:
         self.task = task
         self.folder = folder
         self.exists = exists
-        self.inputs: dict[str, list[int]] = {}  # file -> [bytes, modified in ns]
+        self.inputs: dict[str, str] = {}  # file -> its stamp (system/files.py)
         self.skipped: list[ImageRef] = []  # missing images that the reader passed over
         self.notes: dict[str, str] = {}  # how records were made, where the files do not say it
 
@@ -60,8 +61,7 @@ class Raw:
     def note(self, path: Path) -> None:
         """Remembers a file as an input of the records."""
         if path.is_file():
-            stat = path.stat()
-            self.inputs[str(path)] = [stat.st_size, stat.st_mtime_ns]
+            self.inputs[str(path)] = stamp(path)
 
     def where(self) -> str:
         """What the records were read from: the one file, or the folder of several."""

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from fsc_bench.data.archives import is_archive, unsafe_name
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.task import ACCESS, Task, catalogue, read_task, select, tasks_folder
+from fsc_bench.task import ACCESS, Task, catalogue, own_task, select, tasks_folder
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,16 @@ def check_name(name: str) -> str:
     """
     if name.endswith(".toml"):
         path = Path(name)
-        own = read_source if path.is_file() and b"\nlayout" in path.read_bytes() else read_task
-        return own(path).name
+        if not (path.is_file() and b"\nlayout" in path.read_bytes()):
+            return own_task(path).name
+        source = read_source(path)
+        known = sources().get(source.name)
+        if known is not None and known.path.read_bytes() != path.read_bytes():
+            raise UsageError(
+                f"{path}: the name {source.name!r} is a shipped image source's; choose another. "
+                "Links go by the name."
+            )
+        return source.name
     if name in sources() or name in catalogue():
         return name
     hint = near_miss(name, [*sources(), *catalogue()])
