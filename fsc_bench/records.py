@@ -7,6 +7,7 @@ A classification record has one image, no text, and labels.
 """
 
 import hashlib
+import html
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -73,6 +74,19 @@ class Record:
     cluster: str = ""
     stratum: str = ""
     scored: bool = True
+
+
+def folded(text: str) -> str:
+    """The text as CLIP's tokenizer reads it: two texts that are equal so are one answer.
+
+    OpenAI's and open_clip's cleaning (open_clip/tokenizer.py, `_clean_lower`): encodings mended by
+    ftfy, HTML entities written out, runs of white space one space, lower case. Punctuation counts.
+    """
+    if not (text.isascii() and text.isprintable() and "&" not in text):
+        import ftfy
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split()).lower()
 
 
 def write_records(path: Path, records: Iterable[Record], facts: Mapping[str, Any]) -> str:

@@ -45,9 +45,16 @@ class Busy(UsageError):
 class Result:
     """One task, one model.
 
-    metrics: node of the subset tree or "headline" -> metric -> {value, ci: [low, high], n, chance}.
-    n: samples; expected: what the task promises; flags: everything a reader of the number must
-    know.
+    metrics: node of the subset tree or "headline" -> metric -> {value, ci: [low, high], n, chance},
+    and `strict` where the number by which any tie is a miss is another one.
+    n: samples; expected: what the task promises; ties: samples whose right answer ties with a
+    different one; nan: samples with a similarity that is no number; flags: everything a reader of
+    the number must know.
+    audits: what makes samples easy or unfair, counted: `free` (all options are right), `easier`
+    (fewer different options than promised), `repeated_texts` and `repeated_images` (in a gallery),
+    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`.
+    official: the headline as the official scorer counts ties, where the task file says that it
+    differs.
     """
 
     task: str
@@ -71,6 +78,11 @@ class Result:
     def complete(self) -> bool:
         """Whether the number may stand in an average: every promised sample was scored."""
         return not self.flags
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether a flag speaks of data, which may come; the one of NaN speaks of the model."""
+        return len(self.flags) > bool(self.nan)
 
 
 def task_facts(task: Task) -> dict[str, Any]:

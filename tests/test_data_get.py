@@ -329,7 +329,8 @@ def test_a_full_disk_is_one_line_and_keeps_the_part(server, tmp_path, monkeypatc
         patch.setattr(os, "fsync", full)
         outcome = only(get([task], tmp_path / "d"))
 
-    assert "the disk of" in outcome.message and "is full" in outcome.message.splitlines()[0]
+    assert "raw/fetched" in outcome.message
+    assert "the disk is full" in outcome.message.splitlines()[0]
     assert not (tmp_path / "d/raw/fetched/a.bin").exists()
     assert only(get([task], tmp_path / "d")).ok
 

@@ -20,24 +20,33 @@ from fsc_bench.report.leaderboard import (
     to_markdown,
     write,
 )
+from fsc_bench.report.suites import TaskFacts, strangers, suites
 from fsc_bench.results import Result, Run, RunDirectory, Samples, read_runs
 from fsc_bench.task import catalogue, select
 
 
-def result(task, value=50.0, flags=(), version=None) -> Result:
+def result(task, value=50.0, flags=(), version=None, strict=None) -> Result:
     cell = {"value": value, "ci": [value - 2, value + 2], "n": 100, "chance": 10.0}
+    cell |= {} if strict is None else {"strict": strict}
     return Result(
         task=task.name,
         version=version or task.version,
-        kind=task.kind,
+        kind="matching",
         fingerprint="f",
         n=100,
-        expected=task.n,
+        expected=100,
         metrics={"headline": dict.fromkeys(task.headline, cell)},
         headline=task.headline,
         ties=0,
         nan=0,
         flags=flags,
+        facts={
+            "suite": task.suite,
+            "group": task.group,
+            "headline": list(task.headline),
+            "chance": dict(task.chance),
+            "decays": task.decays,
+        },
     )
 
 
@@ -45,7 +54,8 @@ def run_of(results, model="mine") -> Run:
     return Run(Path("runs/mine"), {"model": model}, {one.task: one for one in results})
 
 
-FSC = select(["fsc"])
+FSC = [TaskFacts.of(task) for task in select(["fsc"])]
+MINE = TaskFacts("stairs", "own", "compositionality", 1, ("text",), {"text": 50.0})
 
 
 def test_averages_are_plain_means_of_11_of_21_and_of_3():
@@ -100,6 +110,10 @@ def test_a_result_of_another_task_version_is_a_hole():
     row = measured_row(run_of([result(task, version=99) for task in FSC]), FSC)
 
     assert row.cells == {}
+    assert row.left_out["aro"] == (
+        f"of version 99 of the task; the table is of version {FSC[0].version}"
+    )
+    assert "- mine, aro: of version 99" in to_markdown("fsc", [row], [], FSC)
 
 
 def test_chance_row_is_what_the_task_files_declare():
@@ -162,7 +176,7 @@ def test_averages_of_an_empty_group_are_nothing():
 
 
 def test_written_tables_are_checked_for_staleness(tmp_path):
-    task = catalogue()["sugarcrepe"]
+    task = TaskFacts.of(catalogue()["sugarcrepe"])
     directory = RunDirectory(tmp_path / "runs", "mine", "0123456789")
     directory.write_result(result(task, 61.5), Samples({"id": ["1"], "correct": [True]}))
     directory.write_run({"model": "mine"})
@@ -180,3 +194,64 @@ def test_written_tables_are_checked_for_staleness(tmp_path):
 def test_a_folder_without_runs_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="no runs there"):
         read_runs([tmp_path])
+
+
+def test_the_strict_number_stands_beside_the_headline_and_in_averages():
+    results = [result(task, 40.0, strict=36.7 if task.name == "aro" else None) for task in FSC]
+    row = measured_row(run_of(results), FSC)
+
+    assert str(row.cells["aro"]) == "40.0†"
+    assert row.cells["crepe"].strict is None
+    assert row.cells["Comp"].value == pytest.approx(40.0)
+    assert row.cells["Comp"].strict == pytest.approx((10 * 40.0 + 36.7) / 11)  # 39.7
+    assert row.cells["ZS"].strict is None
+    page = to_markdown("fsc", [row], [], FSC)
+    assert "- mine, aro: 40.0, by the strict rule 36.7" in page
+    line = next(csv.DictReader(io.StringIO(to_csv([row], FSC))))
+    assert (line["aro"], line["aro strict"], line["crepe strict"]) == ("40.0000", "36.7000", "")
+
+
+def test_ones_own_benchmark_has_a_table_of_its_own(tmp_path):
+    runs = [run_of([result(MINE, 62.5)])]
+
+    tables = suites(runs, catalogue().values())
+    files = write(tmp_path, "own", runs, tables["own"])
+
+    assert tables == {"own": [MINE]}
+    assert [file.name for file in files] == ["own.csv", "own.md"]
+    # One task is all of its suite's compositionality: the average is its number.
+    assert next(csv.DictReader(io.StringIO(files[0].read_text())))["Comp"] == "62.5000"
+
+
+def test_of_two_versions_the_newer_has_the_table_and_the_other_is_named():
+    newer = TaskFacts("stairs", "own", "compositionality", 2, ("text",), {"text": 50.0})
+    runs = [run_of([result(MINE, 62.5)], "old"), run_of([result(newer, 64.0)], "new")]
+
+    (table,) = suites(runs, catalogue().values()).values()
+    rows = {run.name: measured_row(run, table) for run in runs}
+
+    assert rows["new"].cells["stairs"].value == 64.0
+    assert "stairs" not in rows["old"].cells
+    assert rows["old"].left_out == {"stairs": "of version 1 of the task; the table is of version 2"}
+
+
+def test_a_task_that_calls_a_shipped_suite_its_own_stands_in_no_table():
+    impostor = TaskFacts("stairs", "fsc", "compositionality", 1, ("text",), {"text": 50.0})
+    runs = [run_of([result(impostor, 90.0), result(FSC[0], 40.0)])]
+
+    tables = suites(runs, catalogue().values())
+
+    assert "stairs" not in [task.name for task in tables["fsc"]]
+    assert strangers(runs, tables) == [
+        "runs/mine: stairs is no task of the shipped suite 'fsc': it stands in no table. Give its "
+        "task file a suite of its own."
+    ]
+
+
+def test_an_own_task_called_like_a_shipped_one_never_enters_the_shipped_table():
+    mnist = next(task for task in FSC if task.name == "mnist")
+    own = TaskFacts("mnist", "mine", mnist.group, mnist.version, mnist.headline, mnist.chance)
+    row = measured_row(run_of([result(own, 10.0)]), FSC)
+
+    assert "mnist" not in row.cells
+    assert row.left_out == {"mnist": "of another task of that name, suite 'mine'"}

@@ -19,10 +19,8 @@ from fsc_bench.embed.store import (
     Store,
     StoreFull,
     checksums,
-    describe,
-    prune,
-    verify,
 )
+from fsc_bench.embed.upkeep import describe, prune, verify
 
 
 def keys(first: int, last: int) -> list[bytes]:

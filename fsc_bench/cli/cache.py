@@ -22,7 +22,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def _folders(data: Path | None) -> list[Path]:
-    from fsc_bench.embed.store import stores
+    from fsc_bench.embed.upkeep import stores
     from fsc_bench.task import data_folder
 
     return list(stores(data_folder(data) / "embeddings"))
@@ -31,7 +31,7 @@ def _folders(data: Path | None) -> list[Path]:
 def info(data: DataOption = None, json: JsonOption = False) -> None:
     """One line a model: images, texts, size, last use, damage."""
     from fsc_bench.cli.show import print_json, print_table
-    from fsc_bench.embed.store import describe
+    from fsc_bench.embed.upkeep import describe
 
     found = [describe(folder) for folder in _folders(data)]
     if json:
@@ -71,8 +71,8 @@ def prune(
     """Removes damaged segments, torn ends and doubles; with names or --older-than, whole stores."""
     import shutil
 
-    from fsc_bench.embed.store import describe, in_use
-    from fsc_bench.embed.store import prune as tidy
+    from fsc_bench.embed.upkeep import describe, in_use
+    from fsc_bench.embed.upkeep import prune as tidy
     from fsc_bench.errors import UsageError
 
     folders = _folders(data)
@@ -100,7 +100,7 @@ def prune(
 def verify(data: DataOption = None, json: JsonOption = False) -> None:
     """Reads every vector and compares it with its checksum. Exit code 4 if any is wrong."""
     from fsc_bench.cli.show import print_json
-    from fsc_bench.embed.store import verify as check
+    from fsc_bench.embed.upkeep import verify as check
 
     good, lines = 0, []
     for folder in _folders(data):

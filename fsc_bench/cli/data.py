@@ -30,8 +30,8 @@ def data_status(
 ) -> None:
     """What is there, linked, partial, missing or gated, its size, and what to do next."""
     from fsc_bench.cli.show import print_json, print_table
-    from fsc_bench.data.download import readable
     from fsc_bench.data.get import status
+    from fsc_bench.data.session import readable
     from fsc_bench.data.sources import choose
     from fsc_bench.task import data_folder
 

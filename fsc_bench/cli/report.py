@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fsc_bench.cli.options import JsonOption
+from fsc_bench.errors import UsageError
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -42,16 +43,23 @@ def write_leaderboards(
     relative_to: str | None = None,
     json: bool = False,
 ) -> list[Path]:
-    from fsc_bench.cli.show import print_json, print_table
+    """Writes the tables of every suite that the runs have results of. Returns the files.
+
+    Raises UsageError where there is nothing to make a table of.
+    """
+    from fsc_bench.cli.show import print_json
     from fsc_bench.report import leaderboard as board
+    from fsc_bench.report.suites import strangers, suites
     from fsc_bench.results import read_runs
     from fsc_bench.task import catalogue
 
     every = read_runs([Path(folder) for folder in folders])
+    tables = suites(every, catalogue().values())
+    for line in strangers(every, tables):
+        print(f"fsc-bench: {line}", file=sys.stderr)
     files = []
     document = {}
-    for suite in sorted({task.suite for task in catalogue().values()}):
-        members = [task for task in catalogue().values() if task.suite == suite]
+    for suite, members in tables.items():
         names = {task.name for task in members}
         found = [run for run in every if names & set(run.results)]
         if not found:
@@ -65,15 +73,28 @@ def write_leaderboards(
             row.model: {name: vars(cell) for name, cell in row.cells.items()} for row in rows
         }
         if relative_to and not json:
-            header = [*board.AVERAGES, *board.columns(members)]
-            table = [
-                [
-                    row.model,
-                    *(f"{row.cells[n].value:+.1f}" if n in row.cells else "-" for n in header),
-                ]
-                for row in rows
-            ]
-            print_table(["minus " + relative_to, *header], table)
+            _print_differences(rows, members, relative_to)
+    if not files:
+        words = " ".join(str(folder) for folder in folders)
+        raise UsageError(
+            f"{words}: {len(every)} runs, none with a finished task of a suite: there is nothing "
+            "to make a table of. `fsc-bench run` with the same -o continues them."
+        )
     if json:
         print_json(document)
     return files
+
+
+def _print_differences(rows: list, members: list, base: str) -> None:
+    from fsc_bench.cli.show import print_table
+    from fsc_bench.report import leaderboard as board
+
+    header = [*board.AVERAGES, *board.columns(members)]
+    table = [
+        [
+            row.model,
+            *(f"{row.cells[name].value:+.1f}" if name in row.cells else "-" for name in header),
+        ]
+        for row in rows
+    ]
+    print_table(["minus " + base, *header], table)

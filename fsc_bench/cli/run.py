@@ -144,7 +144,7 @@ def run(
 def _show_plan(rows: list, json: bool) -> None:
     """What a run would encode and fetch; with models, what they have already and the time."""
     from fsc_bench.cli.show import print_json, print_table, readable_time
-    from fsc_bench.data.download import readable
+    from fsc_bench.data.session import readable
 
     if json:
         print_json([vars(row) for row in rows])

@@ -15,6 +15,7 @@ from fsc_bench.report.leaderboard import (
     columns,
     headline_cell,
 )
+from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Result
 from fsc_bench.task import Task, catalogue
 
@@ -138,7 +139,7 @@ def results_table(
     chance = chance_row(suite).cells
     rows: list[list[str]] = []
     group = None
-    for name, (task, metric) in columns(tasks).items():
+    for name, (task, metric) in columns([TaskFacts.of(task) for task in tasks]).items():
         if group not in (None, task.group):
             rows.append([])
         group = task.group
@@ -151,6 +152,20 @@ def results_table(
             shown = [_with_half(found[model]) for model in models]
             rows.append([name, "average", *shown, str(chance.get(name, "-"))])
     print_table(header, rows, title)
+    for model in models:
+        _print_notes(cells[model], f"{model}, ")
+
+
+def _print_notes(cells: Mapping[str, Cell], before: str = "") -> None:
+    """What the marks in a table mean: `*` and its reason, `†` and the strict number."""
+    lines = [f"* {before}{name}: {cell.note}" for name, cell in cells.items() if cell.note]
+    lines += [
+        f"† {before}{name}: {cell.strict:.1f} where any tie is a miss"
+        for name, cell in cells.items()
+        if cell.strict is not None
+    ]
+    for line in dict.fromkeys(lines):
+        print(line)
 
 
 def _one_model(
@@ -160,23 +175,21 @@ def _one_model(
     cells = _cells(results, tasks)
     suite = _whole_suites(tasks)
     chance = chance_row(suite).cells
-    reference = any(model in task.reference for task in tasks)
+    reference_of = {task.name: task.reference.get(model, {}) for task in tasks}
+    reference = any(reference_of.values())
     header = ["task", "metric", "score", "95% interval", "chance", "n", "ties"]
     header += ["published"] if reference else []
     rows: list[list[str]] = []
-    notes = []
-    for name, (task, metric) in columns(tasks).items():
+    for name, (task, metric) in columns([TaskFacts.of(task) for task in tasks]).items():
         cell, result = cells.get(name), results.get(task.name)
         row = [task.name, metric]
         row += [str(cell), cell.interval] if cell else ["-", ""]
         row += [f"{task.chance[metric]:.1f}"]
         row += [f"{result.n:,}", f"{result.ties:,}"] if result else ["", ""]
         if reference:
-            quoted = task.reference.get(model, {}).get(metric)
+            quoted = reference_of[task.name].get(metric)
             row.append("" if quoted is None else f"{quoted:.1f}")
         rows.append(row)
-        if cell and cell.note:
-            notes.append(f"* {task.name}: {cell.note}")
     found = averages(cells, suite)
     if found:
         rows.append([])
@@ -184,8 +197,7 @@ def _one_model(
         row = [name, "average", str(cell), cell.interval, str(chance.get(name, "-")), "", ""]
         rows.append([*row, *([""] if reference else [])])
     print_table(header, rows, title or model)
-    for note in dict.fromkeys(notes):
-        print(note)
+    _print_notes(cells)
     for task in tasks:
         if task.name in results and task.reference.get(model, {}).get("subsets"):
             print()
@@ -219,16 +231,20 @@ def subsets_table(task: Task, result: Result, model: str) -> None:
     print_table(header, rows, f"{task.name}: {model}")
 
 
-def _whole_suites(tasks: Sequence[Task]) -> list[Task]:
+def _whole_suites(tasks: Sequence[Task]) -> list[TaskFacts]:
     """Every task of the suites that the selected ones come from."""
     suites = {task.suite for task in tasks}
     known = [task for task in catalogue().values() if task.suite in suites]
-    return known + [task for task in tasks if task.name not in catalogue()]
+    return [TaskFacts.of(task) for task in (*known, *_own(tasks))]
+
+
+def _own(tasks: Sequence[Task]) -> list[Task]:
+    return [task for task in tasks if task.name not in catalogue()]
 
 
 def _cells(results: Mapping[str, Result], tasks: Sequence[Task]) -> dict[str, Cell]:
     found = {}
-    for name, (task, metric) in columns(tasks).items():
+    for name, (task, metric) in columns([TaskFacts.of(task) for task in tasks]).items():
         cell = headline_cell(task, results[task.name], metric) if task.name in results else None
         if cell:
             found[name] = cell

@@ -330,14 +330,15 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
 def _curve_scores(results: Any, tasks: list[Any]) -> dict[str, float]:
     """Headline scores by column, then the averages that are complete, in percent."""
     from fsc_bench.report.leaderboard import averages, columns, headline_cell
+    from fsc_bench.report.suites import TaskFacts
     from fsc_bench.task import catalogue
 
     cells = {}
-    for name, (task, metric) in columns(tasks).items():
+    for name, (task, metric) in columns([TaskFacts.of(task) for task in tasks]).items():
         if task.name in results and (cell := headline_cell(task, results[task.name], metric)):
             cells[name] = cell
     suites = {task.suite for task in tasks}
-    whole = [task for task in catalogue().values() if task.suite in suites]
+    whole = [TaskFacts.of(task) for task in catalogue().values() if task.suite in suites]
     cells |= averages(cells, whole)
     return {name: cell.value for name, cell in cells.items()}
 

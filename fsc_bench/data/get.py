@@ -11,20 +11,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fsc_bench.data.archives import PLAIN, check_archive
-from fsc_bench.data.download import (
+from fsc_bench.data.download import fetch
+from fsc_bench.data.images import Images, read_links
+from fsc_bench.data.items import Item, Owner, needs, owners
+from fsc_bench.data.prepare import is_fresh, prepared_path
+from fsc_bench.data.session import (
     Progress,
     Session,
     Stopped,
     check_space,
-    fetch,
     finished,
     read_marker,
     same_version,
     sha256_of,
 )
-from fsc_bench.data.images import Images, read_links
-from fsc_bench.data.items import Item, Owner, needs, owners
-from fsc_bench.data.prepare import is_fresh, prepared_path
 from fsc_bench.errors import DataError
 from fsc_bench.records import fingerprint, read_facts, read_records
 from fsc_bench.task import Task, data_folder

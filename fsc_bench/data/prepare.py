@@ -247,8 +247,8 @@ def _with_coverage(
 
 def source_differences(task: Task, data: Path) -> list[str]:
     """How the sources that were fetched are not the published ones, as the task file says."""
-    from fsc_bench.data.download import finished
     from fsc_bench.data.items import owners
+    from fsc_bench.data.session import finished
 
     (owner,) = (owner for owner in owners([task], data) if owner.task is task)
     if owner.linked or owner.demo:

@@ -319,6 +319,7 @@ def score(out: Path, run: Path, say=print) -> None:
     from fsc_bench.demo.build import build
     from fsc_bench.demo.pretrain import evaluate
     from fsc_bench.report.leaderboard import averages, columns, headline_cell
+    from fsc_bench.report.suites import TaskFacts
     from fsc_bench.results import write_json
     from fsc_bench.run.suite import Options
     from fsc_bench.run.suite import run as run_suite
@@ -335,11 +336,12 @@ def score(out: Path, run: Path, say=print) -> None:
     build(out / "data", say)
     results = run_suite([f"run:{run}"], tasks, Options(out / "data", out / "suite")).results
     results = next(iter(results.values()))
+    facts = [TaskFacts.of(task) for task in tasks]
     cells = {
         name: headline_cell(task, results[task.name], metric)
-        for name, (task, metric) in columns(tasks).items()
+        for name, (task, metric) in columns(facts).items()
     }
-    for name, cell in (averages(cells, tasks) | cells).items():
+    for name, cell in (averages(cells, facts) | cells).items():
         found["test"][name] = cell.value
     write_json(path, found)  # a model is scored when its file is there
 

@@ -12,7 +12,6 @@ none of it is used. Both are said (`Store.damage`), and `fsc-bench cache prune` 
 """
 
 import fcntl
-import json
 import os
 import time
 import uuid
@@ -145,7 +144,7 @@ class Store:
             if identity is not None and not (folder / "identity.json").exists():
                 write_json(folder / "identity.json", dict(identity))
         except OSError as error:
-            raise _full(folder, error, 0) from None
+            raise full(folder, error, 0) from None
         except RunError as error:
             raise StoreFull(str(error)) from None
         self.refresh()
@@ -161,7 +160,7 @@ class Store:
                     f"{path}: damaged; its vectors are made anew. `fsc-bench cache prune` removes "
                     "it."
                 )
-            elif segment.torn and not _has_writer(path):
+            elif segment.torn and not has_writer(path):
                 lines.append(f"{path}: a stopped run left its end unfinished; the end is ignored.")
         return lines
 
@@ -178,7 +177,7 @@ class Store:
             if not segment.damaged and (segment.grow() or segment.damaged):
                 self.indexes.pop(segment.kind, None)
 
-    def _index(self, kind: str) -> "Index":
+    def index(self, kind: str) -> "Index":
         if kind not in self.indexes:
             usable = [s for s in self.segments.values() if s.kind == kind and not s.damaged]
             self.indexes[kind] = Index(usable)
@@ -190,7 +189,7 @@ class Store:
             self.writers[kind].unseen = False
             self.refresh()
         while True:
-            index = self._index(kind)
+            index = self.index(kind)
             places = index.find(keys)
             found = places[places >= 0]
             compared = [
@@ -203,7 +202,7 @@ class Store:
 
     def present(self, kind: str, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
         """bool [n]: which keys have a vector, as far as the index tells; reads no vector."""
-        return self._index(kind).find(as_keys(keys)) >= 0
+        return self.index(kind).find(as_keys(keys)) >= 0
 
     def has(self, kind: str, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
         """bool [n]: which keys have a vector that can be trusted."""
@@ -226,7 +225,7 @@ class Store:
             self.writers[kind].append(as_keys(keys), vectors)
         except OSError as error:
             self._abandon(kind)
-            raise _full(self.folder, error, self.written) from None
+            raise full(self.folder, error, self.written) from None
         self.written += len(keys)
 
     def get(self, kind: str, keys: Sequence[bytes] | np.ndarray) -> np.ndarray:
@@ -249,7 +248,7 @@ class Store:
                 writer.sync()
             except OSError as error:
                 self._abandon(kind)
-                raise _full(self.folder, error, self.written) from None
+                raise full(self.folder, error, self.written) from None
 
     def close(self) -> None:
         try:
@@ -378,7 +377,7 @@ def _write(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def _full(folder: Path, error: OSError, written: int) -> StoreFull:
+def full(folder: Path, error: OSError, written: int) -> StoreFull:
     safe = f" The {written:,} vectors before are safe." if written else ""
     hint = "free some space" if error.errno in FULL else "mend that"
     return StoreFull(
@@ -387,116 +386,7 @@ def _full(folder: Path, error: OSError, written: int) -> StoreFull:
     )
 
 
-# ---------------------------------------------------------------- looking after stores
-
-
-@dataclass(frozen=True)
-class StoreFacts:
-    """What `fsc-bench cache info` shows of one identity's store."""
-
-    folder: Path
-    model: str
-    images: int
-    texts: int
-    segments: int
-    bytes: int
-    used: float  # time of the last write
-    damage: list[str]
-
-
-def stores(root: Path) -> Iterator[Path]:
-    """The store folders below `<data>/embeddings`."""
-    if root.is_dir():
-        yield from sorted(path for path in root.iterdir() if path.is_dir())
-
-
-def describe(folder: Path) -> StoreFacts:
-    store = Store(folder)
-    try:
-        facts = json.loads((folder / "identity.json").read_text())
-        model = f"{facts.get('architecture', '?')} {facts.get('weights', '')[:12]}"
-        model += f" {facts.get('precision', '')}"
-    except (OSError, ValueError):
-        model = "?"
-    files = [path.stat() for path in folder.iterdir() if path.suffix in (".vec", ".idx")]
-    counts = {kind: len(np.unique(store._index(kind).keys, axis=0)) for kind in KINDS}
-    return StoreFacts(
-        folder=folder,
-        model=model.strip(),
-        images=counts["image"],
-        texts=counts["text"],
-        segments=len(store.segments),
-        bytes=sum(stat.st_size for stat in files),
-        used=max((stat.st_mtime for stat in files), default=folder.stat().st_mtime),
-        damage=store.damage,
-    )
-
-
-def verify(folder: Path) -> tuple[int, list[str]]:
-    """Compares every row with its checksum. Returns (rows that are right, lines about the rest)."""
-    store = Store(folder)
-    good = 0
-    for segment in store.segments.values():
-        if segment.damaged:
-            continue
-        if segment.compare(np.arange(len(segment.records))):
-            good += len(segment.records)
-    return good, store.damage
-
-
-def prune(folder: Path) -> tuple[int, list[str]]:
-    """Rewrites a store as one segment a kind, without damaged segments, torn ends and doubles.
-
-    Returns (bytes freed, lines about what was left). Segments of a running writer are left alone,
-    and other processes may read and write meanwhile. Killed halfway, nothing is lost: the new
-    segment is complete and on disk before an old one goes.
-    """
-    store = Store(folder)
-    before = _bytes_of(folder)
-    left, old = [], []
-    for path, segment in store.segments.items():
-        if _has_writer(path):
-            left.append(f"{path}: a run is writing it; left as it is.")
-        else:
-            segment.damaged = (
-                segment.damaged or not segment.compare(np.arange(len(segment.records)))
-            )  # fmt: skip
-            old.append(segment)
-    for kind in KINDS:
-        mine = [segment for segment in old if segment.kind == kind]
-        whole = [segment for segment in mine if not segment.damaged]
-        if len(mine) == 1 and not any(segment.torn or segment.damaged for segment in mine):
-            old.remove(mine[0])
-            continue
-        for dimension in sorted({segment.dimension for segment in whole}):
-            index = Index([segment for segment in whole if segment.dimension == dimension])
-            _, first = np.unique(index.keys, axis=0, return_index=True)
-            if not len(first):
-                continue
-            writer = Writer(folder, kind, dimension)
-            try:
-                for begin in range(0, len(first), PART):
-                    part = first[begin : begin + PART]
-                    writer.append(index.keys[part], index.vectors(part))
-                writer.sync()
-            except OSError as error:
-                raise _full(folder, error, 0) from None
-            finally:
-                writer.close()
-    for segment in old:
-        segment.path.unlink(missing_ok=True)
-        segment.path.with_suffix(".idx").unlink(missing_ok=True)
-    for index in folder.glob("*.idx"):  # a writer that was killed between its two files
-        if not index.with_suffix(".vec").exists() and not _has_writer(index.with_suffix(".vec")):
-            index.unlink(missing_ok=True)
-    return before - _bytes_of(folder), left
-
-
-def _bytes_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-
-
-def _has_writer(vectors: Path) -> bool:
+def has_writer(vectors: Path) -> bool:
     """Whether a living process holds the segment open (or locks cannot be had here at all)."""
     try:
         file = os.open(vectors.with_suffix(".idx"), os.O_RDWR)
@@ -512,8 +402,3 @@ def _has_writer(vectors: Path) -> bool:
         return True
     finally:
         os.close(file)
-
-
-def in_use(folder: Path) -> bool:
-    """Whether a living process writes any segment of a store."""
-    return any(_has_writer(path) for path in folder.glob("*.vec"))

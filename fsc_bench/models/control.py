@@ -7,6 +7,7 @@ import numpy as np
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models import Identity, split_options
+from fsc_bench.records import folded
 
 DIMENSION = 512
 
@@ -14,7 +15,8 @@ DIMENSION = 512
 class Chance:
     """A random direction for each distinct image and text: the right answer wins as often as luck.
 
-    The direction follows from the content and the seed alone, so a run can be repeated.
+    The direction follows from the content and the seed alone, so a run can be repeated. Texts that
+    are one answer have one direction, as they have for CLIP's tokenizer.
     """
 
     def __init__(self, seed: int):
@@ -24,7 +26,7 @@ class Chance:
             architecture=f"random directions of {DIMENSION} dimensions",
             activation="none",
             preprocess="32x32 pixels",
-            tokenizer="none",
+            tokenizer="case and white space folded",
             context_length=0,
             precision="fp32",
         )
@@ -36,7 +38,7 @@ class Chance:
         return np.stack([self._direction(b"image", image.tobytes()) for image in images])
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([self._direction(b"text", text.encode()) for text in texts])
+        return np.stack([self._direction(b"text", folded(text).encode()) for text in texts])
 
     def _direction(self, kind: bytes, content: bytes) -> np.ndarray:
         digest = hashlib.sha256(b"%s %d " % (kind, self.seed) + content).digest()

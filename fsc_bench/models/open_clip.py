@@ -91,9 +91,9 @@ class OpenClip:
         return ids, _towers.lengths(ids, self._pad)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids [n, context], and whether a text filled the context (so that it may be cut)."""
+        """Token ids [n, context], and whether a text needs more tokens than the context holds."""
         ids = self.tokenizer(list(texts)).numpy()
-        return ids, ids[:, -1] != ids.min()
+        return ids, cut_at_context(self.tokenizer, texts, ids)
 
     @cached_property
     def pixels(self) -> _pixels.Pixels | None:
@@ -179,6 +179,26 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
         )
     quick, notes = declared_activation(architecture, tag)
     return _build(architecture, tag, device, precision, quick, notes)
+
+
+def cut_at_context(tokenizer: Any, texts: Sequence[str], ids: np.ndarray) -> np.ndarray:
+    """bool [n]: whether a text lost tokens. ids: the tokenizer's own, int [n, context].
+
+    A text that just fills the context has the same tokens with room for one more, and then padding.
+    Only texts that reach the last two places are tokenised again: a cut one always does, even where
+    padding and end of text are one token (SigLIP's). Some tokenizers close every row, behind the
+    padding (CLIPS's): that place is left out.
+    """
+    context = ids.shape[1]
+    *_, padding, last = tokenizer([""], context_length=context + 1)[0].tolist()
+    inside = context - (last != padding)
+    full = np.flatnonzero((ids[:, inside - 2 : inside] != padding).any(axis=1))
+    cut = np.zeros(len(ids), bool)
+    if len(full):
+        again = tokenizer([texts[row] for row in full], context_length=context + 1).numpy()
+        same = (again[:, :inside] == ids[full, :inside]).all(axis=1)
+        cut[full] = ~same | (again[:, inside] != padding)
+    return cut
 
 
 def declared_activation(architecture: str, tag: str) -> tuple[bool, list[str]]:

@@ -1,20 +1,21 @@
 """Leaderboard: results to CSV and Markdown. It computes plain means only, and imports no torch.
 
 An average with a hole in it is "-", never a mean of what happens to be there. Published numbers
-stand in a table of their own: they were computed by other software.
+stand in a table of their own: they were computed by other software. Tables are made of any suite:
+each result carries the facts of its task (report/suites.py).
 """
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
 
 from fsc_bench.errors import GateError, UsageError, near_miss
-from fsc_bench.results import Result, Run
+from fsc_bench.report.suites import TaskFacts, same_task
+from fsc_bench.results import Result, Run, slug
 from fsc_bench.system.files import write_text
-from fsc_bench.task import Task
 
 AVERAGES = {
     # column: (group, headline metric's place)
@@ -30,7 +31,8 @@ class Cell:
     """A number in percent with its 95% interval.
 
     note marks one that is not of every promised sample; `counts` says whether it may still enter an
-    average, which is then marked too (SVO-Probes, whose pictures die one by one).
+    average, which is then marked too (SVO-Probes, whose pictures die one by one). strict: the same
+    number where any tie is a miss; None where the two do not differ.
     """
 
     value: float
@@ -38,9 +40,11 @@ class Cell:
     high: float | None = None
     note: str = ""
     counts: bool = True
+    strict: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.1f}{'*' if self.note else ''}"
+        marks = ("*" if self.note else "") + ("" if self.strict is None else "†")
+        return f"{self.value:.1f}{marks}"
 
     @property
     def interval(self) -> str:
@@ -49,14 +53,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a model and its cells by column; a column without a cell is a hole."""
+    """One line: a model and its cells by column; a column without a cell is a hole.
+
+    left_out: what the model has a result of that this table cannot show, and why, by task.
+    """
 
     model: str
     source: str
     cells: Mapping[str, Cell]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def columns(tasks: Sequence[Task]) -> dict[str, tuple[Task, str]]:
+def columns(tasks: Sequence[TaskFacts]) -> dict[str, tuple[TaskFacts, str]]:
     """Column name -> (task, headline metric): one a task, two a retrieval task."""
     found = {}
     for task in tasks:
@@ -66,7 +74,7 @@ def columns(tasks: Sequence[Task]) -> dict[str, tuple[Task, str]]:
     return found
 
 
-def averages(cells: Mapping[str, Cell], tasks: Sequence[Task]) -> dict[str, Cell]:
+def averages(cells: Mapping[str, Cell], tasks: Sequence[TaskFacts]) -> dict[str, Cell]:
     """Comp, ZS, I2T and T2I: plain means over all the suite's tasks of a group, or nothing.
 
     The interval takes the tasks as independent: half-widths add in squares.
@@ -84,39 +92,53 @@ def averages(cells: Mapping[str, Cell], tasks: Sequence[Task]) -> dict[str, Cell
             continue
         marked = [name for name, part in zip(wanted, parts, strict=True) if part.note]
         note = f"holds {', '.join(marked)}, not complete" if marked else ""
-        mean = sum(part.value for part in parts) / len(parts)
-        if any(part.low is None for part in parts):
-            found[name] = Cell(mean, note=note)
-        else:
-            below = sqrt(sum((part.value - part.low) ** 2 for part in parts)) / len(parts)
-            above = sqrt(sum((part.high - part.value) ** 2 for part in parts)) / len(parts)
-            found[name] = Cell(mean, mean - below, mean + above, note)
+        found[name] = _mean(parts, note)
     return found
 
 
-def measured_row(run: Run, tasks: Sequence[Task]) -> Row:
-    """A run's row. Results of another task version are holes, partial ones are marked."""
+def _mean(parts: Sequence[Cell], note: str) -> Cell:
+    """The plain mean; strict is the mean of what each is by the strict rule."""
+    n = len(parts)
+    mean = sum(part.value for part in parts) / n
+    strict = None
+    if any(part.strict is not None for part in parts):
+        strict = sum(part.value if part.strict is None else part.strict for part in parts) / n
+    if any(part.low is None for part in parts):
+        return Cell(mean, note=note, strict=strict)
+    below = sqrt(sum((part.value - part.low) ** 2 for part in parts)) / n
+    above = sqrt(sum((part.high - part.value) ** 2 for part in parts)) / n
+    return Cell(mean, mean - below, mean + above, note, strict=strict)
+
+
+def measured_row(run: Run, tasks: Sequence[TaskFacts]) -> Row:
+    """A run's row. Results of another task or task version are holes, partial ones are marked."""
     cells = {}
+    left_out = {}
     for name, (task, metric) in columns(tasks).items():
         result = run.results.get(task.name)
-        same = result is not None and result.version == task.version
-        cell = headline_cell(task, result, metric) if same else None
+        if result is None:
+            continue
+        if why := same_task(result, task):
+            left_out[task.name] = why
+            continue
+        cell = headline_cell(task, result, metric)
         if cell:
             cells[name] = cell
-    return Row(run.name, "measured", {**averages(cells, tasks), **cells})
+    return Row(run.name, "measured", {**averages(cells, tasks), **cells}, left_out)
 
 
-def headline_cell(task: Task, result: Result, metric: str) -> Cell | None:
+def headline_cell(task: TaskFacts, result: Result, metric: str) -> Cell | None:
     """The headline number of a result, or None where it has none."""
     found = result.metrics.get("headline", {}).get(metric)
     if not found or found["value"] is None:
         return None
     low, high = found["ci"]
-    counts = result.complete or (task.data.decays and not result.settings.get("limit"))
-    return Cell(found["value"], low, high, "; ".join(result.flags), counts)
+    dying = task.decays and not result.settings.get("limit") and not result.nan
+    note = "; ".join(result.flags)
+    return Cell(found["value"], low, high, note, result.complete or dying, found.get("strict"))
 
 
-def chance_row(tasks: Sequence[Task]) -> Row:
+def chance_row(tasks: Sequence[TaskFacts]) -> Row:
     """What knowing nothing scores: the task files' declared chance."""
     cells = {name: Cell(task.chance[metric]) for name, (task, metric) in columns(tasks).items()}
     return Row("chance", "declared", {**averages(cells, tasks), **cells})
@@ -130,7 +152,7 @@ def published_folder() -> Path:
     return Path(__file__).parent.parent.parent / "leaderboards" / "published"
 
 
-def published_rows(tasks: Sequence[Task], folder: Path | None = None) -> list[Row]:
+def published_rows(tasks: Sequence[TaskFacts], folder: Path | None = None) -> list[Row]:
     """Rows of every CSV in the folder: `model`, `source`, then columns named as here.
 
     Averages are taken as printed by the source, never recomputed from its rounded cells.
@@ -184,30 +206,33 @@ def order(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=key)
 
 
-def to_csv(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
-    """One line a row; every column with its interval; holes are empty."""
+def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
+    """One line a row; every column with its interval and, where ties make a difference, the number
+    by the strict rule; holes are empty.
+    """
     names = [*AVERAGES, *columns(tasks)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header = ["model", "source"]
     for name in names:
-        header += [name, f"{name} low", f"{name} high"]
+        header += [name, f"{name} low", f"{name} high", f"{name} strict"]
     writer.writerow([*header, "notes"])
     for row in rows:
         line = [row.model, row.source]
         notes = []
         for name in names:
             cell = row.cells.get(name)
-            numbers = (cell.value, cell.low, cell.high) if cell else (None, None, None)
+            numbers = (cell.value, cell.low, cell.high, cell.strict) if cell else (None,) * 4
             line += ["" if number is None else f"{number:.4f}" for number in numbers]
             if cell and cell.note:
                 notes.append(f"{name}: {cell.note}")
+        notes += [f"{name} left out: {why}" for name, why in row.left_out.items()]
         writer.writerow([*line, "; ".join(notes)])
     return out.getvalue()
 
 
 def to_markdown(
-    title: str, measured: Sequence[Row], published: Sequence[Row], tasks: Sequence[Task]
+    title: str, measured: Sequence[Row], published: Sequence[Row], tasks: Sequence[TaskFacts]
 ) -> str:
     """The page: averages with intervals, one table a group, then the published numbers."""
     present = [
@@ -216,7 +241,9 @@ def to_markdown(
     lines = [f"# {title}", ""]
     lines += [
         "Percent, with 95% intervals (bootstrap over source images). "
-        "`-`: an average that lacks a task, or a task not run. `*`: not every promised sample.",
+        "`-`: an average that lacks a task, or a task not run. `*`: not every promised sample. "
+        "`†`: ties between different answers, or copies of the right one, make a difference; the "
+        "number by the strict rule stands below.",
         "",
         *_table(["Model", *present], measured, present, intervals=True),
     ]
@@ -234,15 +261,27 @@ def to_markdown(
         ]
         names = [*present, *(n for n in columns(tasks) if any(n in r.cells for r in published))]
         lines += _table(["Model", *names], published, names)
-    notes = [
-        f"- {row.model}, {name}: {cell.note}"
-        for row in measured
-        for name, cell in row.cells.items()
-        if cell.note
-    ]
-    if notes:
-        lines += ["", "## Not complete (`*`)", "", *notes]
+    for heading, notes in _notes(measured).items():
+        lines += ["", f"## {heading}", "", *notes] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The lines below the tables, by heading."""
+    cells = [(row.model, name, cell) for row in rows for name, cell in row.cells.items()]
+    return {
+        "Not complete (`*`)": [
+            f"- {model}, {name}: {cell.note}" for model, name, cell in cells if cell.note
+        ],
+        "Any tie a miss (`†`)": [
+            f"- {model}, {name}: {cell.value:.1f}, by the strict rule {cell.strict:.1f}"
+            for model, name, cell in cells
+            if cell.strict is not None
+        ],
+        "Left out": [
+            f"- {row.model}, {name}: {why}" for row in rows for name, why in row.left_out.items()
+        ],
+    }
 
 
 def _table(
@@ -260,17 +299,17 @@ def _table(
 
 
 def write(
-    out: Path, suite: str, runs: Sequence[Run], tasks: Sequence[Task], check: bool = False
+    out: Path, suite: str, runs: Sequence[Run], tasks: Sequence[TaskFacts], check: bool = False
 ) -> list[Path]:
     """Writes `<suite>.csv` and `.md`; with `check` only compares (GateError when stale)."""
     measured = [*order([measured_row(run, tasks) for run in runs]), chance_row(tasks)]
-    published = published_rows(tasks) if suite != "demo" else []
+    published = published_rows(tasks) if suite == "fsc" else []
     title = f"fsc_bench: {suite}"
     if suite == "demo":
         title += " (a miniature world; not comparable with any real benchmark)"
     texts = {
-        out / f"{suite}.csv": to_csv([*measured, *published], tasks),
-        out / f"{suite}.md": to_markdown(title, measured, published, tasks),
+        out / f"{slug(suite)}.csv": to_csv([*measured, *published], tasks),
+        out / f"{slug(suite)}.md": to_markdown(title, measured, published, tasks),
     }
     for path, text in texts.items():
         if check:

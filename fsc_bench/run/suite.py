@@ -412,7 +412,7 @@ def finished_result(directory: RunDirectory, item: Prepared, options: Options) -
     if result.fingerprint != item.fingerprint:
         return None
     # A partial result is made anew when the data has become whole.
-    return result if result.complete or item.partial else None
+    return None if result.lacks_data and not item.partial else result
 
 
 def _set_aside(directory: RunDirectory, name: str, variant: str) -> None:

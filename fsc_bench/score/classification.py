@@ -5,7 +5,7 @@ drawn in each bootstrap replicate; then the answer has one value a replicate, Na
 undefined there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,27 +19,32 @@ TOP = 5
 class Outcomes:
     """What came out of n single-label samples.
 
-    correct:   bool [n], the right class beats every other class.
-    official:  bool [n], argmax, the first index winning ties, as in the published evaluators.
-    top5:      bool [n], at most four others reach the right class's score; None up to five classes.
-    ties:      bool [n], the best of the other classes equals the right one exactly.
-    predicted: int [n], argmax, the first index winning; -1 where a score is NaN.
+    correct: bool [n], the right class beats every different one.
+    strict: bool [n], the same where a class equal to the right one ties with it, as a miss.
+    official: bool [n], argmax, the first index winning ties, as in the published evaluators.
+    top5, strict_top5: bool [n], at most four different classes (for the second: other classes)
+    reach the right one's score; None up to five classes.
+    ties: bool [n], the best of the different classes equals the right one exactly.
+    predicted: int [n], the best class, of equals the sample's own, else the first; -1 where a score
+    is NaN.
     """
 
     correct: np.ndarray
+    strict: np.ndarray
     official: np.ndarray
     top5: np.ndarray | None
+    strict_top5: np.ndarray | None
     ties: np.ndarray
     predicted: np.ndarray
 
 
-def first_alike(texts: Sequence[object]) -> np.ndarray:
+def first_alike(texts: Sequence[Hashable]) -> np.ndarray:
     """int [classes]: the first class whose name or prompts are the same as this one's.
 
     ImageNet has "missile" and "sunglasses" twice, in ELEVATER, OpenAI's notebook and open_clip
     alike.
     """
-    first: dict[object, int] = {}
+    first: dict[Hashable, int] = {}
     return np.array([first.setdefault(text, place) for place, text in enumerate(texts)])
 
 
@@ -48,58 +53,43 @@ def outcomes(
 ) -> Outcomes:
     """Outcomes of samples with one label each.
 
-    scores: float [n, classes]; labels: int [n]; alike: from `first_alike`. A hit is strict: a tie
-    or NaN is a miss. Classes with the same texts tie by construction, which says nothing of the
-    model: among those the first index wins, as in the reference evaluators, so the second "missile"
-    is never right and the first is right when it beats all that differ from it.
+    scores: float [n, classes]; labels: int [n]; alike: from `first_alike`. A tie or NaN between
+    different classes is a miss. Classes with the same texts are one answer: they tie by
+    construction, which says nothing of the model, so the second "missile" is as right as the first.
+    The reference evaluators take the first of the two (`official`).
     """
     n, classes = scores.shape
     alike = np.arange(classes) if alike is None else np.asarray(alike)
-    same = alike[:, None] == alike[None, :]
-    size = same.sum(axis=1)
-    later = np.triu(same, 1).sum(axis=1)  # twins behind a class, which it beats by its place
-    predicted = np.empty(n, np.int64)
-    ahead = np.empty(n, np.int64)
-    ties = np.empty(n, bool)
-    whole = np.empty(n, bool)
+    order = np.argsort(alike, kind="stable")
+    _, answer_of, copies = np.unique(alike, return_inverse=True, return_counts=True)
+    starts = np.cumsum(copies) - copies
+    predicted, first = np.empty(n, np.int64), np.empty(n, np.int64)
+    ahead, entries = np.empty(n, np.int64), np.empty(n, np.int64)
+    ties, whole = np.empty(n, bool), np.empty(n, bool)
     for begin in range(0, n, rows):
         part = slice(begin, begin + rows)
         score, label = scores[part], labels[part]
-        own = np.take_along_axis(score, label[:, None], axis=1)
-        above = (score > own).sum(axis=1)
-        equal = (score == own).sum(axis=1)
         whole[part] = ~np.isnan(score).any(axis=1)
-        ahead[part] = above + equal - 1 - later[label]
-        ties[part] = whole[part] & (above == 0) & (equal > size[label])
-        predicted[part] = np.where(whole[part], score.argmax(axis=1), -1)
+        best = score.argmax(axis=1)
+        first[part] = best
+        predicted[part] = np.where(alike[best] == alike[label], label, best)
+        if len(copies) < classes:  # an answer is as similar as the most similar of its classes
+            score = np.maximum.reduceat(score[:, order], starts, axis=1)
+        own = np.take_along_axis(score, answer_of[label][:, None], axis=1)
+        reaches = score >= own
+        ahead[part] = reaches.sum(axis=1) - 1
+        entries[part] = reaches @ copies - 1
+        ties[part] = whole[part] & (ahead[part] > 0) & ~(score > own).any(axis=1)
+    several = classes > TOP
     return Outcomes(
         correct=whole & (ahead == 0),
-        official=predicted == labels,
-        top5=whole & (ahead < TOP) if classes > TOP else None,
+        strict=whole & (entries == 0),
+        official=whole & (first == labels),
+        top5=whole & (ahead < TOP) if several else None,
+        strict_top5=whole & (entries < TOP) if several else None,
         ties=ties,
-        predicted=predicted,
+        predicted=np.where(whole, predicted, -1),
     )
-
-
-def mean(hits: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray | float:
-    """Share of hits."""
-    if weights is None:
-        return float(np.mean(hits))
-    with np.errstate(invalid="ignore"):
-        return (weights @ np.asarray(hits, float)) / weights.sum(axis=1)
-
-
-def mean_per_class(
-    hits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
-) -> np.ndarray | float:
-    """Mean over the classes present of each one's share of hits (balanced accuracy)."""
-    present, place = np.unique(labels, return_inverse=True)
-    belongs = np.zeros((len(labels), len(present)))
-    belongs[np.arange(len(labels)), place] = 1
-    draws = np.ones((1, len(labels))) if weights is None else np.asarray(weights, float)
-    with np.errstate(invalid="ignore"):
-        recalls = (draws * np.asarray(hits, float)) @ belongs / (draws @ belongs)
-    return _plain(_mean_of_defined(recalls), weights)
 
 
 def per_class_recall(hits: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

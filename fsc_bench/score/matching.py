@@ -1,60 +1,85 @@
-"""Matching: does the right answer beat every distractor? Text, image and group, any shape."""
+"""Matching: does the right answer beat every different one? Text, image and group, any shape.
 
+Options that are equal (the same text, the same picture) are one answer, and an answer is as similar
+as the most similar of its options. So an option equal to the right one is the right answer again,
+as for official scorers, which take the first of equals and put the right one first.
+
+Shapes: n records of one shape, I images and T texts each: one image and T texts, I images and one
+text, or as many images as texts. Image i belongs with text i.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from math import prod
 
 import numpy as np
+
+LARGEST = 14  # different images and texts of a record whose chance is worked out step by step
 
 
 @dataclass(frozen=True)
 class Outcomes:
     """What came out of n records of one shape.
 
-    hits:  metric -> bool [n]; `text`: every image chose its text; `image`: every text chose its
-    image;
-           `group`: both; `accuracy`: every choice that the shape has came out right.
-    lenient: the same with a tie counted as a hit, as scorers by argmax with the answer first do.
-    ties:  bool [n], a right answer that equals its best distractor exactly.
+    hits: metric -> bool [n]; `text`: every image chose its text; `image`: every text chose its
+    image; `group`: both; `accuracy`: every choice that the shape has came out right.
+    strict: the same where an option equal to the right one ties with it, and any tie is a miss.
+    lenient: the same where a tie between different answers is a hit, as for scorers by argmax that
+    put the right one first.
+    ties: bool [n], a right answer that is exactly as similar as the best different one.
     """
 
     hits: dict[str, np.ndarray]
+    strict: dict[str, np.ndarray]
     lenient: dict[str, np.ndarray]
     ties: np.ndarray
 
 
-def outcomes(similarity: np.ndarray) -> Outcomes:
+def outcomes(similarity: np.ndarray, right: np.ndarray | None = None) -> Outcomes:
     """Outcomes of records with the same shape.
 
-    similarity: float [n, images, texts]; image i belongs with text i. One image and K texts, K
-    images and one text, or K and K. A hit is strict: a tie or NaN is a miss, as in Winoground's own
-    scoring (Thrush et al. 2022, section 4); a model that scores everything alike has matched
-    nothing.
+    similarity: float [n, I, T]. right: bool [n, I, T] or [I, T], as in `Offer`; None where all
+    options differ. A tie or NaN between different answers is a miss, as in Winoground's own scoring
+    (Thrush et al. 2022, section 4): a model that scores everything alike has matched nothing.
     """
     n, images, texts = similarity.shape
-    choices: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    if right is None:
+        right = np.eye(images, texts, dtype=bool)
+    right = np.broadcast_to(right, similarity.shape)
+    pairs = range(min(images, texts))
+    choices: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     if texts > 1:
-        choices["text"] = [_choice(similarity[:, i, :], i) for i in range(min(images, texts))]
+        choices["text"] = [_choice(similarity[:, i, :], right[:, i, :]) for i in pairs]
     if images > 1:
-        choices["image"] = [_choice(similarity[:, :, t], t) for t in range(min(images, texts))]
-    hits = {
-        name: _all(n, [right > best for right, best in pairs]) for name, pairs in choices.items()
-    }
-    lenient = {
-        name: _all(n, [right >= best for right, best in pairs]) for name, pairs in choices.items()
-    }
+        choices["image"] = [_choice(similarity[:, :, t], right[:, :, t]) for t in pairs]
+    hits, strict, lenient = (
+        {name: _all(n, [rule(*choice) for choice in found]) for name, found in choices.items()}
+        for rule in (
+            lambda own, other, alone: own > other,
+            lambda own, other, alone: (own > other) & alone,
+            lambda own, other, alone: own >= other,
+        )
+    )
     ties = np.zeros(n, bool)
-    for pairs in choices.values():
-        for right, best in pairs:
-            ties |= right == best
-    for table in (hits, lenient):
+    for found in choices.values():
+        for own, other, _ in found:
+            ties |= own == other
+    for table in (hits, strict, lenient):
         table["accuracy"] = _all(n, list(table.values()))
         if len(choices) == 2:
             table["group"] = table["accuracy"]
-    return Outcomes(hits, lenient, ties)
+    return Outcomes(hits, strict, lenient, ties)
 
 
-def _choice(row: np.ndarray, answer: int) -> tuple[np.ndarray, np.ndarray]:
-    """(similarity of the answer, best of the distractors), each [n]; NaN stays NaN."""
-    return row[:, answer], np.delete(row, answer, axis=1).max(axis=1)
+def _choice(row: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(best of the right options, best of the others, whether one option alone is right), each [n].
+
+    row, right: [n, options]. NaN stays NaN, which beats nothing; without others the best is -inf.
+    """
+    own = np.where(right, row, -np.inf).max(axis=1)
+    other = np.where(right, -np.inf, row).max(axis=1)
+    return own, other, right.sum(axis=1) == 1
 
 
 def _all(n: int, parts: list[np.ndarray]) -> np.ndarray:
@@ -64,15 +89,83 @@ def _all(n: int, parts: list[np.ndarray]) -> np.ndarray:
     return result
 
 
-def chance(images: int, texts: int) -> dict[str, float]:
-    """Percent that continuous random similarities reach on a shape.
+# ---------------------------------------------------------------- what a record offers
 
-    K and K: every image its text, (1/K)^K; for two and two both together 1/6 (of the 24 orders of
-    four similarities, 4 put both right ones above both wrong ones).
+
+@dataclass(frozen=True)
+class Offer:
+    """What a record asks, by which of its options are equal.
+
+    right: bool [I, T], whether a text is a right answer to an image, and the image to the text.
+    chance: metric -> percent that continuous random similarities reach.
+    free: every option is right. easier: fewer different answers than options, some of them wrong.
     """
-    if texts == 1 or images == 1:
-        percent = 100 / max(images, texts)
-        return {"text" if images == 1 else "image": percent, "accuracy": percent}
-    single = 100 * (1 / images) ** images
-    both = 100 / 6 if images == 2 else float("nan")  # no closed form is used beyond two
-    return {"text": single, "image": single, "group": both, "accuracy": both}
+
+    right: np.ndarray
+    chance: dict[str, float]
+    free: bool
+    easier: bool
+
+
+def first_equal(numbers: np.ndarray) -> np.ndarray:
+    """int [n, options]: the place of the first option equal to each. Equal numbers: equal options.
+
+    Two records with the same places make the same offer, whatever their options are.
+    """
+    return (numbers[:, :, None] == numbers[:, None, :]).argmax(axis=2)
+
+
+@cache
+def offer(images: tuple[int, ...], texts: tuple[int, ...]) -> Offer:
+    """The offer of a record whose options are equal where their numbers are."""
+    pairs = min(len(images), len(texts))
+    same_image, same_text = (np.equal.outer(part, part) for part in (images, texts))
+    # Two texts of one picture are both right for it, and so are two pictures of one text.
+    right = same_image[:, :pairs] @ same_text[:pairs, :]
+    different = right[np.ix_(*(_firsts(part) for part in (images, texts)))]
+    free = bool(right.all())
+    easier = not free and different.size < right.size
+    return Offer(right, _chance(different, len(images) > 1, len(texts) > 1), free, easier)
+
+
+def _firsts(numbers: Sequence[int]) -> list[int]:
+    return [numbers.index(number) for number in dict.fromkeys(numbers)]
+
+
+def _chance(right: np.ndarray, asks_image: bool, asks_text: bool) -> dict[str, float]:
+    """Chance by metric; right: bool [different images, different texts]."""
+    found = {}
+    if asks_text:  # each image chooses among the texts, whatever the others choose
+        found["text"] = 100 * prod(right.mean(axis=1).tolist())
+    if asks_image:
+        found["image"] = 100 * prod(right.mean(axis=0).tolist())
+    if asks_text and asks_image:
+        found["group"] = 100 * _both_ways(right)
+    return {**found, "accuracy": next(reversed(found.values()))}
+
+
+def _both_ways(right: np.ndarray) -> float:
+    """The share of orders in which the best of every row and of every column is right.
+
+    NaN for a large record whose options are partly equal, which no benchmark has.
+    """
+    images, texts = right.shape
+    if right.all():
+        return 1.0
+    if images == texts and right.sum() == images:  # (k - 1)! / (2k - 1)!, 1/6 for two and two
+        return prod(1 / (images + step) for step in range(images))
+    if images + texts > LARGEST:
+        return float("nan")
+
+    @cache
+    def share(rows: frozenset[int], columns: frozenset[int]) -> float:
+        """The same for rows and columns whose best is still unknown: the best of all their cells
+        is every one of them equally often, and settles its row and its column.
+        """
+        if not rows and not columns:
+            return 1.0
+        cells = [(i, t) for i in range(images) for t in range(texts) if i in rows or t in columns]
+        fitting = [(i, t) for i, t in cells if right[i, t]]
+        return sum(share(rows - {i}, columns - {t}) for i, t in fitting) / len(cells)
+
+    return share(frozenset(range(images)), frozenset(range(texts)))

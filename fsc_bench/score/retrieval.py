@@ -1,4 +1,9 @@
-"""Retrieval: recall at K both ways, from embeddings, in blocks: the full matrix is never held."""
+"""Retrieval: recall at K both ways, from embeddings, in blocks: the full matrix is never held.
+
+A caption that stands twice is one answer, and so is a picture: what is equal takes one place of the
+top K together, and is right for every query that any of it is right for. (Two pictures with one
+caption are both right for it.)
+"""
 
 from dataclasses import dataclass
 from math import comb
@@ -11,82 +16,152 @@ BLOCK = 1024  # queries at once: 1,024 x 25,010 float32 are 100 MB
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many distractors come before (or tie with) the best right answer of each query.
+    """How many answers come before the best right one of each query, int [queries] each.
 
-    i2t_strict, i2t_lenient: int [images]; t2i_strict, t2i_lenient: int [texts]. Strict counts a tie
-    as before; lenient does not. A query whose right answer is NaN ranks behind everything.
+    hits: different wrong answers at least as similar; a tie or NaN comes before. lenient: a tie
+    does not. strict: entries of the gallery but the query's own that are at least as similar,
+    copies of its own among them. A query whose right answer is NaN ranks behind everything.
+    right: how many different right answers each query has. gallery: how many different answers
+    there are.
     """
 
-    i2t_strict: np.ndarray
-    i2t_lenient: np.ndarray
-    t2i_strict: np.ndarray
-    t2i_lenient: np.ndarray
+    hits: np.ndarray
+    strict: np.ndarray
+    lenient: np.ndarray
+    right: np.ndarray
+    gallery: int
 
 
-def ranks(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> Ranks:
-    """Ranks both ways.
+def ranks(
+    images: np.ndarray,
+    texts: np.ndarray,
+    owner: np.ndarray,
+    same_image: np.ndarray | None = None,
+    same_text: np.ndarray | None = None,
+) -> tuple[Ranks, Ranks]:
+    """(ranks of texts for every image, of images for every text).
 
     images: float32 [n, d]; texts: float32 [m, d]; owner: int [m], the image that each text
-    describes. A right answer's similarity is taken from the same matrix product as its
-    distractors': a product computed on its own differs in the last bit, and exact copies would then
-    beat each other.
+    describes. same_image: int [n], same_text: int [m], equal where two are one; None: all differ.
     """
-    # Equal rows are multiplied once, so that equal texts (and equal images) tie exactly.
-    text_rows, text_place = unique_rows(texts)
-    image_rows, image_place = unique_rows(images)
-    image_of = image_place[owner]  # the right answer of each text, among the distinct images
-    i2t = np.empty((2, len(images)), np.int64)
-    t2i = np.empty((2, len(texts)), np.int64)
+    pictures = _numbered(np.arange(len(images)) if same_image is None else same_image)
+    captions = _numbered(np.arange(len(texts)) if same_text is None else same_text)
+    entries = np.arange(len(texts))
+    # Every picture with every caption that is said of it, each pair once.
+    pairs = np.unique(np.column_stack([pictures[owner], captions]), axis=0)
     order = np.argsort(owner, kind="stable")
-    starts = np.searchsorted(owner[order], np.arange(len(images) + 1))
-    copies = np.bincount(text_place, minlength=len(text_rows))
-    for begin in range(0, len(images), BLOCK):
-        end = min(begin + BLOCK, len(images))
-        similarity = images[begin:end] @ text_rows.T
-        own = order[starts[begin] : starts[end]]
-        rows = owner[own] - begin
-        mine = similarity[rows, text_place[own]]
-        best = np.full(end - begin, -np.inf, np.float32)
-        with np.errstate(invalid="ignore"):
-            np.maximum.at(best, rows, mine)  # NaN stays NaN
-        best[np.bincount(rows, minlength=end - begin) == 0] = np.nan
-        # Right answers do not stand in one another's way.
-        before = np.bincount(rows, mine > best[rows], end - begin)
-        level = np.bincount(rows, mine == best[rows], end - begin)
-        i2t[:, begin:end] = _placed(similarity, best, copies, len(texts), before, level)
-    copies = np.bincount(image_place, minlength=len(image_rows))
-    for begin in range(0, len(texts), BLOCK):
-        end = min(begin + BLOCK, len(texts))
-        similarity = texts[begin:end] @ image_rows.T
-        right = similarity[np.arange(end - begin), image_of[begin:end]]
-        t2i[:, begin:end] = _placed(similarity, right, copies, len(images), 0, 1)
-    return Ranks(i2t[0], i2t[1], t2i[0], t2i[1])
+    i2t = _ranks(images, texts, captions, (owner[order], entries[order]), pictures, pairs)
+    t2i = _ranks(texts, images, pictures, (entries, owner), captions, pairs[:, ::-1])
+    return i2t, t2i
 
 
-def _placed(
-    similarity: np.ndarray,
-    best: np.ndarray,
-    copies: np.ndarray,
-    gallery: int,
-    own_before: np.ndarray | int,
-    own_level: np.ndarray | int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(strict, lenient) ranks of `best` [n] among similarities [n, distinct], each held `copies`
-    times.
+def _numbered(numbers: np.ndarray) -> np.ndarray:
+    """The same with numbers 0, 1, 2, ... in the order of their first appearance."""
+    _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[place.ravel()]
 
-    own_before, own_level: the query's own right answers above and level with its best one.
+
+def _ranks(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    answer_of: np.ndarray,
+    own: tuple[np.ndarray, np.ndarray],
+    asks: np.ndarray,
+    pairs: np.ndarray,
+) -> Ranks:
+    """Ranks one way.
+
+    answer_of: int [gallery], the answer that each entry is. own: (query, entry) of each record, by
+    query. asks: int [queries], which queries are one; pairs: [pairs, 2] of such a query and a right
+    answer.
     """
-    above, equal = similarity > best[:, None], similarity == best[:, None]
-    if len(copies) == gallery:
-        before, level = np.count_nonzero(above, axis=1), np.count_nonzero(equal, axis=1)
-    else:
-        weights = copies.astype(np.float32)  # whole numbers far below 2^24
-        before, level = (above @ weights).astype(np.int64), (equal @ weights).astype(np.int64)
-    lenient = before - np.asarray(own_before, np.int64)
-    strict = lenient + level - np.asarray(own_level, np.int64)
-    lost = np.isnan(best)
-    lenient[lost] = strict[lost] = gallery
-    return strict, lenient
+    answers = Answers(gallery, answer_of)
+    right_query, right_answer = _for_each_query(asks, pairs)
+    own_query, own_answer = own[0], answer_of[own[1]]
+    found = np.empty((3, len(queries)), np.int64)
+    for begin in range(0, len(queries), BLOCK):
+        end = min(begin + BLOCK, len(queries))
+        similarity = answers.similarity(queries[begin:end])
+        part = slice(*np.searchsorted(right_query, (begin, end)))
+        best, level = _best(similarity, right_query[part] - begin, right_answer[part])
+        part = slice(*np.searchsorted(own_query, (begin, end)))
+        best_own, level_own = _best(similarity, own_query[part] - begin, own_answer[part])
+        # Counted from behind, so that NaN comes before.
+        behind = similarity < best[:, None]
+        found[0, begin:end] = answers.count - np.count_nonzero(behind, axis=1) - level
+        not_before = similarity <= best[:, None]
+        found[2, begin:end] = answers.count - np.count_nonzero(not_before, axis=1)
+        if not np.array_equal(best, best_own, equal_nan=True):
+            behind = similarity < best_own[:, None]
+        found[1, begin:end] = len(gallery) - answers.entries(behind) - level_own
+        for row, lost in ((0, best), (1, best_own), (2, best)):
+            found[row, begin:end][np.isnan(lost)] = len(gallery)
+    right = np.bincount(right_query, minlength=len(queries))
+    return Ranks(found[0], found[1], found[2], right, answers.count)
+
+
+def _for_each_query(asks: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(query, right answer) of every query with each of its right answers, by query."""
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    starts = np.searchsorted(pairs[:, 0], np.arange(asks.max(initial=0) + 2))
+    counts = np.diff(starts)[asks]
+    query = np.repeat(np.arange(len(asks)), counts)
+    within = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return query, pairs[starts[asks][query] + within, 1]
+
+
+def _best(
+    similarity: np.ndarray, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(best similarity of each row among its columns, how many of them have it), [rows] each.
+
+    NaN for a row with a NaN among them or without any.
+    """
+    n = len(similarity)
+    mine = similarity[rows, columns]
+    best = np.full(n, -np.inf, np.float32)
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(best, rows, mine)  # NaN stays NaN
+    best[np.bincount(rows, minlength=n) == 0] = np.nan
+    return best, np.bincount(rows, mine == best[rows], n).astype(np.int64)
+
+
+class Answers:
+    """A gallery's different answers, each as similar as the most similar of its entries.
+
+    Right and wrong answers come out of one matrix product: a product computed on its own differs
+    in the last bit, and exact copies would then beat each other. For the same reason equal vectors
+    are multiplied once, so that they tie exactly.
+    """
+
+    def __init__(self, gallery: np.ndarray, answer_of: np.ndarray):
+        vectors, vector_of = unique_rows(gallery)
+        self.copies = np.bincount(answer_of)  # entries of each answer
+        self.count = len(self.copies)
+        _, first = np.unique(answer_of, return_index=True)
+        chosen = vector_of[first]  # one vector of each answer, and what others it has
+        pairs = np.unique(np.column_stack([answer_of, vector_of]), axis=0)
+        self.more = pairs[pairs[:, 1] != chosen[pairs[:, 0]]]
+        self.vectors, self.columns = vectors, chosen
+        if len(np.unique(chosen)) == self.count:  # no two answers share one: no column is moved
+            rest = np.setdiff1d(np.arange(len(vectors)), chosen)
+            order = np.concatenate([chosen, rest])
+            self.vectors, self.columns = vectors[order], None
+            self.more[:, 1] = np.argsort(order)[self.more[:, 1]]
+
+    def similarity(self, queries: np.ndarray) -> np.ndarray:
+        """float32 [queries, answers]."""
+        product = queries @ self.vectors.T
+        found = product[:, : self.count] if self.columns is None else product[:, self.columns]
+        for answer, column in self.more:
+            np.maximum(found[:, answer], product[:, column], out=found[:, answer])  # NaN stays NaN
+        return found
+
+    def entries(self, chosen: np.ndarray) -> np.ndarray:
+        """How many entries the chosen answers have; bool [queries, answers] -> int [queries]."""
+        repeated = np.flatnonzero(self.copies > 1)
+        more = chosen[:, repeated] @ (self.copies[repeated] - 1).astype(np.float32)
+        return np.count_nonzero(chosen, axis=1) + more.astype(np.int64)
 
 
 def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,11 +172,11 @@ def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return contiguous[first], place.ravel()
 
 
-def chance(right: np.ndarray, gallery: int, k: int) -> float:
-    """Percent of queries with any right answer in a random top k.
+def chance(right: np.ndarray, gallery: int, k: int) -> np.ndarray:
+    """Percent [queries]: how often a random top k holds a right answer.
 
-    right: int [queries], right answers of each in a gallery of that size.
+    right: int [queries], the different right answers of each in a gallery of that many.
     """
-    values, counts = np.unique(right, return_counts=True)
+    values, place = np.unique(right, return_inverse=True)
     missed = [comb(gallery - int(v), k) / comb(gallery, k) if k <= gallery else 0 for v in values]
-    return 100 * (1 - float(np.dot(missed, counts)) / len(right))
+    return 100 * (1 - np.array(missed))[place.ravel()]

@@ -10,27 +10,63 @@ Intervals resample source images (clusters), not samples: SugarCrepe asks 7,511 
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import sqrt
-from typing import Any
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
-REPLICATES = 1000
+REPLICATES = 2000
 SEED = 20241007  # any constant: the same results give the same interval
 ROOT = "headline"
+FEW = 200  # independent samples below which Wilson's interval is taken: resampling is too narrow
+Tree: TypeAlias = Mapping[str, "int | Tree"]  # a subset's promised count, or a table of nodes
+Values: TypeAlias = float | np.ndarray  # one number, or one a replicate
+
+
+class Support(NamedTuple):
+    """What a subset's value rests on: source images (clusters), and whether each of its samples
+    has one of its own and is a hit or a miss.
+    """
+
+    images: float
+    independent: bool
+
+
+class Estimate(NamedTuple):
+    """A value with its 95% interval, in percent."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Measure(Protocol):
+    """A metric, ready to be resampled: `Means`, or one that is computed anew for every draw."""
+
+    def leaves(
+        self, weights: np.ndarray | None = None
+    ) -> tuple[dict[str, Values], dict[str, Values]]:
+        """(percent by subset, samples by subset): numbers, or [replicates] for weights
+        [replicates, clusters].
+        """
+        ...
+
+    def support(self) -> dict[str, Support]:
+        """What each subset's value rests on."""
+        ...
 
 
 def tree_mean(
-    tree: Mapping[str, Any], values: Mapping[str, Any], counts: Mapping[str, Any], within: str
-) -> dict[str, Any]:
+    tree: Tree, values: Mapping[str, Values], counts: Mapping[str, Values], within: str
+) -> dict[str, Values]:
     """The value of every node of a tree of subsets, and of the whole under the key "headline".
 
     values, counts: by leaf, numbers or arrays of one shape (then everything is elementwise). A node
     below which a leaf has no value is left out: an average with a hole in it is no average.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Values] = {}
 
-    def descend(name: str, node: Any) -> tuple[Any, Any] | None:
+    def descend(name: str, node: "int | Tree") -> tuple[Values, Values] | None:
         if not isinstance(node, Mapping):
             if name not in values:
                 return None
@@ -41,7 +77,8 @@ def tree_mean(
             return None
         total = sum(count for _, count in parts)
         if within == "samples":
-            value = sum(value * count for value, count in parts) / total
+            with np.errstate(invalid="ignore"):  # NaN where no sample of any part was drawn
+                value = sum(_total(value, count) for value, count in parts) / total
         else:
             value = sum(value for value, _ in parts) / len(parts)
         found[name] = value
@@ -51,6 +88,13 @@ def tree_mean(
     if all(entry is not None for entry in entries):
         found[ROOT] = sum(value for value, _ in entries) / len(entries)
     return found
+
+
+def _total(value: Values, count: Values) -> Values:
+    """value x count; nothing where a replicate drew no sample, whose value is NaN."""
+    if np.ndim(count) == 0:
+        return value * count
+    return np.where(np.asarray(count) > 0, value * count, 0.0)
 
 
 def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.ndarray]:
@@ -94,16 +138,17 @@ class Means:
         self.sums = sparse.csr_matrix((np.asarray(hits, float), (cell, clusters)), shape)
         self.counts = sparse.csr_matrix((np.ones(len(cell)), (cell, clusters)), shape)
 
-    def leaves(self, weights: np.ndarray | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(percent by subset, samples by subset): numbers, or [replicates] for given weights."""
+    def leaves(
+        self, weights: np.ndarray | None = None
+    ) -> tuple[dict[str, Values], dict[str, Values]]:
         if weights is None:
             weights = np.ones((1, self.sums.shape[1]))
         sums = (self.sums @ weights.T).T
         counts = (self.counts @ weights.T).T
         with np.errstate(invalid="ignore"):
             means = 100 * sums / counts  # NaN where a cell was not drawn at all
-        values: dict[str, Any] = {}
-        totals: dict[str, Any] = {}
+        values: dict[str, Values] = {}
+        totals: dict[str, Values] = {}
         for subset in dict.fromkeys(subset for subset, _ in self.cells):
             columns = [place for place, cell in enumerate(self.cells) if cell[0] == subset]
             drawn = ~np.isnan(means[:, columns])
@@ -113,18 +158,27 @@ class Means:
             totals[subset] = counts[:, columns].sum(axis=1)
         return values, totals
 
+    def support(self) -> dict[str, Support]:
+        images = self.counts.getnnz(axis=1)
+        most = self.counts.max(axis=1).toarray().ravel()
+        found = {}
+        for subset in dict.fromkeys(subset for subset, _ in self.cells):
+            places = [place for place, cell in enumerate(self.cells) if cell[0] == subset]
+            # The smallest of equally weighted strata decides how sure their mean can be.
+            least = float(images[places].min()) * len(places)
+            found[subset] = Support(least, len(places) == 1 and most[places[0]] == 1)
+        return found
+
 
 def bootstrap(
-    measures: Mapping[str, Any],
-    tree: Mapping[str, Any],
+    measures: Mapping[str, Measure],
+    tree: Tree,
     within: str,
     cluster_count: int,
     replicates: int = REPLICATES,
-) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """{node: {metric: (value, low, high)}} for every node of the tree and "headline".
-
-    measures: metric -> object with `leaves(weights)` as `Means` has. All metrics see the same
-    draws.
+) -> dict[str, dict[str, Estimate]]:
+    """{node: {metric: estimate}} for every node of the tree and "headline". All metrics see the
+    same draws.
     """
     point = {
         name: tree_mean(tree, *scalar_leaves(measure.leaves()), within)
@@ -137,41 +191,71 @@ def bootstrap(
                 values, totals = measure.leaves(weights)
                 for node, sample in tree_mean(tree, values, totals, within).items():
                     draws[name].setdefault(node, []).append(np.asarray(sample))
-    result: dict[str, dict[str, tuple[float, float, float]]] = {}
+    result: dict[str, dict[str, Estimate]] = {}
     for name, nodes in point.items():
+        supports = node_support(tree, within, measures[name])
         for node, value in nodes.items():
             sample = np.concatenate(draws[name].get(node, [np.empty(0)]))
-            low, high = interval(value, sample, cluster_count)
-            result.setdefault(node, {})[name] = (value, low, high)
+            low, high = interval(value, sample, supports[node])
+            result.setdefault(node, {})[name] = Estimate(value, low, high)
     return result
 
 
+def node_support(tree: Tree, within: str, measure: Measure) -> dict[str, Support]:
+    """What the value of every node rests on.
+
+    If nothing went wrong in n_i images of subsets of weight w_i, the worst that agrees with it is
+    that all error hides where w_i / n_i is largest: as in one subset of min n_i / w_i images.
+    """
+    supports = measure.support()
+    _, counts = scalar_leaves(measure.leaves())
+    each = dict(zip(supports, np.eye(len(supports)), strict=True))
+    found = {}
+    for node, weights in tree_mean(tree, each, counts, within).items():
+        parts = [
+            (support.images / weight, support.independent)
+            for support, weight in zip(supports.values(), weights, strict=True)
+            if weight > 0
+        ]
+        images, independent = min(parts)
+        found[node] = Support(images, independent and len(parts) == 1)
+    return found
+
+
 def scalar_leaves(
-    leaves: tuple[dict[str, Any], dict[str, Any]],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    return tuple(
-        {name: float(np.ravel(value)[0]) for name, value in part.items()} for part in leaves
-    )
+    leaves: tuple[dict[str, Values], dict[str, Values]],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The leaves of a measure as they are, undrawn, as plain numbers."""
+    values, totals = leaves
+    return _plain(values), _plain(totals)
 
 
-def interval(value: float, sample: np.ndarray, clusters: int) -> tuple[float, float]:
+def _plain(part: dict[str, Values]) -> dict[str, float]:
+    return {name: float(np.ravel(value)[0]) for name, value in part.items()}
+
+
+def interval(value: float, sample: np.ndarray, support: Support) -> tuple[float, float]:
     """95% percentile interval of bootstrap replicates, in percent.
 
     Where every replicate is alike (all right, all wrong, one cluster) resampling says "certain",
-    which a finite test cannot be: then it is Wilson's interval for that many clusters.
+    which a finite test cannot be: then it is Wilson's interval for as many images. So it is for a
+    few independent samples, of which resampling makes too little of the unseen.
     """
     sample = sample[~np.isnan(sample)]
     if np.isnan(value):
         return (float("nan"), float("nan"))
-    if len(sample) and sample.max() > sample.min():
+    few = support.independent and support.images < FEW
+    if not few and len(sample) and sample.max() > sample.min():
         low, high = np.percentile(sample, [2.5, 97.5])
         return float(low), float(high)
-    return wilson(value, clusters)
+    return wilson(value, support.images)
 
 
-def wilson(percent: float, n: int) -> tuple[float, float]:
+def wilson(percent: float, n: float) -> tuple[float, float]:
     """Wilson's 95% score interval of a share, in percent."""
     share, z = percent / 100, 1.959963984540054
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
+    # At the ends the two terms are equal but for rounding.
+    low = 0.0 if share == 0 else 100 * max(0.0, middle - half)
+    return low, 100.0 if share == 1 else 100 * min(1.0, middle + half)

@@ -417,6 +417,9 @@ def groups() -> None:
         def texts(self, texts: list) -> np.ndarray:
             return vectors[[(7 * int(text) + 3) % pool for text in texts]]
 
+        def image_keys(self, task: str, refs: list) -> list:
+            return [ref.path for ref in refs]
+
     task = catalogue()["eqben"]
     subsets = [subset for subset, count in task.leaves.items() for _ in range(count)][:n]
     records = [

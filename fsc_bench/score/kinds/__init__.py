@@ -1,0 +1,1 @@
+"""Kinds: one module a kind of task, each with `score(given: Material) -> Scores`."""

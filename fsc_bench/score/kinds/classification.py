@@ -1,0 +1,204 @@
+"""Classification: an image among class vectors, made of each class's prompts."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fsc_bench.embed.plan import choose_prompts, class_prompts
+from fsc_bench.records import folded
+from fsc_bench.score import classification
+from fsc_bench.score.retrieval import unique_rows
+from fsc_bench.score.scoring import Material, Scores, Vectors
+from fsc_bench.score.statistics import Measure, Support, Values
+from fsc_bench.task import Task
+
+BLOCK = 4096  # images at once
+
+
+def score(given: Material) -> Scores:
+    task, rows = given.task, given.rows
+    if {"map11", "map11_devkit"} & set(task.headline):
+        return _multilabel(given)
+    chosen = choose_prompts(task, given.prompts)
+    alike = _alike(task, chosen)
+    labels = np.array([row.labels[0] for row in rows], np.int64)
+    found, shown, scores = _outcomes(given, chosen, labels, alike)
+    classes, answers = len(task.classes), len(np.unique(alike))
+    whole, by_class = [""] * len(rows), [str(label) for label in labels]
+    (subset,) = task.leaves
+    measures: dict[str, Measure] = {
+        "accuracy": given.means(found.correct, strata=whole),
+        "mean_per_class": given.means(found.correct, strata=by_class),
+    }
+    strict = {
+        "accuracy": given.means(found.strict, strata=whole),
+        "mean_per_class": given.means(found.strict, strata=by_class),
+    }
+    official = {
+        "accuracy": given.means(found.official, strata=whole),
+        "mean_per_class": given.means(found.official, strata=by_class),
+    }
+    chance = dict.fromkeys(measures, 100 / answers)
+    if found.top5 is not None:
+        measures["top5"] = given.means(found.top5, strata=whole)
+        strict["top5"] = given.means(found.strict_top5, strata=whole)
+        chance["top5"] = 100 * min(classification.TOP / answers, 1)
+    samples = {"labels": [list(row.labels) for row in rows]}
+    if classes == 2:
+        margin, positive = classification.margin(scores), labels == 1
+        measures["roc_auc"] = Weighted(
+            lambda drawn: 100 * classification.roc_auc(margin, positive, drawn),
+            given.clusters,
+            subset,
+        )
+        chance["roc_auc"] = 50.0
+        samples["scores"] = list(scores)
+    samples["prediction"] = found.predicted
+    samples["score_label"], samples["score_best_other"] = shown.T
+    samples["correct"] = found.correct
+    samples["tie"] = found.ties
+    return Scores(
+        measures=measures,
+        strict=strict,
+        official=official,
+        chance={metric: {subset: percent} for metric, percent in chance.items()},
+        samples=samples,
+        ties=int(found.ties.sum()),
+        nan=found.predicted < 0,
+        audits={"equal_classes": int((np.bincount(alike)[alike] > 1).sum())},
+        summary=_summary(task, found, labels),
+    )
+
+
+def _alike(task: Task, prompts: str) -> np.ndarray:
+    """int [classes]: the first class with the same prompts."""
+    return classification.first_alike(
+        [tuple(map(folded, texts)) for texts in class_prompts(task, prompts)]
+    )
+
+
+def _outcomes(
+    given: Material, prompts: str, labels: np.ndarray, alike: np.ndarray
+) -> tuple[classification.Outcomes, np.ndarray, np.ndarray | None]:
+    """(outcomes, [n, 2] the right class's cosine and the best different one's, [n, 2] the cosines
+    of both classes where there are two).
+    """
+    parts, shown, scores = [], [], []
+    for start, block in _class_scores(given, prompts):
+        part = labels[start : start + len(block)]
+        parts.append(classification.outcomes(block, part, alike))
+        shown.append(_best_scores(block, part, alike))
+        scores.append(block if block.shape[1] == 2 else block[:0])
+    joined = {
+        name: None if first is None else np.concatenate([getattr(part, name) for part in parts])
+        for name, first in vars(parts[0]).items()
+    }
+    both = np.concatenate(scores) if len(given.task.classes) == 2 else None
+    return classification.Outcomes(**joined), np.concatenate(shown), both
+
+
+def _best_scores(scores: np.ndarray, labels: np.ndarray, alike: np.ndarray) -> np.ndarray:
+    """[n, 2]: the right class's cosine and the best of the different ones'."""
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    same = alike[labels][:, None] == alike[None, :]
+    others = np.where(same, -np.inf, scores).max(axis=1, keepdims=True)
+    return np.concatenate([own, others], axis=1, dtype=np.float32)
+
+
+def _summary(task: Task, found: classification.Outcomes, labels: np.ndarray) -> dict[str, Any]:
+    """What lies beside the samples: each class's recall, and what it was taken for."""
+    classes = len(task.classes)
+    counts = classification.confusion(found.predicted, labels, classes)
+    recall = classification.per_class_recall(found.correct, labels, classes)
+    return {
+        "classes": task.classes,
+        "n": np.bincount(labels, minlength=classes).tolist(),
+        "recall": (100 * recall).tolist(),
+        # [class, taken for, how often], where it happened at all
+        "confusion": np.column_stack([np.argwhere(counts), counts[counts > 0]]).tolist(),
+    }
+
+
+def _multilabel(given: Material) -> Scores:
+    """11-point mAP on softmax(100 cos), which ranks images, not classes."""
+    task, rows = given.task, given.rows
+    (subset,) = task.leaves
+    blocks = _class_scores(given, choose_prompts(task, given.prompts))
+    scores = np.concatenate([block for _, block in blocks])
+    truth = classification.targets([row.labels for row in rows], len(task.classes))
+    ranked = classification.probabilities(scores)
+    curves = _Once(lambda drawn: classification.map11(ranked, truth, drawn))
+    measures = {
+        name: Weighted(lambda drawn, k=k: 100 * curves(drawn)[k], given.clusters, subset)
+        for k, name in enumerate(("map11", "map11_devkit"))
+    }
+    nan = np.isnan(scores).any(axis=1)
+    samples = {
+        "labels": [list(row.labels) for row in rows],
+        "scores": list(scores),
+        "prediction": np.where(nan, -1, scores.argmax(axis=1)),
+        "tie": np.zeros(len(rows), bool),
+    }
+    chance = {metric: {subset: task.chance[task.headline[0]]} for metric in measures}
+    return Scores(measures, chance, samples, ties=0, nan=nan)
+
+
+class Weighted:
+    """A measure that is no mean (AUC, mAP): computed anew for the samples' weights."""
+
+    def __init__(
+        self, compute: Callable[[np.ndarray], np.ndarray], clusters: np.ndarray, subset: str
+    ):
+        """compute: sample weights int [replicates, n] -> percent [replicates]."""
+        self.compute = compute
+        self.clusters = clusters
+        self.subset = subset
+
+    def leaves(
+        self, weights: np.ndarray | None = None
+    ) -> tuple[dict[str, Values], dict[str, Values]]:
+        one = np.ones((1, len(self.clusters)))
+        drawn = one if weights is None else np.ascontiguousarray(weights)[:, self.clusters]
+        return {self.subset: self.compute(drawn)}, {self.subset: drawn.sum(axis=1)}
+
+    def support(self) -> dict[str, Support]:
+        return {self.subset: Support(float(len(np.unique(self.clusters))), False)}
+
+
+class _Once:
+    """Remembers the last answer: both mAPs come out of one pass over the same draws."""
+
+    def __init__(self, compute: Callable[[np.ndarray], Any]):
+        self.compute = compute
+        self.last: tuple[np.ndarray, Any] | None = None
+
+    def __call__(self, drawn: np.ndarray) -> Any:
+        if self.last is None or not np.array_equal(self.last[0], drawn):
+            self.last = (drawn, self.compute(drawn))
+        return self.last[1]
+
+
+def _class_scores(given: Material, prompts: str) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, cosines [rows, classes]) in blocks. Classes of equal vectors ("missile" twice in
+    ImageNet) are multiplied once, so that they tie exactly.
+    """
+    columns, column_of = unique_rows(class_weights(given.task, prompts, given.vectors))
+    for start in range(0, len(given.rows), BLOCK):
+        part = given.rows[start : start + BLOCK]
+        vectors = given.images([row.images[0] for row in part])
+        yield start, (vectors @ columns.T)[:, column_of]
+
+
+def class_weights(task: Task, prompts: str, vectors: Vectors) -> np.ndarray:
+    """Unit class vectors [classes, d]: the normalised mean of each class's prompt embeddings.
+
+    ELEVATER, evaluation/feature.py::extract_text_features; CLIP, section 3.1.4. NaN for prompts
+    that point away from one another so that nothing is left.
+    """
+    rows = []
+    for texts in class_prompts(task, prompts):
+        mean = vectors.texts(texts).mean(axis=0)
+        with np.errstate(invalid="ignore"):
+            rows.append(mean / np.linalg.norm(mean))
+    return np.stack(rows).astype(np.float32)

@@ -1,0 +1,101 @@
+"""Scoring: what the three scorings of kinds/ are given, and what each gives back."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from fsc_bench.records import ImageRef, Record, folded
+from fsc_bench.score.statistics import Means, Measure
+from fsc_bench.task import Task
+
+
+class Vectors(Protocol):
+    """Unit vectors by what they are vectors of: [n, d] float32 for n references or texts."""
+
+    def images(self, task: str, refs: Sequence[ImageRef]) -> np.ndarray: ...
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray: ...
+
+    def image_keys(self, task: str, refs: Sequence[ImageRef]) -> Sequence[Hashable]:
+        """Equal for references with the same bytes and crop: those are one image."""
+        ...
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a scoring is given.
+
+    rows: the scored records. clusters: int [rows], the source image of each, below cluster_count.
+    prompts: the wanted prompt set of a classification task; None for the first in its file.
+    """
+
+    task: Task
+    rows: Sequence[Record]
+    clusters: np.ndarray
+    cluster_count: int
+    vectors: Vectors
+    prompts: str | None = None
+
+    def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
+        return self.vectors.images(self.task.name, refs)
+
+    def image_numbers(self, refs: Sequence[ImageRef]) -> np.ndarray:
+        """int [refs]: equal where two references are one image."""
+        return numbered(self.vectors.image_keys(self.task.name, refs))
+
+    def means(
+        self,
+        values: np.ndarray,
+        kept: np.ndarray | None = None,
+        strata: Sequence[str] | None = None,
+    ) -> Means:
+        """The means of a value per row over subsets and strata, of the kept rows."""
+        subsets = np.array([row.subset for row in self.rows], object)
+        parts = np.array(strata or [row.stratum for row in self.rows], object)
+        kept = np.ones(len(self.rows), bool) if kept is None else kept
+        return Means(
+            values[kept], subsets[kept], parts[kept], self.clusters[kept], self.cluster_count
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a scoring gives: outcomes of all samples and what to write of each.
+
+    measures: by metric. strict: the same with every tie a miss, also with an option equal to the
+    right one. official: the same as the official scorer counts ties, where a task file says that it
+    differs (`[official_ties]`). chance: metric -> subset -> percent.
+    samples: columns of the samples file, one value a record. ties: how many samples tie between
+    different answers; nan: bool [rows], whether a similarity of the sample is no number.
+    audits, summary: what to count in the result, and to write beside the samples.
+    """
+
+    measures: Mapping[str, Measure]
+    chance: Mapping[str, Mapping[str, float]]
+    samples: Mapping[str, Any]
+    ties: int
+    nan: np.ndarray
+    strict: Mapping[str, Measure] = field(default_factory=dict)
+    official: Mapping[str, Measure] = field(default_factory=dict)
+    audits: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Scoring(Protocol):
+    """`score` of a module of kinds/, which is named as the task's `kind`."""
+
+    def __call__(self, given: Material) -> Scores: ...
+
+
+def numbered(values: Iterable[Hashable]) -> np.ndarray:
+    """int [values]: 0, 1, 2, ... in the order in which different values first appear."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
+
+
+def text_numbers(texts: Sequence[str]) -> np.ndarray:
+    """int [texts]: equal where two texts are one answer: the same once `folded`."""
+    fold = {text: folded(text) for text in dict.fromkeys(texts)}
+    return numbered(fold[text] for text in texts)
