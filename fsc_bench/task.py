@@ -107,7 +107,9 @@ class Task:
 
     def digest(self) -> str:
         """Hash of the facts that decide which records the task has (not how they are scored)."""
-        facts = {key: value for key, value in vars(self).items() if key not in (*DESCRIBES, *SCORES)}
+        facts = {
+            key: value for key, value in vars(self).items() if key not in (*DESCRIBES, *SCORES)
+        }
         facts |= {"name": self.name, "subsets": self.leaves, "data": reading_facts(self.data)}
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 

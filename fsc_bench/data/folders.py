@@ -1,4 +1,6 @@
-"""Folders: what lies below a raw folder, remembered so that an added file is seen. It reads no file.
+"""Folders: what lies below a raw folder, remembered so that an added file is seen.
+
+No file is read.
 
 A folder's own stamp changes when an entry comes or goes, so one look at each folder is enough: a
 million files cost as much as the folders that they lie in. Where a stamp differs, the names in the

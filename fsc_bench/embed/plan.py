@@ -71,19 +71,15 @@ def text_digests(texts: Iterable[str]) -> dict[str, bytes]:
 
 
 def choose_prompts(task: Task, wanted: str | None) -> str:
-    """The prompt set of a classification task: the wanted one, else the first in its file.
-
-    Raises UsageError for a set that neither the task nor any shipped task has.
+    """The prompt set of a classification task: the wanted one, else the first in its file. A set
+    is listed only where it differs; `check_prompts` refuses one that nothing has.
     """
-    if wanted in task.prompts:
-        return wanted
-    check_prompts(wanted, task.prompts)
-    return next(iter(task.prompts))  # listed only where the sets differ
+    return wanted if wanted in task.prompts else next(iter(task.prompts))
 
 
-def check_prompts(wanted: str | None, own: Iterable[str] = ()) -> None:
-    """Raises UsageError for a prompt set that is neither among `own` nor one of the shipped."""
-    known = list(dict.fromkeys([*PROMPTS, *own]))
+def check_prompts(wanted: str | None, tasks: Iterable[Task]) -> None:
+    """Raises UsageError for a prompt set that neither one of `tasks` nor any shipped task has."""
+    known = list(dict.fromkeys([*PROMPTS, *(name for task in tasks for name in task.prompts)]))
     if wanted is not None and wanted not in known:
         hint = near_miss(wanted, known)
         raise UsageError(f"no prompt set {wanted!r}.{hint} There are: {', '.join(known)}.")
