@@ -246,7 +246,7 @@ def prepare_all(
     for task in tasks:
         try:
             partial = options.allow_partial or task.data.decays
-            item = prepare(task, options.data, partial=partial, images=images)
+            item = prepare(task, options.data, partial=partial, images=images, say=reporter.say)
         except FscBenchError as error:
             summary.failures.append(("", task.name, error))
             reporter.say(f"fsc-bench: {error}")
