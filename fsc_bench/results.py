@@ -23,6 +23,8 @@ Results that older versions wrote have no facts.
 import json
 import os
 import re
+import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -96,13 +98,13 @@ def task_facts(task: Task) -> dict[str, Any]:
         "headline": list(task.headline),
         "chance": dict(task.chance),
         "within": task.within,
-        "subsets": _plain(task.subsets),
+        "subsets": plain(task.subsets),
         "n": task.n,
         "decays": task.data.decays,
         "shipped": is_shipped(task),
         "paper": task.paper,
         "license": task.license,
-        "reference": _plain(task.reference),
+        "reference": plain(task.reference),
     }
 
 
@@ -164,10 +166,25 @@ class RunDirectory:
         path = self.samples_file(result.task, variant)
         table = pa.table(dict(samples.columns))
         if samples.summary:
-            table = table.replace_schema_metadata(
-                {"fsc_bench": json.dumps(_plain(samples.summary))}
-            )
+            table = table.replace_schema_metadata({"fsc_bench": json.dumps(plain(samples.summary))})
         write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+        self.write_facts(result, variant)
+
+    def set_aside(self, task: str, variant: str = "") -> None:
+        """Keeps a result that is about to be replaced, under a name that no other has."""
+        old = self.task_file(task, variant)
+        if not old.exists():
+            return
+        when = time.strftime("%Y%m%d-%H%M%S", time.gmtime(old.stat().st_mtime))
+        ending = f"{when}-{secrets.token_hex(4)}"
+        folder = self.path / "superseded"
+        folder.mkdir(exist_ok=True)
+        for file in (old, self.samples_file(task, variant)):
+            if file.exists():
+                os.replace(file, folder / f"{file.stem}-{ending}{file.suffix}")
+
+    def write_facts(self, result: Result, variant: str = "") -> None:
+        """Writes a result again whose numbers stand and whose task has another description."""
         write_json(self.task_file(result.task, variant), {"schema": SCHEMA_VERSION, **vars(result)})
 
     def finished(self, task: str, variant: str = "") -> Result | None:
@@ -178,15 +195,15 @@ class RunDirectory:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes strict JSON atomically; numbers of numpy become plain ones, NaN becomes null."""
-    write_text(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON's own types; NaN and infinity become null, which strict JSON can say."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not isfinite(value):

@@ -39,6 +39,10 @@ ACCESS = ("open", "gated", "manual")
 # kind that fine-tuning may gain or cost: foils, word order, places; objects, digits, satellite
 # images; retrieval. An average of the suite needs the whole suite: it has none of its own.
 FAST = ("sugarcrepe", "winoground", "whatsup", "cifar10", "mnist", "eurosat", "flickr30k")
+# Fields of a task that describe it, and those that decide a score but no record. A field that is in
+# neither decides records, and through them scores.
+DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference", "path")
+SCORES = ("headline", "chance", "within", "prompts", "official_ties")
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
 
@@ -115,10 +119,17 @@ class Task:
 
     def digest(self) -> str:
         """Hash of the facts that decide which records the task has (not how they are scored)."""
-        facts = [self.name, self.version, self.leaves, self.counts, self.classes, self.class_ids]
-        facts.append(self.classes_also_numbered)
-        facts += [self.data.reader, self.data.options, repr(self.evidence)]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        facts = {
+            key: value for key, value in vars(self).items() if key not in (*DESCRIBES, *SCORES)
+        }
+        facts |= {"name": self.name, "subsets": self.leaves, "data": reading_facts(self.data)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def reading_facts(data: Data) -> dict[str, Any]:
+    """How the raw files are read, wherever they come from."""
+    fetching = ("access", "sources", "instructions")
+    return {key: value for key, value in vars(data).items() if key not in fetching}
 
 
 def walk(tree: SubsetTree) -> Iterator[tuple[str, Any]]:
@@ -152,13 +163,46 @@ def catalogue() -> dict[str, Task]:
         files += sorted(Path(point.load().__file__).parent.rglob("*.toml"))
     tasks: dict[str, Task] = {}
     for file in files:
-        tasks.setdefault(file.stem, read_task(file))
+        if file.stem in tasks and not _same_file(file, tasks[file.stem].path):
+            raise _taken(file, tasks[file.stem])
+        tasks[file.stem] = read_task(file)
     # Demo and foreign tasks stand by group too; the shelves of the suite already do.
     suites = list(dict.fromkeys(task.suite for task in tasks.values()))
     order = sorted(
         tasks.values(), key=lambda task: (suites.index(task.suite), GROUPS.index(task.group))
     )
     return {task.name: task for task in order}
+
+
+def own_task(path: Path) -> Task:
+    """The task file that a command names by its path.
+
+    Raises UsageError where the name is taken by the catalogue: data, links and results go by it.
+    """
+    task = read_task(path)
+    known = catalogue().get(task.name)
+    if known is not None:
+        if _same_file(path, known.path):
+            return known
+        raise _taken(path, known)
+    if (tasks_folder() / "images" / f"{task.name}.toml").exists():
+        raise UsageError(
+            f"{path}: the name {task.name!r} is a shipped image source's; rename the file. Links "
+            "go by the name."
+        )
+    return task
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.samefile(other) or one.read_bytes() == other.read_bytes()
+
+
+def _taken(path: Path, known: Task) -> UsageError:
+    whose = "a shipped task's" if is_shipped(known) else f"taken by {known.path}"
+    return UsageError(
+        f"{path}: the name {known.name!r} is {whose}; rename the file. Data, links and results go "
+        "by the name."
+    )
 
 
 def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
@@ -170,6 +214,12 @@ def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
     chosen: dict[str, Task] = {}
     for word in wanted:
         found = _matching(word, known)
+        for name in found.keys() & chosen.keys():
+            if not _same_file(found[name].path, chosen[name].path):
+                raise UsageError(
+                    f"two tasks called {name!r}: {chosen[name].path} and {found[name].path}; "
+                    "rename one of the files."
+                )
         chosen.update(found)
     for word in excluded:
         for name in _matching(word, known):
@@ -180,7 +230,7 @@ def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
 
 def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
     if word.endswith(".toml"):
-        task = read_task(Path(word))
+        task = own_task(Path(word))
         return {task.name: task}
     if word in known:
         return {word: known[word]}

@@ -3,6 +3,7 @@ commands.
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -130,13 +131,32 @@ def test_a_claim_goes_to_one_and_is_free_again_afterwards(tmp_path):
 
 
 def test_what_was_finished_compiled_is_not_taken_for_the_model_as_it_is(tiny):
-    plain, compiled = (
-        Claims(tiny["out"], options(tiny, compile=compile).rounding) for compile in (False, True)
+    plain, compiled, writer = (
+        Claims(tiny["out"], options(tiny, compile=compile).rounding)
+        for compile in (False, True, True)
     )
-    compiled.finish("family:a", "f" * 64)
+    with plain.begun(), compiled.begun():
+        with writer.take("family:a"):
+            writer.finish("family:a", "f" * 64)
 
-    assert compiled.finished_meanwhile("family:a") == "f" * 64
-    assert plain.finished_meanwhile("family:a") is None
+        assert compiled.finished_meanwhile("family:a") == "f" * 64
+        assert plain.finished_meanwhile("family:a") is None
+
+
+def test_only_a_model_taken_after_a_command_began_is_trusted_whatever_the_clocks_say(tmp_path):
+    """It may have been read from disk before its weights were replaced."""
+    early, ours, late = (Claims(tmp_path, "fp32") for _ in range(3))
+    with early.take("family:a"), ours.begun():
+        early.finish("family:a", "old")
+        (claim,) = (tmp_path / ".claims").glob("*.json")
+        os.utime(claim, (4e9, 4e9))  # a file server whose clock is decades ahead
+        assert ours.finished_meanwhile("family:a") is None
+    with ours.begun():
+        with late.take("family:a"):
+            late.finish("family:a", "new")
+        os.utime(claim, (1e9, 1e9))
+        assert ours.finished_meanwhile("family:a") == "new"
+    assert not list((tmp_path / ".claims").glob("*.running"))
 
 
 def test_commands_that_run_at_once_divide_the_models(tiny):

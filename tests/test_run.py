@@ -19,6 +19,23 @@ from fsc_bench.results import RunDirectory
 from fsc_bench.run.suite import Options, Silent, run
 from fsc_bench.task import read_task
 
+CHANCE = "control:chance"
+
+
+class Watch(Silent):
+    """Remembers what was said and how far it went."""
+
+    def __init__(self):
+        self.lines = []
+        self.seen = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def progress(self, what, done, total):
+        self.seen.append((what, total))
+
+
 ORACLE = """
 import hashlib
 import numpy as np
@@ -72,12 +89,12 @@ def test_an_oracle_scores_100_and_its_opposite_0(tiny, tmp_path):
     assert cell["ci"][0] < 100.0 == cell["ci"][1]  # five images: 100 is not certain
 
 
-def test_each_image_and_text_is_encoded_once(tiny, tmp_path):
-    run([adapter(tmp_path)], [read_task(tiny["task"])], options(tiny))
+def test_each_image_and_text_is_encoded_once(tiny):
+    watch = Watch()
+    run([CHANCE], [read_task(tiny["task"])], options(tiny), watch)
 
-    lines = [line.split() for line in (tmp_path / "encoded.log").read_text().splitlines()]
-    assert sum(int(n) for kind, n in lines if kind == "images") == 5  # 26 samples name 5 images
-    assert sum(int(n) for kind, n in lines if kind == "texts") == 52
+    encoded = {seen for seen in watch.seen if not seen[0].endswith("hash")}
+    assert encoded == {("tiny: images", 5), ("tiny: texts", 52)}  # 26 samples name 5 images
 
 
 def test_what_a_run_leaves(tiny):
@@ -103,17 +120,17 @@ def test_what_a_run_leaves(tiny):
     assert result["metrics"]["swap_obj"]["text"]["value"] == pytest.approx(100 * np.mean(hits))
 
 
-def test_the_same_command_again_does_nothing(tiny, tmp_path):
-    model, task = adapter(tmp_path), read_task(tiny["task"])
-    first = run([model], [task], options(tiny))
-    log = (tmp_path / "encoded.log").read_text()
-    written = (first.folders[model] / "tasks" / "tiny.json").stat().st_mtime_ns
+def test_the_same_command_again_does_nothing(tiny):
+    task = read_task(tiny["task"])
+    first = run([CHANCE], [task], options(tiny))
+    written = (first.folders[CHANCE] / "tasks" / "tiny.json").stat().st_mtime_ns
+    watch = Watch()
 
-    second = run([model], [task], options(tiny))
+    second = run([CHANCE], [task], options(tiny), watch)
 
     assert second.skipped == 1
-    assert (tmp_path / "encoded.log").read_text() == log
-    assert (first.folders[model] / "tasks" / "tiny.json").stat().st_mtime_ns == written
+    assert watch.seen == []  # nothing hashed, nothing encoded
+    assert (first.folders[CHANCE] / "tasks" / "tiny.json").stat().st_mtime_ns == written
 
 
 def test_a_new_task_version_is_scored_again_and_the_old_result_is_kept(tiny):
@@ -371,10 +388,57 @@ def test_an_adapter_that_breaks_its_promise_is_told(tiny, tmp_path):
     text = ORACLE.format(ENCODED=str(tmp_path / "log"), SIGN=2.0)
     (tmp_path / "long.py").write_text(text)
 
-    with pytest.raises((UsageError, ValueError), match="not unit length"):
-        run(
-            [f"py:{tmp_path / 'long.py'}:model"], [read_task(tiny["task"])], options(tiny), Silent()
-        )
+    summary = run([f"py:{tmp_path / 'long.py'}:model"], [read_task(tiny["task"])], options(tiny))
+
+    ((_, _, error),) = summary.failures
+    assert isinstance(error, UsageError)
+    assert "not unit length" in str(error)
+
+
+BROKEN = """
+import json
+
+class Encoder:
+    def preprocess(self, image):
+        return image
+    def encode_images(self, images):
+        return json.loads("{half")
+    encode_texts = encode_images
+
+model = Encoder()
+"""
+
+
+def test_a_model_that_fails_stops_no_other(tiny, tmp_path):
+    """Of an unknown family, a module that raises when imported, and one that raises at work."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "absent.py").write_text("raise LookupError('weights are on the other disk')")
+    broken, absent = (f"py:{tmp_path / name}.py:model" for name in ("broken", "absent"))
+
+    summary = run([broken, "opn_clip:x", absent, CHANCE], [read_task(tiny["task"])], options(tiny))
+
+    lines = {model: str(error) for model, _, error in summary.failures}
+    assert list(lines) == ["opn_clip:x", broken, absent]  # the misspelt one at the start
+    assert "Did you mean 'open_clip'?" in lines["opn_clip:x"]
+    assert "LookupError: weights are on the other disk" in lines[absent].replace("'", "")
+    assert summary.exit_code != 0
+    assert summary.results[CHANCE]["tiny"].n == 26
+
+
+def test_bad_models_are_told_before_data_are_prepared_and_the_good_one_shows_its_table(tiny):
+    done = cli(command(tiny, "-m", "opn_clip:x"))
+
+    assert done.returncode == 2
+    assert "no family called 'opn_clip'" in done.stderr.splitlines()[0]
+    assert "95% interval" in done.stdout
+    (folder,) = tiny["out"].glob("control-chance-*")
+    assert done.stderr.splitlines()[-1] == f"Written: {folder}"
+
+
+def test_a_prompt_set_that_nothing_has_is_refused_before_data_are_prepared(tiny):
+    with pytest.raises(UsageError, match=r"no prompt set 'opnai'\. Did you mean 'openai'\?"):
+        run([CHANCE], [read_task(tiny["task"])], options(tiny, prompts="opnai"))
+    assert not (tiny["data"] / "prepared").exists()
 
 
 def second_task(tiny):
@@ -389,17 +453,6 @@ def second_task(tiny):
     draw(tiny["images"] / "000000000009.jpg")
     write_link(tiny["data"], "other", raw)
     return read_task(path)
-
-
-class Watch(Silent):
-    def __init__(self):
-        self.seen = []
-
-    def progress(self, what, done, total):
-        self.seen.append((what, total))
-
-
-CHANCE = "control:chance"
 
 
 def test_small_tasks_are_encoded_together_and_scored_as_alone(tiny, tmp_path):

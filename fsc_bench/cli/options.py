@@ -1,4 +1,4 @@
-"""Options: what several commands share on their command lines."""
+"""Options: the types of options that several commands share, or that one has many of."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,44 @@ DataOption = Annotated[
     typer.Option("--data", help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+ModelsOption = Annotated[
+    list[str] | None, typer.Option("-m", "--model", help="FAMILY:CHECKPOINT; repeat for more.")
+]
+TasksOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-t", "--tasks", help="Names, groups, suites, globs or TOML files. [default: fsc]"
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None, typer.Option("-x", "--exclude", help="Tasks to leave out.")
+]
+DemoOption = Annotated[
+    bool, typer.Option("--demo", help="The embedded miniature suite and its models.")
+]
+RunsOption = Annotated[
+    Path | None, typer.Option("-o", "--out", help="Where runs go. [default: runs]")
+]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, help="Only N records a subset; the result is flagged.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be encoded.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, bf16 or fp16.")]
+BatchSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Images at once. [default: found by trying]")
+]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="torch.compile the image tower (CUDA; moves bits).")
+]
+PromptsOption = Annotated[
+    str | None,
+    typer.Option(help="Prompt set where they differ: elevater, openai, clip_benchmark."),
+]
+PartialOption = Annotated[
+    bool, typer.Option("--allow-partial", help="Score incomplete data; the result is flagged.")
+]
 
 
 def split_words(values: list[str] | None) -> list[str]:

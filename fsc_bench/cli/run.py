@@ -2,12 +2,36 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from fsc_bench.cli.options import DataOption, JsonOption, split_words
+from fsc_bench.cli.options import (
+    BatchSizeOption,
+    CompileOption,
+    DataOption,
+    DemoOption,
+    DeviceOption,
+    DryRunOption,
+    ExcludeOption,
+    JsonOption,
+    LimitOption,
+    ModelsOption,
+    PartialOption,
+    PrecisionOption,
+    PromptsOption,
+    RunsOption,
+    TasksOption,
+    split_words,
+)
 from fsc_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from fsc_bench.run.job import Options, Summary
+    from fsc_bench.task import Task
+
+NAMED = 4  # run folders; more of them are counted
+DEMO = "fsc_bench demo: a miniature world, not comparable with real benchmarks"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -16,77 +40,39 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def run(
-    models: Annotated[
-        list[str] | None, typer.Option("-m", "--model", help="FAMILY:CHECKPOINT; repeat for more.")
-    ] = None,
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-t", "--tasks", help="Names, groups, suites, globs or TOML files. [default: fsc]"
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None, typer.Option("-x", "--exclude", help="Tasks to leave out.")
-    ] = None,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="The embedded miniature suite and its models.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Where runs go. [default: runs]")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only N records a subset; the result is flagged.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be encoded.")
-    ] = False,
+    models: ModelsOption = None,
+    tasks: TasksOption = None,
+    exclude: ExcludeOption = None,
+    demo: DemoOption = False,
+    out: RunsOption = None,
+    limit: LimitOption = None,
+    dry_run: DryRunOption = False,
     data: DataOption = None,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images at once. [default: found by trying]")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
-    compile: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the image tower (CUDA; moves bits).")
-    ] = False,
-    prompts: Annotated[
-        str | None,
-        typer.Option(help="Prompt set where they differ: elevater, openai, clip_benchmark."),
-    ] = None,
-    allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Score incomplete data; the result is flagged.")
-    ] = False,
+    precision: PrecisionOption = "fp32",
+    batch_size: BatchSizeOption = None,
+    device: DeviceOption = "auto",
+    compile: CompileOption = False,
+    prompts: PromptsOption = None,
+    allow_partial: PartialOption = False,
     json: JsonOption = False,
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""
-    from fsc_bench.cli.show import Terminal, print_json, results_table
-    from fsc_bench.system.distributed import is_first
     from fsc_bench.task import data_folder, select
 
-    folder = data_folder(data)
-    if demo:
-        from fsc_bench.demo.build import build, demo_models
-
-        folder = folder / "demo"
-        chosen = select(split_words(tasks) or ["demo"], split_words(exclude))
-        models = models or demo_models()
-        out = out or Path("runs/demo")
-    else:
-        chosen = select(split_words(tasks) or ["fsc"], split_words(exclude))
-        out = out or Path("runs")
+    chosen = select(split_words(tasks) or ["demo" if demo else "fsc"], split_words(exclude))
     if not chosen:
         raise UsageError(f"--exclude {' '.join(exclude)} leaves no task.")
-    if not models and not dry_run:
+    if not (models or dry_run or demo):
         raise UsageError(
             "no model. Name one with -m, such as -m open_clip:ViT-B-32-quickgelu/openai, or try "
             "--demo. `fsc-bench models` lists the families."
         )
-    from fsc_bench.run import suite as runner
-    from fsc_bench.run.dry_run import dry_run as plan_run
+    from fsc_bench.run.job import Options
 
-    options = runner.Options(
-        data=folder,
-        out=out,
+    folder = data_folder(data)
+    options = Options(
+        data=folder / "demo" if demo else folder,
+        out=out or Path("runs/demo" if demo else "runs"),
         limit=limit,
         prompts=prompts,
         allow_partial=allow_partial,
@@ -95,50 +81,87 @@ def run(
         device=device,
         compile=compile,
     )
+    raise typer.Exit(_carry_out(models or [], chosen, options, demo, dry_run, json))
+
+
+def _carry_out(
+    models: list[str],
+    tasks: list["Task"],
+    options: "Options",
+    demo: bool,
+    dry_run: bool,
+    json: bool,
+) -> int:
+    """Scores, or with `dry_run` only counts, and shows it. Returns the exit code."""
+    from fsc_bench.cli.show import Terminal
+    from fsc_bench.run import suite as runner
+    from fsc_bench.run.dry_run import dry_run as plan_run
+    from fsc_bench.system.distributed import is_first
+
+    runner.check_options(tasks, options)
     terminal = Terminal()
     try:
         if demo:
-            build(folder, terminal.say)
+            from fsc_bench.demo.build import build, demo_models
+
+            build(options.data, terminal.say)
+            models = models or demo_models()
         if dry_run:
-            rows, code = plan_run(chosen, options, terminal, models or [])
+            rows, code = plan_run(tasks, options, terminal, models)
             terminal.close()
             _show_plan(rows, json)
-            raise typer.Exit(code)
-        runner.check_writable(out)
-        summary = runner.run(models, chosen, options, terminal)
+            return code
+        runner.check_writable(options.out)
+        summary = runner.run(models, tasks, options, terminal)
     finally:
         terminal.close()
-    if not is_first():  # of several processes one speaks and writes
-        raise typer.Exit(summary.exit_code)
+    if is_first():  # of several processes one speaks and writes
+        _show_results(summary, tasks, options.out, demo, json)
+    return summary.exit_code
+
+
+def _show_results(
+    summary: "Summary", tasks: list["Task"], out: Path, demo: bool, json: bool
+) -> None:
+    """The table or the JSON document, and one line on what was written."""
+    from fsc_bench.cli.show import print_json, results_table
+
+    results = {model: found for model, found in summary.results.items() if found}
     if json:
-        print_json(
-            {
-                "runs": {model: str(path) for model, path in summary.folders.items()},
-                "results": {
-                    model: {name: vars(result) for name, result in results.items()}
-                    for model, results in summary.results.items()
-                },
-                "failures": [
-                    {"model": model, "task": task, "error": str(error), "code": error.exit_code}
-                    for model, task, error in summary.failures
-                ],
-            }
-        )
-    else:
-        title = (
-            "fsc_bench demo: a miniature world, not comparable with real benchmarks" if demo else ""
-        )
-        if summary.results:
-            results_table(summary.results, chosen, title)
-        fresh = sum(len(results) for results in summary.results.values()) - summary.skipped
-        if not fresh and not summary.failures:
-            print("Nothing to do: every result was there already.", file=sys.stderr)
-    if demo and summary.results:
+        print_json(_document(summary))
+    elif results:
+        results_table(results, tasks, DEMO if demo else "")
+    written = [str(path) for path in _written(summary)]
+    if len(written) > NAMED:
+        written = [f"{len(written)} run folders in {out}"]
+    if demo and results:
         from fsc_bench.cli.report import write_leaderboards
 
-        files = write_leaderboards([out], out / "leaderboards")
-        print(f"Written: {', '.join(str(file) for file in files)}", file=sys.stderr)
-    raise typer.Exit(summary.exit_code)
+        written += [str(file) for file in write_leaderboards([out], out / "leaderboards")]
+    fresh = sum(len(found) for found in results.values()) - summary.skipped
+    if not fresh and not summary.failures:
+        print("Nothing to do: every result was there already.", file=sys.stderr)
+    if written:
+        print(f"Written: {', '.join(written)}", file=sys.stderr)
+
+
+def _written(summary: "Summary") -> list[Path]:
+    """The run folders that this command wrote to."""
+    return list(dict.fromkeys(summary.folders[model] for model in summary.written))
+
+
+def _document(summary: "Summary") -> dict:
+    return {
+        "runs": {model: str(path) for model, path in summary.folders.items()},
+        "results": {
+            model: {name: vars(result) for name, result in results.items()}
+            for model, results in summary.results.items()
+        },
+        "failures": [
+            {"model": model, "task": task, "error": str(error), "code": error.exit_code}
+            for model, task, error in summary.failures
+        ],
+    }
 
 
 def _show_plan(rows: list, json: bool) -> None:

@@ -357,31 +357,36 @@ def image_digest(content: bytes | np.ndarray, box: tuple[int, ...] | None) -> by
 
 
 class DigestCache:
-    """Content hashes remembered by file, size and time, so that planning again reads no image."""
+    """Content hashes remembered by file, size, times and inode: planning again reads no image."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.database = sqlite3.connect(path, timeout=60, check_same_thread=False)
         self.database.execute(
-            "create table if not exists digests (key text primary key, digest blob) without rowid"
+            "create table if not exists contents (place blob primary key, stamp text, digest blob) "
+            "without rowid"
         )
-        self.fresh: dict[str, bytes] = {}
+        self.database.execute("drop table if exists digests")  # it knew size and time alone
 
-    def get(self, keys: list[str]) -> dict[str, bytes]:
-        """The remembered among `keys`."""
-        found: dict[str, bytes] = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
+    def get(self, stamps: Mapping[bytes, str]) -> dict[bytes, bytes]:
+        """Of the places (file, member and crop) whose stamp is the remembered one: the digest."""
+        found: dict[bytes, bytes] = {}
+        places = [place for place, stamp in stamps.items() if stamp]
+        for start in range(0, len(places), 500):
+            part = places[start : start + 500]
             marks = ",".join("?" * len(part))
-            query = f"select key, digest from digests where key in ({marks})"
-            found.update(self.database.execute(query, part).fetchall())
+            query = f"select place, stamp, digest from contents where place in ({marks})"
+            for place, stamp, digest in self.database.execute(query, part):
+                if stamps[place] == stamp:
+                    found[place] = digest
         return found
 
-    def put(self, digests: Mapping[str, bytes]) -> None:
-        """Remembers, in one transaction."""
+    def put(self, digests: Mapping[bytes, bytes], stamps: Mapping[bytes, str]) -> None:
+        """Remembers, in one transaction, what has a stamp."""
+        rows = [(place, stamps[place], digest) for place, digest in digests.items()]
         with self.database:
             self.database.executemany(
-                "insert or replace into digests values (?, ?)", digests.items()
+                "insert or replace into contents values (?, ?, ?)", [row for row in rows if row[1]]
             )
 
     def close(self) -> None:

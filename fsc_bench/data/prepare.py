@@ -1,19 +1,23 @@
 """Prepare: raw files to `prepared/<task>.parquet`, once, checked against the task's promises.
 
-Prepared records know the files that they came from (size and time) and the task facts that shaped
-them; when either changes they are made anew.
+Prepared records know what they came from: the files that were read (size, times, inode), the names
+in the raw folder, the task facts that shaped them and the code that read them. When one of these
+changes they are made anew; so they are when a byte of theirs has changed on disk.
 """
 
+import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fsc_bench.data.evidence import check_evidence, judge
+from fsc_bench.data.folders import remember, unchanged
 from fsc_bench.data.images import Images, raw_folder, read_links
-from fsc_bench.data.raw import Raw
+from fsc_bench.data.raw import ABSENT, Raw
 from fsc_bench.data.readers import load_reader
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import (
@@ -24,7 +28,10 @@ from fsc_bench.records import (
     read_records,
     write_records,
 )
+from fsc_bench.system.files import locked, stamp, write_text
 from fsc_bench.task import Task
+
+PATIENCE = 3600.0  # seconds for another command that is reading the same raw files
 
 
 @dataclass(frozen=True)
@@ -46,58 +53,138 @@ def prepared_path(task: Task, data: Path) -> Path:
 
 def is_fresh(task: Task, data: Path) -> bool:
     """Whether the prepared records still agree with the task file and the raw files."""
-    facts = read_facts(prepared_path(task, data))
+    return _agrees(task, data, read_facts(prepared_path(task, data)))
+
+
+def _agrees(task: Task, data: Path, facts: Mapping[str, Any]) -> bool:
     if facts.get("task") != task.digest():
         return False
     folder = raw_folder(data, task.name, read_links(data))
-    if facts.get("raw") != str(folder):
-        return not folder.exists()
-    for file, stamp in facts.get("inputs", {}).items():
-        try:
-            stat = Path(file).stat()
-        except OSError:
-            continue  # a raw file that went away says nothing against records made from it
-        if [stat.st_size, stat.st_mtime_ns] != stamp:
-            return False
-    # Images that were missing then may have come since.
-    return not facts.get("skipped") or not folder.exists()
+    if not folder.exists():
+        return True  # raw files that went away say nothing against records made from them
+    if facts.get("raw") != str(folder) or facts.get("code") != reading_code():
+        return False
+    if facts.get("skipped"):
+        return False  # images that were missing then may have come since
+    same = all(_is_still(file, known) for file, known in facts.get("inputs", {}).items())
+    return same and unchanged(folder, facts.get("folders", {}))
+
+
+def _is_still(file: str, known: str) -> bool:
+    if known == ABSENT:
+        return not Path(file).exists()
+    try:
+        return bool(known) and stamp(file) == known
+    except OSError:
+        return False
+
+
+@cache
+def reading_code() -> str:
+    """Hash of the code that turns raw files into records: another version may read others."""
+    here = Path(__file__).parent
+    files = [here.with_name("records.py"), *sorted(here.rglob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def prepare(
-    task: Task, data: Path, *, partial: bool = False, images: Images | None = None
+    task: Task,
+    data: Path,
+    *,
+    partial: bool = False,
+    images: Images | None = None,
+    say: Callable[[str], Any] = lambda line: None,
 ) -> Prepared:
     """Reads, checks and stores a task's records, or takes the stored ones while they are fresh.
 
     With `partial`, counts that differ from the promise and images that are missing are accepted and
     said in the result. Raises DataError otherwise. `images`, where given, are those of `data`; they
-    remember what was found.
+    remember what was found. `say` is told of stored records that turned out to be damaged.
     """
-    path = prepared_path(task, data)
     images = images or Images(data)
-    fresh = is_fresh(task, data)
-    if fresh:
-        records = read_records(path)
-    else:
-        folder = raw_folder(data, task.name, read_links(data))
-        raw = Raw(task, folder, lambda ref: _on_disk(images, task.name, ref))
-        reader = load_reader(task.data.reader, str(task.path))
-        _check_options(task, getattr(reader, "OPTIONS", {}))
-        records = list(reader.read(task, raw))
-        check_records(task, records, raw.where(), partial)
-        facts = {"task": task.digest(), "raw": str(raw.folder), "inputs": raw.inputs}
-        facts |= {"notes": raw.notes, "skipped": sorted(str(ref) for ref in raw.skipped)}
-        facts["evidence"] = check_evidence(task, records, images, raw.where(), partial)
-        write_records(path, records, facts)
+    path = prepared_path(task, data)
+    found = _stored(task, data)
+    if found is None:
+        with locked(path, PATIENCE):  # several commands at once: the first reads the raw files
+            found = _stored(task, data, say) or _read_raw(task, data, images, partial)
+    rows, facts = found
     shortfalls = []
     try:
-        if fresh or partial:  # otherwise they were just checked
-            check_records(task, records, str(path))
+        check_records(task, rows, facts["where"])
     except DataError as error:
         if not partial:
             raise
         shortfalls.append(str(error).split(": ", 1)[1].split(" `--allow-partial`")[0])
-    shortfalls += judge(task, read_facts(path).get("evidence", []), partial, str(path))
-    return _with_coverage(task, records, path, images, partial, shortfalls)
+    shortfalls += judge(task, facts["evidence"], partial, facts["where"])
+    return _with_coverage(task, rows, facts, images, partial, shortfalls)
+
+
+def _stored(
+    task: Task, data: Path, say: Callable[[str], Any] = lambda line: None
+) -> tuple[list[Record], dict[str, Any]] | None:
+    """(records, facts) that were prepared earlier, as long as they are whole and fresh."""
+    path = prepared_path(task, data)
+    whole = _is_whole(path)
+    if whole is False:
+        folder = raw_folder(data, task.name, read_links(data))
+        if not folder.exists():
+            raise DataError(
+                f"{task.name}: {path} is damaged (it is not what was written), and the raw files "
+                f"at {folder} are gone. `fsc-bench data get {task.name}`, or `fsc-bench data link "
+                f"{task.name} PATH`."
+            )
+        say(f"{task.name}: {path} is damaged (it is not what was written); made anew.")
+    facts = read_facts(path) if whole else {}
+    return (read_records(path), facts) if _agrees(task, data, facts) else None
+
+
+def _read_raw(
+    task: Task, data: Path, images: Images, partial: bool
+) -> tuple[list[Record], dict[str, Any]]:
+    """(records, facts) from the raw files, checked and stored."""
+    folder = raw_folder(data, task.name, read_links(data))
+    raw = Raw(task, folder, lambda ref: _on_disk(images, task.name, ref))
+    reader = load_reader(task.data.reader, str(task.path))
+    _check_options(task, getattr(reader, "OPTIONS", {}))
+    folders = remember(folder)  # before it is read: what comes meanwhile is seen the next time
+    rows = list(reader.read(task, raw))
+    check_records(task, rows, raw.where(), partial)
+    facts = {
+        "task": task.digest(),
+        "code": reading_code(),
+        "raw": str(folder),
+        "where": raw.where(),
+        "inputs": raw.inputs,
+        "folders": folders,
+        "notes": raw.notes,
+        "skipped": sorted(str(ref) for ref in raw.skipped),
+        "evidence": check_evidence(task, rows, images, raw.where(), partial),
+    }
+    path = prepared_path(task, data)
+    _seal(path).unlink(missing_ok=True)
+    digest = write_records(path, rows, facts)
+    write_text(_seal(path), f"{_sha256(path)}  {path.name}\n")  # last: now it is finished
+    return rows, {**facts, "fingerprint": digest}
+
+
+def _is_whole(path: Path) -> bool | None:
+    """Whether prepared records are byte for byte what was written; None where none is finished."""
+    try:
+        return _seal(path).read_text(encoding="utf-8").split()[0] == _sha256(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def _seal(path: Path) -> Path:
+    """Where the hash of prepared records stands, as `sha256sum -c` reads it."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_options(task: Task, defaults: Mapping[str, Any]) -> None:
@@ -124,13 +211,12 @@ def _on_disk(images: Images, task_name: str, ref: ImageRef) -> bool:
 def _with_coverage(
     task: Task,
     records: list[Record],
-    path: Path,
+    facts: Mapping[str, Any],
     images: Images,
     partial: bool,
     shortfalls: list[str],
 ) -> Prepared:
     """Leaves out records whose image is missing, when allowed, and says so."""
-    facts = read_facts(path)
     skipped = facts.get("skipped", [])  # by the reader, as the official code does
     if skipped and not partial:
         raise DataError(
@@ -159,8 +245,10 @@ def _with_coverage(
         records = kept
     names = tuple(sorted({*skipped, *(str(ref) for ref in gone)}))
     notes = [f"{key}: {value}" for key, value in facts.get("notes", {}).items()]
+    if facts["code"] != reading_code():
+        notes.append("read by another version of fsc-bench; the raw files are gone")
     notes = (*source_differences(task, images.data), *notes)
-    missing = "; ".join(shortfalls)
+    path, missing = prepared_path(task, images.data), "; ".join(shortfalls)
     return Prepared(task, records, facts["fingerprint"], path, missing, names, notes)
 
 

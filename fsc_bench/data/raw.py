@@ -1,7 +1,7 @@
 """Raw: a task's own raw folder as readers see it: it finds and parses, and words complaints.
 
-Every file that is read is remembered with its size and time, so that prepared records know when
-they are stale.
+Every file that is read is remembered with its size, times and inode, so that prepared records know
+when they are stale.
 """
 
 import codecs
@@ -20,6 +20,7 @@ from fsc_bench.data.listing import describe, entries, find_path, snapshots
 from fsc_bench.data.names import Names, is_junk, zip_name
 from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef
+from fsc_bench.system.files import stamp
 from fsc_bench.task import Task
 
 ABSENT = "absent"  # stands for a file's size and time
@@ -37,8 +38,7 @@ class Raw:
     ):
         self.task = task
         self.exists = exists
-        # file -> [bytes, modified in ns], or ABSENT for one that would count if it were there
-        self.inputs: dict[str, list[int] | str] = {}
+        self.inputs: dict[str, str] = {}  # file -> its stamp (system/files.py), or ABSENT
         self.skipped: list[ImageRef] = []  # missing images that the reader passed over
         self.notes: dict[str, str] = {}  # how records were made, where the files do not say it
         self.listings: dict[str, Names] = {}
@@ -91,8 +91,7 @@ class Raw:
     def note(self, path: Path) -> None:
         """Remembers a file as an input of the records."""
         if path.is_file():
-            stat = path.stat()
-            self.inputs[str(path)] = [stat.st_size, stat.st_mtime_ns]
+            self.inputs[str(path)] = stamp(path)
 
     def note_absent(self, path: Path) -> None:
         """Remembers that a file which would count is not there: once it is, records are stale."""

@@ -17,7 +17,7 @@ from fsc_bench.data.archives import is_archive, unsafe_name
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.evidence import SourceEvidence, read_source_evidence
 from fsc_bench.system.tables import check_choice, check_keys
-from fsc_bench.task import ACCESS, Task, catalogue, read_task, select, tasks_folder
+from fsc_bench.task import ACCESS, Task, catalogue, own_task, select, tasks_folder
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def named(word: str) -> tuple[Task | None, ImageSource | None]:
     if word.endswith(".toml"):
         path = Path(word)
         if path.is_file() and b"\nlayout" in path.read_bytes():
-            return None, read_source(path)
-        return read_task(path), None
+            return None, _own_source(path)
+        return own_task(path), None
     task, source = catalogue().get(word), sources().get(word)
     if task is None and source is None:
         hint = near_miss(word, [*sources(), *catalogue()])
@@ -125,6 +125,17 @@ def named(word: str) -> tuple[Task | None, ImageSource | None]:
             "task or image source of your own is named by its .toml file."
         )
     return task, source
+
+
+def _own_source(path: Path) -> ImageSource:
+    source = read_source(path)
+    known = sources().get(source.name)
+    if known is not None and known.path.read_bytes() != path.read_bytes():
+        raise UsageError(
+            f"{path}: the name {source.name!r} is a shipped image source's; choose another. "
+            "Links go by the name."
+        )
+    return source
 
 
 def choose(words: Iterable[str]) -> tuple[list[Task], list[str]]:

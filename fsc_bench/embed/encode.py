@@ -30,7 +30,7 @@ from fsc_bench.data.jpeg import open_rgb
 from fsc_bench.embed.batch_size import found_batch
 from fsc_bench.embed.plan import Place, Plan
 from fsc_bench.embed.store import Store
-from fsc_bench.errors import DataError, RunError
+from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.models import DualEncoder
 from fsc_bench.system.memory import free_memory, keep_memory, out_of_memory
 
@@ -451,8 +451,12 @@ def unit_rows(vectors: Any, n: int) -> np.ndarray:
         vectors = vectors.detach().float().cpu().numpy()
     rows = np.asarray(vectors, np.float32)
     if rows.ndim != 2 or len(rows) != n:
-        raise ValueError(f"the model gave embeddings of shape {rows.shape} for {n} items")
+        raise UsageError(f"the model gave embeddings of shape {rows.shape} for {n} items.")
     lengths = np.linalg.norm(rows, axis=1)
-    if not np.all(np.isnan(lengths) | (np.abs(lengths - 1) < 1e-3)):
-        raise ValueError(f"the model's embeddings are not unit length: {lengths[:3]} ...")
+    good = np.isnan(lengths) | (np.abs(lengths - 1) < 1e-3)
+    if not good.all():
+        raise UsageError(
+            f"the model's embeddings are not unit length but {lengths[~good][0]:.4g}: divide each "
+            "by its norm."
+        )
     return rows

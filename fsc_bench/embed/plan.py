@@ -5,7 +5,6 @@ when they are the same string. What the plan does not hold is never encoded.
 """
 
 import hashlib
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,8 +17,10 @@ from fsc_bench.data.images import DigestCache, Images, image_digest
 from fsc_bench.data.prepare import Prepared
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import ImageRef
+from fsc_bench.system.files import stamp
 from fsc_bench.task import Task
 
+PROMPTS = ("elevater", "openai", "clip_benchmark")  # sets of the shipped tasks
 QUICK = 1e-4  # seconds; what takes less is done sooner than it is handed to a thread
 Place = tuple[str, ImageRef]  # (task name, reference): references to "." are relative to the task
 
@@ -70,15 +71,18 @@ def text_digests(texts: Iterable[str]) -> dict[str, bytes]:
 
 
 def choose_prompts(task: Task, wanted: str | None) -> str:
-    """The prompt set of a classification task: the wanted one, else the first in its file."""
-    if wanted is None:
-        return next(iter(task.prompts))
-    if wanted not in task.prompts:
-        known = ("elevater", "openai", "clip_benchmark", *task.prompts)
-        if wanted in known:
-            return next(iter(task.prompts))  # listed only where the sets differ
-        raise UsageError(f"no prompt set {wanted!r}.{near_miss(wanted, known)}")
-    return wanted
+    """The prompt set of a classification task: the wanted one, else the first in its file. A set
+    is listed only where it differs; `check_prompts` refuses one that nothing has.
+    """
+    return wanted if wanted in task.prompts else next(iter(task.prompts))
+
+
+def check_prompts(wanted: str | None, tasks: Iterable[Task]) -> None:
+    """Raises UsageError for a prompt set that neither one of `tasks` nor any shipped task has."""
+    known = list(dict.fromkeys([*PROMPTS, *(name for task in tasks for name in task.prompts)]))
+    if wanted is not None and wanted not in known:
+        hint = near_miss(wanted, known)
+        raise UsageError(f"no prompt set {wanted!r}.{hint} There are: {', '.join(known)}.")
 
 
 def class_prompts(task: Task, prompts: str) -> list[list[str]]:
@@ -126,28 +130,10 @@ def _hash_images(
     """The content key of every place. A file that was hashed before and has not changed is not
     read.
     """
-    keys: dict[Place, bytes] = {}
-    unreadable: dict[Place, str] = {}
-    stamps: dict[Place, str] = {}
-    sizes: dict[Any, str] = {}
-    for place in places:
-        try:
-            path, member = images.locate(*place)
-            if path not in sizes:
-                stat = os.stat(path)
-                sizes[path] = f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
-            stamps[place] = f"{sizes[path]}|{member}|{place[1].box}"
-        except DataError as error:
-            unreadable[place] = str(error)
-        except OSError:
-            unreadable[place] = f"{place[0]}: the image {path} is missing."
-    known = cache.get(list(stamps.values()))
-    todo = []
-    for place, stamp in stamps.items():
-        if stamp in known:
-            keys[place] = known[stamp]
-        else:
-            todo.append(place)
+    names, stamps, unreadable = _stamps(places, images)
+    known = cache.get(stamps)
+    keys = {place: known[name] for place, name in names.items() if name in known}
+    todo = [place for place in names if place not in keys]
 
     def digest(place: Place) -> tuple[Place, bytes | None, str]:
         try:
@@ -155,19 +141,46 @@ def _hash_images(
         except DataError as error:
             return place, None, str(error)
 
-    fresh: dict[str, bytes] = {}
+    fresh: dict[bytes, bytes] = {}
     with ThreadPoolExecutor(4) as pool:
         for done, (place, key, error) in enumerate(_in_threads_if_slow(digest, todo, pool), 1):
             if key is None:
                 unreadable[place] = error
             else:
-                keys[place] = key
-                fresh[stamps[place]] = key
+                keys[place] = fresh[names[place]] = key
             if done % 500 == 0 or done == len(todo):
                 progress(done, len(todo))
     with suppress(sqlite3.OperationalError):  # a full disk: what is not remembered is hashed again
-        cache.put(fresh)
+        cache.put(fresh, stamps)
     return keys, unreadable
+
+
+def _stamps(
+    places: list[Place], images: Images
+) -> tuple[dict[Place, bytes], dict[bytes, str], dict[Place, str]]:
+    """(each place's name: file, member and crop; by name, the stamp of its file; the unreadable).
+
+    One look at each file: a container of a thousand images has one stamp.
+    """
+    names: dict[Place, bytes] = {}
+    stamps: dict[bytes, str] = {}
+    unreadable: dict[Place, str] = {}
+    of_file: dict[str, str] = {}
+    for place in places:
+        try:
+            path, member = images.locate(*place)
+            if path not in of_file:
+                of_file[path] = stamp(path)
+        except DataError as error:
+            unreadable[place] = str(error)
+            continue
+        except OSError:
+            unreadable[place] = f"{place[0]}: the image {path} is missing."
+            continue
+        name = f"{path}|{member}|{place[1].box}".encode("utf-8", "surrogatepass")
+        names[place] = name
+        stamps[name] = of_file[path]
+    return names, stamps, unreadable
 
 
 def _in_threads_if_slow(work: Callable, items: Sequence, pool: ThreadPoolExecutor) -> Iterator:

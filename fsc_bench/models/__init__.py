@@ -88,6 +88,17 @@ def describe() -> dict[str, str]:
 
 def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> DualEncoder:
     """The model that `family:checkpoint` names. Raises UsageError, one line, with the near miss."""
+    import_family, checkpoint = check_spec(spec)
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    return import_family().load(checkpoint, device, precision)
+
+
+def check_spec(spec: str) -> tuple[Callable[[], Any], str]:
+    """(what imports the family, the checkpoint) of a model's name; nothing is loaded.
+
+    Raises UsageError for a name of another form and for an unknown family.
+    """
     family, colon, checkpoint = spec.partition(":")
     known = families()
     if not colon or not checkpoint:
@@ -99,9 +110,7 @@ def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> Dual
     if family not in known:
         hint = near_miss(family, known) or f" There are: {', '.join(sorted(known))}."
         raise UsageError(f"model {spec!r}: no family called {family!r}.{hint}")
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
-    return known[family]().load(checkpoint, device, precision)
+    return known[family], checkpoint
 
 
 def pick_device(wanted: str) -> str:

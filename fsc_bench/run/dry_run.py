@@ -9,8 +9,10 @@ from fsc_bench.embed.cost import calibrate
 from fsc_bench.embed.encode import Encoder
 from fsc_bench.embed.plan import make_plan
 from fsc_bench.embed.store import Store
+from fsc_bench.errors import FscBenchError
 from fsc_bench.models import DualEncoder
-from fsc_bench.run.suite import Options, Reporter, Silent, Summary, loaded, prepare_all
+from fsc_bench.run.job import Options, Reporter, Silent, Summary
+from fsc_bench.run.suite import loaded, prepare_all
 from fsc_bench.task import Task
 
 
@@ -86,7 +88,11 @@ def dry_run(
     rows.append(PlanRow("all", samples, total[0], unique[0], total[1], unique[1], "", together))
     needs.append(everything)
     for spec in models:
-        rows = _with_cost(rows, needs, loaded(spec, options), options)
+        try:
+            rows = _with_cost(rows, needs, loaded(spec, options), options)
+        except FscBenchError as error:
+            summary.failures.append((spec, "", error))
+            reporter.say(f"fsc-bench: {error}")
     return rows, summary.exit_code
 
 

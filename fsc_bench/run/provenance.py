@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def package_version(name: str) -> str | None:
         return None
 
 
+@cache
 def git_commit() -> str | None:
     """Commit of the checkout that this runs from, "-dirty" with changes; None for a wheel."""
     folder = Path(__file__).parent.parent.parent

@@ -1,29 +1,32 @@
 """Run: every selected model on every selected task, from raw files to results on disk.
 
 The same command again continues where it was stopped; with more tasks or models it extends; when
-all is done it does nothing and says so. A finished result is never overwritten silently: one made
-from another task version or other data is set aside under `superseded/`.
+all is done it does nothing and says so. A result is used again only while all that decided it is
+proved to be the same (proof.py); otherwise the task is scored anew, the reason is said, and the old
+result is set aside under `superseded/`. A model or a task that fails stops no other.
 """
 
 import gc
 import os
 import sqlite3
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, closing, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
 from fsc_bench.embed.encode import Encoder
-from fsc_bench.embed.plan import Plan, make_plan, merged
+from fsc_bench.embed.plan import Plan, check_prompts, make_plan, merged
 from fsc_bench.embed.store import Store, StoreFull
-from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError
-from fsc_bench.models import DualEncoder, load_model
-from fsc_bench.results import Busy, Result, RunDirectory
+from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError, near_miss
+from fsc_bench.models import PRECISIONS, DualEncoder, check_spec, load_model, pick_device
+from fsc_bench.results import Busy, Result, RunDirectory, Samples, plain, task_facts
 from fsc_bench.run.claims import Claims
+from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together
+from fsc_bench.run.proof import difference, parts, sealed
 from fsc_bench.run.provenance import run_facts
 from fsc_bench.score.evaluate import Embeddings, evaluate
 from fsc_bench.system.distributed import Ranks, join, own_device
@@ -33,69 +36,14 @@ from fsc_bench.task import Task
 LOT = 4096  # images and texts: smaller tasks are encoded together until they make as many
 
 
-@dataclass(frozen=True)
-class Options:
-    """Everything `fsc-bench run` can be told besides models and tasks."""
-
-    data: Path
-    out: Path
-    limit: int | None = None  # records a subset
-    prompts: str | None = None
-    allow_partial: bool = False
-    precision: str = "fp32"
-    batch_size: int = 0  # images at once; 0: found by trying
-    device: str = "auto"
-    compile: bool = False  # the image tower, on a GPU
-
-    @property
-    def rounding(self) -> str:
-        """What beside its spec decides a model's bits; both together name it among commands."""
-        return f"{self.precision}, compiled" if self.compile else self.precision
-
-    @property
-    def variant(self) -> str:
-        """What a result's file name carries when it is not the standard one."""
-        parts = [f".limit-{self.limit}" if self.limit else ""]
-        parts += [f".prompts-{self.prompts}" if self.prompts else ""]
-        return "".join(parts)
-
-
-class Reporter(Protocol):
-    """Who is told what goes on: the command line shows it, tests ignore it."""
-
-    def say(self, line: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-
-
-class Silent:
-    """A reporter for library use."""
-
-    def say(self, line: str) -> None:
-        pass
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        pass
-
-
-@dataclass
-class Summary:
-    """What a run did: results by model and task, and what failed with the error to show."""
-
-    folders: dict[str, Path] = field(default_factory=dict)
-    results: dict[str, dict[str, Result]] = field(default_factory=dict)
-    failures: list[tuple[str, str, FscBenchError]] = field(default_factory=list)
-    skipped: int = 0
-
-    @property
-    def exit_code(self) -> int:
-        return max((error.exit_code for _, _, error in self.failures), default=0)
-
-
 def run(
     models: Sequence[str], tasks: Sequence[Task], options: Options, reporter: Reporter | None = None
 ) -> Summary:
-    """Scores every model on every task. One task's failure does not stop the others."""
+    """Scores every model on every task. One task's or model's failure does not stop the others.
+
+    Raises UsageError for options that suit no model or task, before anything is read.
+    """
+    check_options(tasks, options)
     ranks = join()
     reporter = reporter if reporter and ranks.first else Silent()
     try:
@@ -114,6 +62,22 @@ def run(
         gc.unfreeze()
 
 
+def check_options(tasks: Sequence[Task], options: Options) -> None:
+    """Raises UsageError, before data are prepared, for what would stop every model."""
+    check_prompts(options.prompts, tasks)
+    if options.precision not in PRECISIONS:
+        raise UsageError(
+            f"precision {options.precision!r}: choose one of {', '.join(PRECISIONS)}."
+            f"{near_miss(options.precision, PRECISIONS)}"
+        )
+    if options.device != "auto" or options.compile:
+        device = pick_device(own_device(options.device))
+        if options.compile and not device.startswith("cuda"):
+            raise UsageError(
+                "--compile is for CUDA; compiling costs a CPU more than it saves. Leave it out."
+            )
+
+
 def _run(
     models: Sequence[str],
     tasks: Sequence[Task],
@@ -122,78 +86,106 @@ def _run(
     ranks: Ranks,
 ) -> Summary:
     summary = Summary()
+    specs = _well_formed(models, summary, reporter)
+    if not specs:
+        return summary
     images = Images(options.data)
     with ranks.first_goes_first():
         prepared = prepare_all(tasks, options, images, summary, reporter)
     if not prepared:
         return summary
     gc.freeze()  # so do the records, often a million
-    cache = DigestCache(options.data / "digests.sqlite")
-    job = Job(prepared, images, cache, options, summary, reporter, ranks)
-    claims = Claims(options.out, options.rounding)
-    # A model that another command holds is left for the end: it may be finished by then.
-    waiting = list(models)
-    for last_time in (False, True):
-        busy = [spec for spec in waiting if not _run_claimed(spec, job, claims)]
-        if last_time or len(busy) == len(models):
-            break
-        waiting = busy
-    if len(busy) == len(models):
-        raise Busy(
-            f"{', '.join(busy)}: another run is writing here, in {options.out}. Wait for it, or "
-            "use another -o folder."
-        )
-    for spec in busy:
-        reporter.say(f"{spec}: left to the other run that works on it.")
-    cache.close()
+    with closing(DigestCache(options.data / "digests.sqlite")) as cache:
+        job = Job(prepared, images, cache, options, summary, reporter, ranks)
+        for item in prepared:
+            with suppress(FscBenchError):  # told when the task is scored
+                _plan(item, job)
+        claims = Claims(options.out, options.rounding)
+        with claims.begun() if ranks.first else nullcontext():
+            _run_models(specs, job, claims)
     ranks.wait()  # whoever goes on finds all results written
     return summary
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one `run` has at hand for all its models."""
+def _well_formed(models: Sequence[str], summary: Summary, reporter: Reporter) -> list[str]:
+    """The models whose family there is, each once; a misspelt one is told at once."""
+    specs = []
+    for spec in dict.fromkeys(models):
+        try:
+            check_spec(spec)
+        except FscBenchError as error:
+            summary.failures.append((spec, "", error))
+            reporter.say(f"fsc-bench: {error}")
+        else:
+            specs.append(spec)
+    return specs
 
-    prepared: Sequence[Prepared]
-    images: Images
-    cache: DigestCache
-    options: Options
-    summary: Summary
-    reporter: Reporter
-    ranks: Ranks
-    plans: dict[str, Plan] = field(default_factory=dict)
+
+def _run_models(specs: Sequence[str], job: Job, claims: Claims) -> None:
+    """Scores the models in turn. One that another command holds is left for the end: it may be
+    finished by then.
+    """
+    waiting = specs
+    for last_time in (False, True):
+        busy = [spec for spec in waiting if not _run_claimed(spec, job, claims)]
+        if last_time or len(busy) == len(specs):
+            break
+        waiting = busy
+    if len(busy) == len(specs):
+        raise Busy(
+            f"{', '.join(busy)}: another run is writing here, in {job.options.out}. Wait for it, "
+            "or use another -o folder."
+        )
+    for spec in busy:
+        job.reporter.say(f"{spec}: left to the other run that works on it.")
 
 
 def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
-    """Scores one model, unless another command is at it: then False."""
-    first = job.ranks.first
+    """Scores one model, unless another command is at it: then False. What goes wrong with it is
+    told and noted; the others go on.
+    """
+    try:
+        return _take_and_run(spec, job, claims)
+    except StoreFull:
+        raise  # the next model would fail alike
+    except FscBenchError as error:
+        failure, told = error, f"fsc-bench: {error}"
+    except (OSError, sqlite3.OperationalError, MemoryError):
+        raise
+    except Exception as error:
+        if job.ranks.count > 1:
+            raise  # the other processes wait for this one: they cannot go on without it
+        told = "".join(traceback.format_exception(error)).rstrip()
+        failure = RunError(f"{spec}: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+    job.summary.failures.append((spec, "", failure))
+    job.reporter.say(told)
+    return True
+
+
+def _take_and_run(spec: str, job: Job, claims: Claims) -> bool:
+    first, ranks = job.ranks.first, job.ranks
     with claims.take(spec) if first else nullcontext(True) as mine:
         fingerprint = claims.finished_meanwhile(spec) if first and mine else None
         if fingerprint and _found_finished(spec, fingerprint, job):
             mine = None
-        mine = job.ranks.gather(mine)[0]
+        mine = ranks.gather(mine)[0]
         if mine is None:
             return True
         if not mine:
             return False
         # Models are loaded one at a time: one is in memory, however many are scored.
-        options = job.options
-        model = loaded(spec, options)
+        model = together(ranks, lambda: loaded(spec, job.options))
         for note in getattr(model, "notes", ()):
             job.reporter.say(note)
         fingerprint = model.identity.fingerprint
-        directory = RunDirectory(options.out, spec, fingerprint)
+        directory = RunDirectory(job.options.out, spec, fingerprint)
         with ExitStack() as held:
             try:
-                if first:
-                    held.enter_context(directory.locked())
-                free = True
+                together(ranks, lambda: first and held.enter_context(directory.locked()))
             except Busy:
-                free = False
-            if not job.ranks.gather(free)[0]:
                 return False
             job.summary.folders[spec] = directory.path
-            job.summary.results[spec] = {}
             failed = len(job.summary.failures)
             _run_model(spec, model, directory, job)
             if first and len(job.summary.failures) == failed:
@@ -204,10 +196,6 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
 def loaded(spec: str, options: Options) -> DualEncoder:
     model = load_model(spec, own_device(options.device), options.precision)
     if options.compile:
-        if not str(getattr(model, "device", "cpu")).startswith("cuda"):
-            raise UsageError(
-                "--compile is for CUDA; compiling costs a CPU more than it saves. Leave it out."
-            )
         if not hasattr(model, "compile"):
             raise UsageError(f"--compile: the family of model {spec!r} cannot. Leave it out.")
         model.compile()
@@ -217,13 +205,34 @@ def loaded(spec: str, options: Options) -> DualEncoder:
 def _found_finished(spec: str, fingerprint: str, job: Job) -> bool:
     """Takes over what another command finished since this one began."""
     directory = RunDirectory(job.options.out, spec, fingerprint)
-    found = {item.task.name: finished_result(directory, item, job.options) for item in job.prepared}
-    if None in found.values():
+    found = {item.task.name: _standing(directory, item, fingerprint, job) for item in job.prepared}
+    if not all(isinstance(result, Result) for result in found.values()):
         return False
     job.summary.folders[spec] = directory.path
     job.summary.results[spec] = found
     job.summary.skipped += len(found)
     return True
+
+
+def _standing(directory: RunDirectory, item: Prepared, model: str, job: Job) -> Result | str:
+    """The result on disk, if all that decides its number is still the same; otherwise why not,
+    as the end of a sentence (empty: there is none). model: the fingerprint of its identity.
+    """
+    name, options = item.task.name, job.options
+    try:
+        result = directory.finished(name, options.variant)
+    except UsageError:
+        return "its file cannot be read"
+    plan = job.plans.get(name)
+    if result is None or plan is None:
+        return ""
+    found = parts(item, plan, model, options.prompts)
+    samples = directory.samples_file(name, options.variant)
+    if why := difference(result, found, item, plan, samples):
+        return why
+    if result.settings.get("unreadable_images") and not options.allow_partial:
+        return "unreadable pictures are accepted with --allow-partial only"
+    return result
 
 
 def prepare_all(
@@ -237,7 +246,7 @@ def prepare_all(
     for task in tasks:
         try:
             partial = options.allow_partial or task.data.decays
-            item = prepare(task, options.data, partial=partial, images=images)
+            item = prepare(task, options.data, partial=partial, images=images, say=reporter.say)
         except FscBenchError as error:
             summary.failures.append(("", task.name, error))
             reporter.say(f"fsc-bench: {error}")
@@ -262,53 +271,87 @@ def _limited(item: Prepared, limit: int) -> Prepared:
 
 
 def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job) -> None:
-    started = time.time()
-    options, summary, reporter, ranks = job.options, job.summary, job.reporter, job.ranks
-    done = [finished_result(directory, item, options) for item in job.prepared]
-    done = ranks.gather(done)[0]
-    todo = [item for item, result in zip(job.prepared, done, strict=True) if result is None]
-    for item, result in zip(job.prepared, done, strict=True):
-        if result is not None:
-            summary.results[spec][item.task.name] = result
-            summary.skipped += 1
+    identity = model.identity.fingerprint
+    standing = [_standing(directory, item, identity, job) for item in job.prepared]
+    standing = job.ranks.gather(standing)[0]
+    results = job.summary.results[spec] = {}
+    todo: dict[str, str] = {}  # task -> why its result does not stand; empty: there is none
+    for item, found in zip(job.prepared, standing, strict=True):
+        if isinstance(found, Result):
+            results[item.task.name] = _described(found, item, directory, job)
+            job.summary.skipped += 1
+        else:
+            todo[item.task.name] = found
     if not todo:
         return
-    store = Store(
-        options.data / "embeddings" / model.identity.fingerprint[:32], vars(model.identity)
-    )
-    said = store.damage
-    for line in said:
-        reporter.say(line)
-    encoder = Encoder(
-        model, job.images, store, options.batch_size, reporter.say, (ranks.rank, ranks.count)
-    )
-    seconds: dict[str, float] = {}
-    try:
-        for item, spent in _encoded(todo, encoder, job):
-            begun = time.time() - spent
-            name = item.task.name
-            try:
-                scored = _score(item, encoder, job)
-            except StoreFull:
-                raise  # the next task would fail alike
-            except FscBenchError as error:
-                summary.failures.append((spec, name, error))
-                reporter.say(f"fsc-bench: {error}")
-                continue
-            if scored is None:
-                continue  # process 0 writes
-            _set_aside(directory, name, options.variant)
-            directory.write_result(*scored, options.variant)
-            summary.results[spec][name] = scored[0]
-            seconds[name] = round(time.time() - begun, 3)
-            reporter.say(f"{spec}  {name}  {_brief(scored[0])}  ({seconds[name]:.1f} s)")
-    finally:
-        for line in store.damage:  # found while its vectors were read
-            if line not in said:
-                reporter.say(line)
-        store.close()
-    if ranks.first:
-        directory.write_run(run_facts(spec, model, options.device, started, seconds, directory))
+    folder = job.options.data / "embeddings" / identity[:32]
+    with closing(Store(folder, vars(model.identity))) as store:
+        said = set(store.damage)
+        for line in store.damage:
+            job.reporter.say(line)
+        share = (job.ranks.rank, job.ranks.count)
+        encoder = Encoder(model, job.images, store, job.options.batch_size, job.reporter.say, share)
+        try:
+            _score_all(spec, encoder, directory, todo, job)
+        finally:
+            for line in store.damage:  # found while its vectors were read
+                if line not in said:
+                    job.reporter.say(line)
+
+
+def _score_all(
+    spec: str, encoder: Encoder, directory: RunDirectory, todo: Mapping[str, str], job: Job
+) -> None:
+    """Scores the tasks named in `todo` (task -> why its old result does not stand) and writes."""
+    started, seconds = time.time(), {}
+    failed: set[str] = set()
+    items = [item for item in job.prepared if item.task.name in todo]
+    for item, spent in _encoded(items, encoder, job):
+        begun = time.time() - spent
+        name = item.task.name
+        try:
+            scored = _score(item, encoder, job)
+        except StoreFull:
+            raise  # the next task would fail alike
+        except FscBenchError as error:
+            whose = "" if isinstance(error, DataError) else f"{spec}, {name}: "
+            job.summary.failures.append((spec, name, error))
+            if isinstance(error, UsageError) and str(error) in failed:
+                job.reporter.say(f"{spec}: stopped; it fails alike with every task.")
+                return
+            job.reporter.say(f"fsc-bench: {whose}{error}")
+            failed.add(str(error))
+            continue
+        if scored is None:
+            continue  # process 0 writes
+        if todo[name]:
+            _tell(f"{name}: {todo[name]}; scored anew, the old result is in superseded/.", job)
+        directory.set_aside(name, job.options.variant)
+        directory.write_result(*scored, job.options.variant)
+        seconds[name] = round(time.time() - begun, 3)
+        device = job.options.device
+        directory.write_run(run_facts(spec, encoder.model, device, started, seconds, directory))
+        job.summary.results[spec][name] = scored[0]
+        job.summary.written.append(spec)
+        job.reporter.say(f"{spec}  {name}  {_brief(scored[0])}  ({seconds[name]:.1f} s)")
+
+
+def _described(found: Result, item: Prepared, directory: RunDirectory, job: Job) -> Result:
+    """A result that stands, with its task's title, references and so on as they are now."""
+    facts = plain(task_facts(item.task))
+    if found.facts == facts:
+        return found
+    found = replace(found, facts=facts)
+    if job.ranks.first:
+        directory.write_facts(found, job.options.variant)
+    return found
+
+
+def _tell(line: str, job: Job) -> None:
+    """Says a line that is the same for every model once."""
+    if line not in job.told:
+        job.told.add(line)
+        job.reporter.say(line)
 
 
 def _encoded(
@@ -355,11 +398,11 @@ def _plan(item: Prepared, job: Job) -> Plan:
     return job.plans[name]
 
 
-def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Mapping[str, Any]] | None:
+def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Samples] | None:
     """One task: plan, encode with all processes, and score in the first; None in the others."""
     name, options, ranks = item.task.name, job.options, job.ranks
     plan = _plan(item, job)
-    broken = dict(plan.unreadable)
+    readable, broken = item, dict(plan.unreadable)
     if not broken or options.allow_partial:
         failures = _encode_together(plan, encoder, name, job)
         broken |= {place: failures[key] for place, key in plan.image_key.items() if key in failures}
@@ -368,31 +411,27 @@ def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Mapping[
         more = f" ({len(broken) - 1:,} more like it)" if len(broken) > 1 else ""
         if not options.allow_partial:
             raise DataError(f"{line}{more} `--allow-partial` goes on without them.")
-        item = _without(item, broken)
-        if not item.records:
+        readable = _without(item, broken)
+        if not readable.records:
             raise DataError(f"{line}{more}")
     if not ranks.first:
         return None
     settings = {"limit": options.limit, "batch_size": encoder.batch}
+    settings |= {"unreadable_images": len(broken)} if broken else {}
     embeddings = Embeddings(plan, encoder.store)
-    return evaluate(item, embeddings, encoder.model, options.prompts, settings)
+    scored = evaluate(readable, embeddings, encoder.model, options.prompts, settings)
+    found = parts(item, plan, encoder.model.identity.fingerprint, options.prompts)
+    return sealed(*scored, readable, plan, found)
 
 
 def _encode_together(plan: Plan, encoder: Encoder, name: str, job: Job) -> dict[bytes, str]:
     """Every process encodes its share; all learn what was unreadable, or what stopped one."""
-    error: FscBenchError | None = None
-    failures: dict[bytes, str] = {}
-    try:
-        failures = encoder.encode(
-            plan, lambda what, done, total: job.reporter.progress(f"{name}: {what}", done, total)
-        )
-    except FscBenchError as caught:
-        error = caught
-    everyone = job.ranks.gather((failures, error))
-    for _, other in everyone:
-        if other is not None:
-            raise other
-    return {key: line for found, _ in everyone for key, line in found.items()}
+
+    def progress(what: str, done: int, total: int) -> None:
+        job.reporter.progress(f"{name}: {what}", done, total)
+
+    failures = together(job.ranks, lambda: encoder.encode(plan, progress))
+    return {key: line for found in job.ranks.gather(failures) for key, line in found.items()}
 
 
 def _without(item: Prepared, broken: Mapping) -> Prepared:
@@ -402,29 +441,6 @@ def _without(item: Prepared, broken: Mapping) -> Prepared:
     flag = f"{len(refs):,} images unreadable, {len(item.records) - len(kept):,} records out"
     partial = f"{item.partial}; {flag}" if item.partial else flag
     return replace(item, records=kept, partial=partial)
-
-
-def finished_result(directory: RunDirectory, item: Prepared, options: Options) -> Result | None:
-    """The result on disk, if it was made from this task version and these records."""
-    result = directory.finished(item.task.name, options.variant)
-    if result is None or result.version != item.task.version:
-        return None
-    if result.fingerprint != item.fingerprint:
-        return None
-    # A partial result is made anew when the data has become whole.
-    return None if result.lacks_data and not item.partial else result
-
-
-def _set_aside(directory: RunDirectory, name: str, variant: str) -> None:
-    """Keeps a result that is about to be replaced."""
-    old = directory.task_file(name, variant)
-    if old.exists():
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(old.stat().st_mtime))
-        folder = directory.path / "superseded"
-        folder.mkdir(exist_ok=True)
-        for file in (old, directory.samples_file(name, variant)):
-            if file.exists():
-                os.replace(file, folder / f"{file.stem}-{stamp}{file.suffix}")
 
 
 def _brief(result: Result) -> str:

@@ -10,6 +10,10 @@ from fsc_bench.records import ImageRef, Record, folded
 from fsc_bench.score.statistics import Means, Measure
 from fsc_bench.task import Task
 
+# Raised whenever the same vectors would give other numbers: results of another way of counting are
+# scored anew.
+VERSION = 1
+
 
 class Vectors(Protocol):
     """Unit vectors by what they are vectors of: [n, d] float32 for n references or texts."""

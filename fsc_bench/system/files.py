@@ -21,6 +21,7 @@ from fsc_bench.errors import RunError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MINUTE = 60  # seconds that a writer has to lock the file that it has just made
+CLOCK_STEP = 0.03  # seconds; Linux notes a file's times in steps of up to 10 ms
 DAY = 86400  # seconds after which another machine's half-written file counts as abandoned
 
 
@@ -57,6 +58,22 @@ def write_json(path: Path, content: Any, advice: str = "") -> None:
     """Writes strict JSON (no NaN) as `write_atomically` does."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_text(path, text, advice)
+
+
+def stamp(path: Path | str) -> str:
+    """What is equal for a file or folder as long as nobody has changed it: size, times and inode.
+
+    The time of change cannot be set, so that copies which keep size and modification time
+    (`rsync -t`, tar) get another stamp. Right after a change it waits: a second change within the
+    same step of the file system's clock would not show. Empty, which proves nothing, for what goes
+    on changing. Raises OSError where nothing is there.
+    """
+    for _ in range(4):
+        stat = os.stat(path)
+        if abs(time.time() - stat.st_ctime) > CLOCK_STEP:
+            return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+        time.sleep(CLOCK_STEP)
+    return ""
 
 
 def sync_folder(folder: Path) -> None:

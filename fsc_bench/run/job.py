@@ -1,0 +1,102 @@
+"""Job: what one `run` is told, has at hand, and gives back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fsc_bench.data.images import DigestCache, Images
+from fsc_bench.data.prepare import Prepared
+from fsc_bench.embed.plan import Plan
+from fsc_bench.errors import FscBenchError
+from fsc_bench.results import Result, slug
+from fsc_bench.system.distributed import Ranks
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything `fsc-bench run` can be told besides models and tasks."""
+
+    data: Path
+    out: Path
+    limit: int | None = None  # records a subset
+    prompts: str | None = None
+    allow_partial: bool = False
+    precision: str = "fp32"
+    batch_size: int = 0  # images at once; 0: found by trying
+    device: str = "auto"
+    compile: bool = False  # the image tower, on a GPU
+
+    @property
+    def rounding(self) -> str:
+        """What beside its spec decides a model's bits; both together name it among commands."""
+        return f"{self.precision}, compiled" if self.compile else self.precision
+
+    @property
+    def variant(self) -> str:
+        """What a result's file name carries when it is not the standard one."""
+        limit = f".limit-{self.limit}" if self.limit else ""
+        return limit + (f".prompts-{slug(self.prompts)}" if self.prompts else "")
+
+
+class Reporter(Protocol):
+    """Who is told what goes on: the command line shows it, tests ignore it."""
+
+    def say(self, line: str) -> None: ...
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+
+class Silent:
+    """A reporter for library use."""
+
+    def say(self, line: str) -> None:
+        pass
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        pass
+
+
+@dataclass
+class Summary:
+    """What a run did: results by model and task, and what failed with the error to show."""
+
+    folders: dict[str, Path] = field(default_factory=dict)
+    results: dict[str, dict[str, Result]] = field(default_factory=dict)
+    failures: list[tuple[str, str, FscBenchError]] = field(default_factory=list)
+    skipped: int = 0
+    written: list[str] = field(default_factory=list)  # models with a new result
+
+    @property
+    def exit_code(self) -> int:
+        return max((error.exit_code for _, _, error in self.failures), default=0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one `run` has at hand for all its models."""
+
+    prepared: Sequence[Prepared]
+    images: Images
+    cache: DigestCache
+    options: Options
+    summary: Summary
+    reporter: Reporter
+    ranks: Ranks
+    plans: dict[str, Plan] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)  # lines that are the same for every model
+
+
+def together(ranks: Ranks, work: Callable[[], Any]) -> Any:
+    """What `work` gives in this process. What it raises in one process it raises in all, so that
+    none waits for another; only a user's mistakes are passed on so.
+    """
+    value, error = None, None
+    try:
+        value = work()
+    except FscBenchError as caught:
+        error = caught
+    for other in ranks.gather(error):
+        if other is not None:
+            raise other
+    return value
