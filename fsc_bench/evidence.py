@@ -24,7 +24,7 @@ class Known:
     """
 
     pixels: str = ""  # the first digits of data/evidence.py's pixel_digest
-    file: str = ""  # a picture's name without its ending; `*` stands for anything
+    file: str = ""  # a picture's name without its ending; `*`, `?` and `[0-9]` as in a shell
     text: str = ""  # the right text of a record
     subset: str = ""
     label: int | None = None

@@ -17,6 +17,7 @@ from fsc_bench.data.link import link
 from fsc_bench.data.prepare import prepare
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import any_layout, valse
+from fsc_bench.demo import raw as demo
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.task import Task, catalogue, read_task
 
@@ -174,6 +175,7 @@ def test_data_that_agrees_with_every_fact_is_accepted_without_a_word(tmp_path):
         ("classes = [2, 2, 2]", {}, "3 records of class 'dark', the published data has 2"),
         ("classes = { most = [3, 1, 2] }", {}, "2 records of class 'bright', the published data"),
         ('known = [{ file = "dark_*", class = "noisy" }]', {}, "'noisy', not 'dark'"),
+        ('known = [{ file = "dark_[0-9]", class = "noisy" }]', {}, "'noisy', not 'dark'"),
         ("names = '[a-z]+\\d\\.png'", {}, "is called 'test/dark/dark_0.png', not"),
     ],
 )
@@ -378,3 +380,22 @@ def test_complete_valse_is_prepared_without_allow_partial(real_data, tmp_path):
 
     assert len(done.records) == 7702 and done.partial == ""
     assert len({row.images[0] for row in done.records}) == 6123
+
+
+# ---------------------------------------------------------------- another benchmark's own files
+
+
+@pytest.mark.parametrize(("name", "other"), [("sugarcrepe", "valse"), ("valse", "sugarcrepe")])
+def test_another_benchmarks_files_are_refused_and_named(name, other, tmp_path):
+    images = demo.sources_below(tmp_path / "data" / "images")
+    getattr(demo, f"write_{other}")(tmp_path / "theirs", images, n=8)
+    line = refused(name, tmp_path / "theirs", tmp_path / "data")
+    assert line.endswith(f"It looks like the data of {other}.")
+
+
+def test_more_records_than_promised_are_no_part(tmp_path):
+    """Four of the first class, one of the second, two of the third: seven, six are promised."""
+    counts = {"dark": 4, "bright": 1, "noisy": 2}
+    task = tones(tmp_path, "classes = { least = [3, 2, 1] }", counts=counts)
+    with pytest.raises(DataError, match="1 records of class 'bright', the published data has at"):
+        link(str(task.path), tmp_path / "data" / "raw" / "tones", tmp_path / "data")

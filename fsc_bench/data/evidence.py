@@ -257,7 +257,7 @@ def _known_files(task: Task, records: list[Record]) -> Raw:
             stems.setdefault(stem, []).append(row)
     wrong: list[str] = []
     for known in wanted:
-        if "*" in known.file:
+        if set("*?[").intersection(known.file):
             fits = re.compile(translate(known.file)).match
             rows = [row for stem, found in stems.items() if fits(stem) for row in found]
         else:

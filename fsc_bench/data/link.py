@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fsc_bench.data.archives import PLAIN, check_link
 from fsc_bench.data.containers import container_module
-from fsc_bench.data.evidence import FLAG, ForeignData, check_evidence, examine, pictures_fit
+from fsc_bench.data.evidence import ALWAYS, FLAG, ForeignData, check_evidence, examine, pictures_fit
 from fsc_bench.data.images import Images, read_links, write_link
 from fsc_bench.data.listing import IMAGE_SUFFIXES
 from fsc_bench.data.prepare import is_fresh
@@ -96,7 +96,8 @@ def _look_at_task(task: Task, path: Path, data: Path) -> str:
         return f"linked, but it cannot be read yet: {records}"
     promises = broken_promises(task, records)
     broken = [line for name, line in promises if name not in task.evidence.unchecked]
-    notes = [line for _, line in check_evidence(task, records, images, str(path), bool(broken))]
+    partial = bool(broken) and len(records) <= task.n  # more records are no part
+    notes = [line for _, line in check_evidence(task, records, images, str(path), partial)]
     refs = {ref for row in records if row.scored for ref in row.images}
     gone = sum(not images.exists(task.name, ref) for ref in refs)
     notes = [*broken[:1], *notes]
@@ -142,7 +143,11 @@ def _others(task: Task) -> list[Task]:
 
 
 def _is_data_of(task: Task, path: Path, data: Path) -> bool:
-    """Whether another task's reader finds its whole data there, its evidence included."""
+    """Whether another task's data lie there.
+
+    Files of a benchmark's own form are its own; of labelled pictures, which any layout may hold,
+    only the whole data tell, their evidence included.
+    """
     images = _images(task, path, data)
     try:
         # Of most tasks the first picture already says that it is not theirs.
@@ -153,9 +158,12 @@ def _is_data_of(task: Task, path: Path, data: Path) -> bool:
         records = _read(task, path, data)
     except FscBenchError:
         return False
-    if isinstance(records, DataError) or len(records) != task.n:
+    if isinstance(records, DataError):
         return False
-    return not any(kind != FLAG for kind, _ in examine(task, records, images))
+    kinds = {kind for kind, _ in examine(task, records, images)}
+    if task.group != "classification":
+        return ALWAYS not in kinds
+    return len(records) == task.n and kinds <= {FLAG}
 
 
 # ---------------------------------------------------------------- pictures that tasks share
