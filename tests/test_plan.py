@@ -204,10 +204,18 @@ def test_several_processes_are_one_run(tiny, processes):
     assert rows == 5 + 52  # nothing twice, nothing added to make shares even
     assert len(list(tiny["data"].rglob("*.vec"))) == 2 * processes
 
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == done.stdout  # told once, by one of them
-    assert again.stderr.count("Nothing to do") == 1
+    # A model that fails in one of the processes fails in all, and the other model is told once.
+    (tiny["out"].parent / "half.py").write_text(
+        "import os\nfrom fsc_bench.errors import UsageError\nif os.environ['RANK'] == '1':\n"
+        "    raise UsageError('half.py: no weights on this machine')\n"
+        "from fsc_bench.models.control import Chance\nmodel = Chance(9)\n"
+    )
+    half = f"py:{tiny['out'].parent / 'half.py'}:model"
+    again = subprocess.run([*command, "-m", half], capture_output=True, text=True, timeout=300)
+    assert again.stdout == done.stdout
+    assert again.stderr.count("fsc-bench: half.py: no weights on this machine") == 1
+    assert again.returncode != 0
+    assert "Written" not in again.stderr
 
 
 # ---------------------------------------------------------------- fsc-bench cache
