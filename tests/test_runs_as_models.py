@@ -140,7 +140,7 @@ def test_what_a_file_may_not_name_its_user_may(tmp_path):
     [
         ("{", "not the config of a training run"),
         ("[" * 100_000, "not the config of a training run"),
-        ('{"skeleton": 5}', "it names no skeleton"),
+        ('{"skeleton": 5}', "'skeleton' must be a string, not 5"),
         ("[]", "not the config of a training run"),
     ],
 )
