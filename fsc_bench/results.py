@@ -230,7 +230,7 @@ class StoredCell(Facts, frozen=True, omit_defaults=True):
     ci: tuple[Percent | None, Percent | None]
     n: Count
     chance: Percent | None
-    strict: Percent | None | UnsetType = UNSET
+    strict: Percent | UnsetType | None = UNSET
 
 
 class StoredFacts(msgspec.Struct, frozen=True):
