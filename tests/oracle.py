@@ -8,7 +8,7 @@ import numpy as np
 from fsc_bench.data.images import Images
 from fsc_bench.data.prepare import Prepared
 from fsc_bench.embed.plan import class_prompts
-from fsc_bench.models import Identity
+from fsc_bench.model import Identity
 
 
 class Oracle:

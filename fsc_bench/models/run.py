@@ -13,7 +13,8 @@ import msgspec
 import open_clip
 
 from fsc_bench.errors import UsageError
-from fsc_bench.models import Identity, load_model, pick_device, split_options
+from fsc_bench.model import Identity
+from fsc_bench.models import load_model, pick_device, split_options
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import is_repository
@@ -138,7 +139,7 @@ def skeleton(spec: str, identity: Identity) -> str:
 def with_weights(adapter: OpenClip, state: Mapping[str, Any], spec: str) -> OpenClip:
     """The adapter with other weights, and the identity that goes with them; float32."""
     notes = fit(adapter.model, state, spec)
-    adapter.notes = (*adapter.notes, *notes)
+    adapter.extras.notes = (*adapter.extras.notes, *notes)
     adapter.identity = replace(
         adapter.identity,
         weights=state_digest(adapter.model),
