@@ -541,7 +541,6 @@ def test_a_result_of_another_prompt_set_is_not_accepted(world):
     assert world.read(task, again).value("accuracy") == 80.0
 
 
-@pytest.mark.xfail(strict=True, reason="results do not know yet what pictures they are of")
 def test_a_result_of_other_pictures_behind_the_same_names_is_not_accepted(world):
     """3 of 4 questions are right; then two of those pictures are painted over with a wrong one."""
     task = world.task("changing", ["text"], {"all": 4})
@@ -556,7 +555,6 @@ def test_a_result_of_other_pictures_behind_the_same_names_is_not_accepted(world)
     assert found.value("text") == 25.0 and found.row["changing"] == "25.0000"
 
 
-@pytest.mark.xfail(strict=True, reason="results do not know yet what prompts they are of")
 def test_a_result_of_other_templates_under_the_same_name_is_not_accepted(world):
     """The set called first gets the second's template: 4 of 5 become 3 of 5, as above."""
     records = prompted(world)
