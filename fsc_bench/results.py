@@ -227,7 +227,7 @@ class StoredCell(Facts, frozen=True, omit_defaults=True):
     """One number of a result file. Results may be a stranger's: types and bounds are checked."""
 
     value: Percent | None
-    ci: tuple[Percent | None, Percent | None]
+    ci: Annotated[list[Percent | None], msgspec.Meta(min_length=2, max_length=2)]
     n: Count
     chance: Percent | None
     strict: Percent | UnsetType | None = UNSET

@@ -17,6 +17,8 @@ class Oracle:
     Every different picture (or class) is an axis. `sign` -1 makes the opposite of an oracle.
     """
 
+    device = "cpu"
+
     def __init__(self, prepared: Prepared, images: Images, sign: int = 1):
         self.identity = Identity(f"oracle {sign} {prepared.task.name}", *[""] * 4, 0, "fp32")
         self.sign = sign
