@@ -5,12 +5,13 @@ against a source's. tasks/README.md explains every key.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import msgspec
 
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.system.tables import check_keys
+from fsc_bench.system.facts import Facts
 
 # What `unchecked` may name besides the task's subsets: facts of the table, and keys of [counts].
 PROMISES = ("classes", "pictures", "names", "known", "images", "texts")
@@ -63,82 +64,114 @@ class SourceEvidence:
     known: tuple[str, ...] = ()  # names of a few of them
 
 
-_EVIDENCE = {
-    "classes": (int, list, dict),
-    "pictures": dict,
-    "names": str,
-    "known": list,
-    "unchecked": list,
-}
-_PICTURES = {"width": (int, list), "height": (int, list), "colour": bool}
-_KNOWN = dict.fromkeys(("pixels", "file", "text", "subset", "class"), str)
-_SOURCE = {"files": int, "names": str, "known": list}
+class Pictures(Facts, frozen=True):
+    """What all pictures of a task have in common; a list is [smallest, largest]."""
+
+    width: int | list[int] | None = None
+    height: int | list[int] | None = None
+    colour: bool | None = None
+
+
+class ClassCounts(Facts, frozen=True):
+    """Bounds of the records of each class: one number for all, or a list in class order."""
+
+    least: int | list[int] | None = None
+    most: int | list[int] | None = None
+
+
+class KnownRecord(Facts, frozen=True):
+    """One of `known`."""
+
+    pixels: str = ""
+    file: str = ""
+    text: str = ""
+    subset: str = ""
+    name: str | None = msgspec.field(name="class", default=None)
+
+
+class EvidenceTable(Facts, frozen=True):
+    """[data.evidence] of a task file."""
+
+    classes: int | list[int] | ClassCounts | None = None
+    pictures: Pictures = Pictures()
+    names: str = ""
+    known: tuple[KnownRecord, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+
+class SourceEvidenceTable(Facts, frozen=True):
+    """[evidence] of an image source."""
+
+    files: int = 0
+    names: str = ""
+    known: tuple[str, ...] = ()
 
 
 def read_evidence(
-    place: str, table: Mapping[str, Any], classes: Sequence[Sequence[str]], subsets: Collection[str]
+    place: str,
+    table: EvidenceTable,
+    classes: Sequence[Sequence[str]],
+    subsets: Collection[str],
 ) -> Evidence:
-    """Checks a task file's `[data.evidence]`. Raises UsageError that begins with `place`.
+    """The facts of a task file's `[data.evidence]`. Raises UsageError that begins with `place`.
 
     classes: ids and names in class order; a known record may say either, where that is unique.
     """
-    check_keys(place, table, _EVIDENCE)
-    pictures = table.get("pictures", {})
-    check_keys(f"{place} pictures", pictures, _PICTURES)
     count = len(classes[-1])
-    if "classes" in table and not count:
+    if table.classes is not None and not count:
         raise UsageError(f"{place} 'classes' belongs to kind = 'classification'.")
-    least, most = _class_counts(place, table["classes"], count) if "classes" in table else ((), ())
-    for name in table.get("unchecked", []):
+    least, most = _class_counts(place, table.classes, count)
+    for name in table.unchecked:
         if name not in (*PROMISES, *subsets):
-            hint = near_miss(str(name), (*PROMISES, *subsets))
+            hint = near_miss(name, (*PROMISES, *subsets))
             raise UsageError(f"{place} unchecked names {name!r}, which is no promise.{hint}")
     return Evidence(
         least=least,
         most=most,
-        width=_range(place, pictures, "width"),
-        height=_range(place, pictures, "height"),
-        colour=pictures.get("colour"),
-        names=_pattern(place, table.get("names", "")),
-        known=tuple(_known(place, row, classes, subsets) for row in table.get("known", [])),
-        unchecked=tuple(table.get("unchecked", ())),
+        width=_range(place, "width", table.pictures.width),
+        height=_range(place, "height", table.pictures.height),
+        colour=table.pictures.colour,
+        names=_pattern(place, table.names),
+        known=tuple(_known(place, row, classes, subsets) for row in table.known),
+        unchecked=tuple(table.unchecked),
     )
 
 
-def read_source_evidence(place: str, table: Mapping[str, Any]) -> SourceEvidence:
-    """Checks an image source's `[evidence]`. Raises UsageError that begins with `place`."""
-    check_keys(place, table, _SOURCE)
-    pattern = _pattern(place, table.get("names", ""))
-    for name in table.get("known", []):
-        if not isinstance(name, str) or (pattern and not re.fullmatch(pattern, name)):
+def read_source_evidence(place: str, table: SourceEvidenceTable) -> SourceEvidence:
+    """The facts of an image source's `[evidence]`. Raises UsageError that begins with `place`."""
+    pattern = _pattern(place, table.names)
+    for name in table.known:
+        if pattern and not re.fullmatch(pattern, name):
             raise UsageError(f"{place} known has {name!r}, which 'names' does not match.")
-    return SourceEvidence(table.get("files", 0), pattern, tuple(table.get("known", ())))
+    return SourceEvidence(table.files, pattern, tuple(table.known))
 
 
-def _class_counts(place: str, value: Any, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(fewest, most) records of each class, from a number, a list or a table of the two."""
-    if not isinstance(value, Mapping):
-        value = {"least": value, "most": value}
-    check_keys(f"{place} classes", value, {"least": (int, list), "most": (int, list)})
+def _class_counts(
+    place: str, value: int | list[int] | ClassCounts | None, count: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(fewest, most) records of each class."""
+    if not isinstance(value, ClassCounts):
+        value = ClassCounts(value, value)
     bounds = []
-    for key in ("least", "most"):
-        numbers = value.get(key, [])
+    for numbers in (value.least, value.most):
+        if numbers is None:
+            bounds.append(())
+            continue
         numbers = [numbers] * count if isinstance(numbers, int) else numbers
-        if key in value and len(numbers) != count:
+        if len(numbers) != count:
             raise UsageError(f"{place} classes lists {len(numbers)} numbers for {count} classes.")
         for number in numbers:
-            if type(number) is not int or number < 0:
+            if number < 0:
                 raise UsageError(f"{place} classes has {number!r}, which is no count of records.")
         bounds.append(tuple(numbers))
     return bounds[0], bounds[1]
 
 
-def _range(place: str, pictures: Mapping[str, Any], key: str) -> tuple[int, int] | None:
-    if key not in pictures:
+def _range(place: str, key: str, value: int | list[int] | None) -> tuple[int, int] | None:
+    if value is None:
         return None
-    value = pictures[key]
     ends = [value, value] if isinstance(value, int) else value
-    if len(ends) != 2 or any(type(end) is not int for end in ends) or not 0 < ends[0] <= ends[1]:
+    if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
         raise UsageError(f"{place} pictures {key} = {value!r} is no size or [smallest, largest].")
     return ends[0], ends[1]
 
@@ -152,30 +185,27 @@ def _pattern(place: str, pattern: str) -> str:
 
 
 def _known(
-    place: str, row: Any, classes: Sequence[Sequence[str]], subsets: Collection[str]
+    place: str, row: KnownRecord, classes: Sequence[Sequence[str]], subsets: Collection[str]
 ) -> Known:
-    if not isinstance(row, Mapping):
-        raise UsageError(f"{place} known has {row!r}, which is no table.")
-    check_keys(f"{place} known", row, _KNOWN)
-    if not any(row.get(key) for key in ("pixels", "file", "text")):
-        raise UsageError(f"{place} known needs one of 'pixels', 'file' and 'text' in {row!r}.")
-    if not re.fullmatch(r"([0-9a-f]{16,64})?", row.get("pixels", "")):
-        raise UsageError(f"{place} known pixels = {row['pixels']!r} is not 16 to 64 digits 0-9a-f.")
-    if row.get("subset") and row["subset"] not in subsets:
-        hint = near_miss(row["subset"], subsets)
-        raise UsageError(f"{place} known subset = {row['subset']!r} is not in [subsets].{hint}")
+    words = {"pixels": row.pixels, "file": row.file, "text": row.text}
+    if not any(words.values()):
+        raise UsageError(f"{place} known needs one of 'pixels', 'file' and 'text'.")
+    if not re.fullmatch(r"([0-9a-f]{16,64})?", row.pixels):
+        raise UsageError(f"{place} known pixels = {row.pixels!r} is not 16 to 64 digits 0-9a-f.")
+    if row.subset and row.subset not in subsets:
+        hint = near_miss(row.subset, subsets)
+        raise UsageError(f"{place} known subset = {row.subset!r} is not in [subsets].{hint}")
     label = None
     if classes[-1]:
-        word = row.get("class", "")
-        found = {words.index(word) for words in classes if list(words).count(word) == 1}
+        name = row.name or ""
+        found = {words.index(name) for words in classes if list(words).count(name) == 1}
         if len(found) != 1:
-            hint = near_miss(word, {word for words in classes for word in words})
-            raise UsageError(f"{place} known class = {word!r} is not one class.{hint}")
+            hint = near_miss(name, {word for words in classes for word in words})
+            raise UsageError(f"{place} known class = {name!r} is not one class.{hint}")
         (label,) = found
-    elif "class" in row:
+    elif row.name is not None:
         raise UsageError(f"{place} known 'class' belongs to kind = 'classification'.")
-    words = {key: row.get(key, "") for key in ("pixels", "file", "text", "subset")}
-    return Known(**words, label=label)
+    return Known(**words, subset=row.subset, label=label)
 
 
 def describe(evidence: Evidence) -> list[str]:

@@ -25,14 +25,18 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from fsc_bench.errors import UsageError
+from fsc_bench.system.facts import Facts, read_json, typed
 from fsc_bench.system.files import write_atomically, write_text
 from fsc_bench.task import Task, is_shipped
 
@@ -211,18 +215,71 @@ def plain(value: Any) -> Any:
     return value
 
 
+# ---------------------------------------------------------------- reading what a run left
+
+# A mean of exact hundreds may come out a rounding beyond them.
+Percent = Annotated[float, msgspec.Meta(ge=-1e-6, le=100 + 1e-6)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class StoredCell(Facts, frozen=True, omit_defaults=True):
+    """One number of a result file. Results may be a stranger's: types and bounds are checked."""
+
+    value: Percent | None
+    ci: Annotated[list[Percent | None], msgspec.Meta(min_length=2, max_length=2)]
+    n: Count
+    chance: Percent | None
+    strict: Percent | UnsetType | None = UNSET
+
+
+class StoredFacts(msgspec.Struct, frozen=True):
+    """What tables read of the facts of a task; the others are kept as they are."""
+
+    suite: Name
+    group: Literal["compositionality", "classification", "retrieval"]
+    headline: tuple[Name, ...]
+    chance: dict[str, Percent]
+    decays: bool = False
+
+
+class StoredResult(Facts, frozen=True):
+    """A `tasks/<task>.json` as it stands."""
+
+    schema: int
+    task: Name
+    version: int
+    kind: Literal["matching", "classification", "retrieval"]
+    fingerprint: str
+    n: Count
+    expected: Count
+    metrics: dict[str, dict[str, StoredCell]]
+    headline: tuple[Name, ...]
+    ties: Count
+    nan: Count
+    audits: dict[str, Any] = msgspec.field(default_factory=dict)
+    official: dict[str, Any] = msgspec.field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    parts: dict[str, str] = msgspec.field(default_factory=dict)
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class StoredRun(msgspec.Struct, frozen=True):
+    """What tables read of a `run.json`."""
+
+    model: Name
+
+
 def read_result(path: Path) -> Result:
     """Reads a `tasks/<task>.json`. Raises UsageError, one line, when it is not one."""
-    try:
-        content = json.loads(path.read_text())
-        schema = content.pop("schema")
-        if schema != SCHEMA_VERSION:
-            raise UsageError(f"{path}: schema {schema}; this version reads {SCHEMA_VERSION}.")
-        content["flags"] = tuple(content["flags"])
-        content["headline"] = tuple(content["headline"])
-        return Result(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: not a result of fsc-bench ({error}). Delete it.") from None
+    raw = read_json(path, dict[str, Any])
+    if (schema := raw.get("schema")) != SCHEMA_VERSION:
+        raise UsageError(f"{path}: schema {schema!r:.20}; this version reads {SCHEMA_VERSION}.")
+    stored = typed(raw, StoredResult, str(path))
+    typed(stored.facts, StoredFacts, f"{path}: facts")
+    fields = {name: getattr(stored, name) for name in stored.__struct_fields__ if name != "schema"}
+    return Result(**{**fields, "metrics": msgspec.to_builtins(stored.metrics)})
 
 
 @dataclass(frozen=True)
@@ -238,8 +295,12 @@ class Run:
         return self.facts.get("model", self.path.name)
 
 
-def read_runs(folders: list[Path]) -> list[Run]:
-    """Every run in or below the folders, by path. Raises UsageError where a folder holds none."""
+def read_runs(folders: list[Path], complain: Callable[[str], Any] | None = None) -> list[Run]:
+    """Every run in or below the folders, by path. Raises UsageError where a folder holds none.
+
+    complain: told, in one line, of each file that is no result; the rest is read. Without it such a
+    file raises UsageError.
+    """
     runs = []
     for folder in folders:
         found = sorted({path.parent for path in folder.rglob("run.json")})
@@ -247,10 +308,26 @@ def read_runs(folders: list[Path]) -> list[Run]:
             raise UsageError(f"{folder}: no runs there. `fsc-bench run -o {folder}` makes some.")
         for path in found:
             try:
-                facts = json.loads((path / "run.json").read_text())
-            except (OSError, ValueError) as error:
-                raise UsageError(f"{path / 'run.json'}: cannot be read: {error}") from None
-            files = sorted((path / "tasks").glob("*.json"))
-            results = [read_result(file) for file in files if file.stem.count(".") == 0]
-            runs.append(Run(path, facts, {result.task: result for result in results}))
+                facts = read_json(path / "run.json", dict)
+                typed(facts, StoredRun, str(path / "run.json"))
+            except UsageError as error:
+                _told(error, complain)
+                continue
+            results = {}
+            for file in sorted((path / "tasks").glob("*.json")):
+                if file.stem.count("."):
+                    continue  # of a part of the task, or of other prompts
+                try:
+                    result = read_result(file)
+                except UsageError as error:
+                    _told(error, complain)
+                    continue
+                results[result.task] = result
+            runs.append(Run(path, facts, results))
     return runs
+
+
+def _told(error: UsageError, complain: Callable[[str], Any] | None) -> None:
+    if complain is None:
+        raise error
+    complain(str(error))

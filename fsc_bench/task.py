@@ -8,18 +8,20 @@ explain.
 import hashlib
 import json
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.evidence import Evidence, read_evidence
-from fsc_bench.system.tables import check_choice, check_keys
+from fsc_bench.evidence import Evidence, EvidenceTable, read_evidence
+from fsc_bench.system.facts import Facts, check_choice, read_toml
 
 KINDS = {
     "matching": ("text", "image", "group", "accuracy"),
@@ -254,52 +256,83 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
 
 # ---------------------------------------------------------------- reading a task file
 
-_TOP = {
-    "title": str,
-    "suite": str,
-    "group": str,
-    "kind": str,
-    "version": int,
-    "headline": list,
-    "chance": (int, float, dict),
-    "within": str,
-    "paper": str,
-    "license": str,
-    "subsets": dict,
-    "counts": dict,
-    "classes": dict,
-    "prompts": dict,
-    "data": dict,
-    "official_ties": dict,
-    "reference": dict,
-}
-_REQUIRED = ("title", "suite", "group", "kind", "version", "headline", "chance", "subsets", "data")
-_TABLES = {
-    "data": {
-        "reader": str,
-        "access": str,
-        "sources": list,
-        "instructions": str,
-        "options": dict,
-        "decays": bool,
-        "evidence": dict,
-    },
-    "classes": {"names": list, "ids": list, "also_numbered": str},
-    "counts": {"images": int, "texts": int},
-    "official_ties": {"source": str, "subsets": list},
-}
-_SOURCE = {
-    "url": str,
-    "sha256": str,
-    "hf": str,
-    "revision": str,
-    "files": list,
-    "images": str,
-    "to": str,
-    "bytes": int,
-    "differs": str,
-    "demo": str,
-}
+
+class Source(Facts, frozen=True):
+    """One place that raw files come from: of a URL, of the Hub, of an image source or the demo."""
+
+    url: str = ""
+    sha256: str = ""
+    hf: str = ""
+    revision: str = ""
+    files: tuple[str, ...] = ()
+    images: str = ""
+    to: str = ""
+    bytes: int = 0
+    differs: str = ""
+    demo: str = ""
+
+
+class DataTable(Facts, frozen=True):
+    """[data]"""
+
+    reader: str
+    access: Literal["open", "gated", "manual"] = "open"
+    sources: tuple[Source, ...] = ()
+    instructions: str = ""
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+    decays: bool = False
+    evidence: EvidenceTable = EvidenceTable()
+
+
+class ClassTable(Facts, frozen=True):
+    """[classes]"""
+
+    names: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    also_numbered: str = ""
+
+
+class CountTable(Facts, frozen=True, omit_defaults=True):
+    """[counts]"""
+
+    images: int | UnsetType = UNSET
+    texts: int | UnsetType = UNSET
+
+
+class TieTable(Facts, frozen=True, omit_defaults=True):
+    """[official_ties]"""
+
+    source: str | UnsetType = UNSET
+    subsets: list[str] | UnsetType = UNSET
+
+
+class PromptTable(Facts, frozen=True):
+    """[prompts.NAME]"""
+
+    templates: tuple[str, ...] = ()
+    rename: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class TaskFile(Facts, frozen=True):
+    """A task file as it stands; `read_task` checks what the types alone do not say."""
+
+    title: str
+    suite: str
+    group: Literal["compositionality", "classification", "retrieval"]
+    kind: Literal["matching", "classification", "retrieval"]
+    version: int
+    headline: list[str]
+    chance: int | float | dict[str, float]
+    subsets: dict[str, Any]
+    data: DataTable
+    within: Literal["subsets", "samples"] = "subsets"
+    paper: str = ""
+    license: str = ""
+    counts: CountTable = CountTable()
+    classes: ClassTable = ClassTable()
+    prompts: dict[str, PromptTable] = msgspec.field(default_factory=dict)
+    official_ties: TieTable = TieTable()
+    reference: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
 
 
 def read_task(path: Path) -> Task:
@@ -307,58 +340,37 @@ def read_task(path: Path) -> Task:
 
     Raises UsageError, one line: unknown key, wrong type, missing key or value that cannot be.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}") from None
-    check_keys(f"{path}:", raw, _TOP)
-    for key in _REQUIRED:
-        if key not in raw:
-            raise UsageError(f"{path}: the key {key!r} is missing. tasks/README.md explains it.")
-    for table, keys in _TABLES.items():
-        check_keys(f"{path}: [{table}]", raw.get(table, {}), keys)
-    check_choice(f"{path}: kind", raw["kind"], KINDS)
-    check_choice(f"{path}: group", raw["group"], GROUPS)
-    check_choice(f"{path}: within", raw.get("within", "subsets"), ("subsets", "samples"))
-    check_choice(f"{path}: [data] access", raw["data"].get("access", "open"), ACCESS)
-    if "reader" not in raw["data"]:
-        raise UsageError(f"{path}: [data] has no 'reader'. tasks/README.md explains it.")
-    if not raw["headline"]:
+    file = read_toml(path, TaskFile)
+    if not file.headline:
         raise UsageError(f"{path}: 'headline' is empty; name at least one metric.")
-    for metric in raw["headline"]:
-        check_choice(f"{path}: headline", metric, KINDS[raw["kind"]])
-    for place, source in enumerate(raw["data"].get("sources", [])):
-        if not isinstance(source, dict):
-            raise UsageError(f"{path}: [data] sources[{place}] is not a table.")
-        check_keys(f"{path}: [data] sources[{place}]", source, _SOURCE)
-    _check_tree(path, raw["subsets"])
-    classes = _classes(path, raw)
+    for metric in file.headline:
+        check_choice(f"{path}: headline", metric, KINDS[file.kind])
+    _check_tree(path, file.subsets)
+    classes = _classes(path, file)
     return Task(
         name=path.stem,
-        title=raw["title"],
-        suite=raw["suite"],
-        group=raw["group"],
-        kind=raw["kind"],
-        version=raw["version"],
-        headline=tuple(raw["headline"]),
-        chance=_chance(path, raw["chance"], raw["headline"]),
-        subsets=raw["subsets"],
-        data=_data(raw["data"]),
+        title=file.title,
+        suite=file.suite,
+        group=file.group,
+        kind=file.kind,
+        version=file.version,
+        headline=tuple(file.headline),
+        chance=_chance(path, file.chance, file.headline),
+        subsets=file.subsets,
+        data=_data(file.data),
         evidence=read_evidence(
             f"{path}: [data.evidence]",
-            raw["data"].get("evidence", {}),
+            file.data.evidence,
             [classes.get("class_ids", ()), classes.get("classes", ())],
-            [name for name, node in walk(raw["subsets"]) if not isinstance(node, Mapping)],
+            [name for name, node in walk(file.subsets) if not isinstance(node, Mapping)],
         ),
-        within=raw.get("within", "subsets"),
-        paper=raw.get("paper", ""),
-        license=raw.get("license", ""),
-        counts=raw.get("counts", {}),
-        prompts=_prompts(path, raw),
-        official_ties=raw.get("official_ties", {}),
-        reference=_reference(path, raw),
+        within=file.within,
+        paper=file.paper,
+        license=file.license,
+        counts=msgspec.to_builtins(file.counts),
+        prompts=_prompts(path, file),
+        official_ties=msgspec.to_builtins(file.official_ties),
+        reference=_reference(path, file),
         path=path,
         **classes,
     )
@@ -379,11 +391,11 @@ def _check_tree(path: Path, tree: Mapping) -> None:
             raise UsageError(f"{path}: [subsets] {name} = {node!r} must be a count of records.")
 
 
-def _chance(path: Path, value: Any, headline: list[str]) -> dict[str, float]:
+def _chance(path: Path, value: float | dict[str, float], headline: list[str]) -> dict[str, float]:
     table = value if isinstance(value, dict) else dict.fromkeys(headline, value)
     for metric, percent in table.items():
         check_choice(f"{path}: chance", metric, headline)
-        if not isinstance(percent, (int, float)) or not 0 <= percent <= 100:
+        if not 0 <= percent <= 100:
             raise UsageError(f"{path}: chance {metric} = {percent!r} must lie in 0..100.")
     for metric in headline:
         if metric not in table:
@@ -391,66 +403,63 @@ def _chance(path: Path, value: Any, headline: list[str]) -> dict[str, float]:
     return {metric: float(percent) for metric, percent in table.items()}
 
 
-def _data(raw: Mapping) -> Data:
+def _data(table: DataTable) -> Data:
     return Data(
-        reader=raw["reader"],
-        access=raw.get("access", "open"),
-        sources=tuple(raw.get("sources", ())),
-        instructions=raw.get("instructions", ""),
-        options=raw.get("options", {}),
-        decays=raw.get("decays", False),
+        reader=table.reader,
+        access=table.access,
+        sources=tuple(stated(source) for source in table.sources),
+        instructions=table.instructions,
+        options=table.options,
+        decays=table.decays,
     )
 
 
-def _classes(path: Path, raw: Mapping) -> dict[str, tuple[str, ...]]:
-    table = raw.get("classes", {})
-    if raw["kind"] != "classification":
-        if table or raw.get("prompts"):
+def stated(source: Facts) -> dict[str, Any]:
+    """What a table states, without the keys that it leaves out."""
+    return {key: value for key, value in msgspec.to_builtins(source).items() if value}
+
+
+def _classes(path: Path, file: TaskFile) -> dict[str, Any]:
+    table = file.classes
+    if file.kind != "classification":
+        if table != ClassTable() or file.prompts:
             raise UsageError(f"{path}: [classes] and [prompts] belong to kind = 'classification'.")
         return {}
-    names, ids = table.get("names", []), table.get("ids", [])
+    names, ids = table.names, table.ids
     if len(names) < 2:
         raise UsageError(f"{path}: [classes] names must list at least two classes.")
-    if not all(isinstance(name, str) for name in [*names, *ids]):
-        raise UsageError(f"{path}: [classes] names and ids must be strings.")
     if ids and len(ids) != len(names):
         raise UsageError(f"{path}: [classes] has {len(names)} names but {len(ids)} ids.")
     if len(set(ids)) != len(ids):
         raise UsageError(f"{path}: [classes] ids repeat; each class needs its own.")
-    other = table.get("also_numbered", "")
+    other = table.also_numbered
     return {"classes": tuple(names), "class_ids": tuple(ids), "classes_also_numbered": other}
 
 
-def _prompts(path: Path, raw: Mapping) -> dict[str, Prompts]:
-    if raw["kind"] != "classification":
+def _prompts(path: Path, file: TaskFile) -> dict[str, Prompts]:
+    if file.kind != "classification":
         return {}
-    sets = raw.get("prompts", {})
-    if not sets:
+    if not file.prompts:
         raise UsageError(f"{path}: [prompts] needs at least one set, such as [prompts.elevater].")
-    names = raw.get("classes", {}).get("names", [])
     prompts = {}
-    for key, table in sets.items():
-        if not isinstance(table, dict):
-            raise UsageError(f"{path}: [prompts.{key}] must be a table.")
-        check_keys(f"{path}: [prompts.{key}]", table, {"templates": list, "rename": dict})
-        templates = table.get("templates", [])
-        if not templates:
+    for key, table in file.prompts.items():
+        if not table.templates:
             raise UsageError(f"{path}: [prompts.{key}] has no templates.")
-        for template in templates:
-            if not isinstance(template, str) or template.count("{}") != 1:
+        for template in table.templates:
+            if template.count("{}") != 1:
                 raise UsageError(f"{path}: [prompts.{key}] {template!r} needs exactly one {{}}.")
-        for old in table.get("rename", {}):
-            check_choice(f"{path}: [prompts.{key}] rename", old, names)
-        prompts[key] = Prompts(tuple(templates), table.get("rename", {}))
+        for old in table.rename:
+            check_choice(f"{path}: [prompts.{key}] rename", old, file.classes.names)
+        prompts[key] = Prompts(tuple(table.templates), table.rename)
     return prompts
 
 
-def _reference(path: Path, raw: Mapping) -> dict[str, Mapping[str, Any]]:
+def _reference(path: Path, file: TaskFile) -> dict[str, Mapping[str, Any]]:
     """`{model: {metric: percent, where: source, subsets: {subset: percent or by metric}}}`."""
-    nodes = dict(walk(raw["subsets"]))
-    metrics = KINDS[raw["kind"]]
-    for model, row in raw.get("reference", {}).items():
-        if not isinstance(row, dict) or not isinstance(row.get("where"), str):
+    nodes = dict(walk(file.subsets))
+    metrics = KINDS[file.kind]
+    for model, row in file.reference.items():
+        if not isinstance(row.get("where"), str):
             raise UsageError(f"{path}: [reference] {model!r} must be a table that says 'where'.")
         for key, value in row.items():
             if key == "subsets":
@@ -460,7 +469,7 @@ def _reference(path: Path, raw: Mapping) -> dict[str, Mapping[str, Any]]:
                 check_choice(f"{path}: [reference] {model}", key, metrics)
                 if not isinstance(value, (int, float)):
                     raise UsageError(f"{path}: [reference] {model} {key} must be a number.")
-    return raw.get("reference", {})
+    return file.reference
 
 
 def data_folder(given: Path | None = None) -> Path:

@@ -50,7 +50,7 @@ from fsc_bench.demo.adapter import load as load_demo
 def load(device, precision):
     torch.set_num_threads(2)
     model = load_demo("pretrained", device, precision)
-    images, texts = model.encode_images, model.encode_prefixes
+    images, texts = model.encode_images, model.extras.trees.encode
     refuses = float(os.environ.get("FAULT_OOM", 0))
     luck = random.Random(os.getpid())
 
@@ -62,7 +62,7 @@ def load(device, precision):
             return encode(*batch)
         return call
 
-    model.encode_images, model.encode_prefixes = disturbed(images), disturbed(texts)
+    model.encode_images, model.extras.trees.encode = disturbed(images), disturbed(texts)
     return model
 """
 IMAGES, SAMPLES = 240, {"replace_obj": 500, "swap_obj": 300}

@@ -35,7 +35,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fsc_bench.models import Identity
+from fsc_bench.model import Identity
 
 CONTENT = Path(__file__).with_suffix(".json").read_bytes()
 

@@ -8,7 +8,7 @@ import numpy as np
 from fsc_bench.data.images import Images
 from fsc_bench.data.prepare import Prepared
 from fsc_bench.embed.plan import class_prompts
-from fsc_bench.models import Identity
+from fsc_bench.model import Identity
 
 
 class Oracle:
@@ -16,6 +16,8 @@ class Oracle:
 
     Every different picture (or class) is an axis. `sign` -1 makes the opposite of an oracle.
     """
+
+    device = "cpu"
 
     def __init__(self, prepared: Prepared, images: Images, sign: int = 1):
         self.identity = Identity(f"oracle {sign} {prepared.task.name}", *[""] * 4, 0, "fp32")

@@ -169,7 +169,7 @@ def test_nan_of_the_trial_is_said_and_an_exception_later_names_its_line(tmp_path
     """
     model = load_model(adapter(tmp_path, extra), "cpu")
 
-    assert any("encode_texts gives NaN for a made-up item" in note for note in model.notes)
+    assert any("encode_texts gives NaN for a made-up item" in note for note in model.extras.notes)
     with pytest.raises(UsageError, match=r"mine\.py, line 19: encode_texts: RuntimeError: no such"):
         model.encode_texts(["boom"])
 
@@ -192,7 +192,7 @@ def test_an_adapter_is_known_by_its_outputs_too_and_says_that_it_has_no_identity
     assert first == again != other
     assert (
         "has no identity of its own: it is known by its file and what it makes of 2 made-up pic"
-        in (found[0].notes[-1])
+        in (found[0].extras.notes[-1])
     )
 
 
@@ -202,7 +202,7 @@ def test_an_identity_of_its_own_is_what_it_is_known_by(tmp_path):
 
     assert plain.identity.weights == "identity epoch 5"
     assert plain.identity.fingerprint != next_one.identity.fingerprint
-    assert plain.notes == ()
+    assert plain.extras.notes == ()
     assert "identity is a int; it must be a text" in refusal(
         adapter(tmp_path, "model = Model()\nmodel.identity = 5")
     )
@@ -215,4 +215,4 @@ def test_an_adapter_that_knows_only_its_own_items_is_left_alone_and_known_by_its
     model = load_model(adapter(tmp_path, table), "cpu")
 
     assert np.allclose(model.encode_texts(["cat"]), 12**-0.5)
-    assert "known by its file alone" in model.notes[-1]
+    assert "known by its file alone" in model.extras.notes[-1]

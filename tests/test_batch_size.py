@@ -81,8 +81,8 @@ def test_the_engine_asks_a_card_and_not_a_cpu(tiny_clip, tmp_path):
 
     class OnCard:
         device = "card:1"
-        preprocess, pixels = staticmethod(model.preprocess), model.pixels
-        identity, fixed_shapes = model.identity, True
+        preprocess = staticmethod(model.preprocess)
+        identity, extras = model.identity, model.extras
 
         def encode_images(self, images):
             Card(best=128)(len(images))

@@ -358,7 +358,7 @@ def test_a_bias_that_moves_no_ranking_is_left_out_and_said(tiny_clip, tensors, t
     model = loaded(tiny_clip, tmp_path, state)
 
     assert model.model.state_dict()["logit_scale"] == 2.0
-    assert model.notes == (
+    assert model.extras.notes == (
         "The file's logit_bias (-10) is left out: one number added to every cosine moves no "
         "ranking.",
     )

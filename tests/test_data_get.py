@@ -711,7 +711,7 @@ sources = [{ url = "http://host/a.zip" }]
         ('zip" }', 'zip", to = "/x" }', "to = '/x' is an absolute path"),
         ('url = "http://host/a.zip"', 'hf = "x"', "hf = 'x' is not org/name"),
         ('url = "http://host/a.zip"', 'to = "x"', "needs either 'url' or 'hf'"),
-        ('{ url = "http://host/a.zip" }', '"x"', "sources[0] is not a table"),
+        ('{ url = "http://host/a.zip" }', '"x"', "'sources[0]' must be a table, not 'x'"),
         ('{ url = "http://host/a.zip" }', "", "has neither 'sources' nor 'instructions'"),
         ("sources = [", "sources = ", "not TOML"),
     ],

@@ -2,8 +2,10 @@
 unused.
 """
 
+import gc
 import io
 import json
+import weakref
 
 import numpy as np
 import open_clip
@@ -23,7 +25,9 @@ from fsc_bench.embed.encode import Encoder, bucket, buckets
 from fsc_bench.embed.plan import Plan, text_digest, text_digests
 from fsc_bench.embed.store import Store
 from fsc_bench.errors import DataError, RunError
+from fsc_bench.model import Extras
 from fsc_bench.models import load_model
+from fsc_bench.models.control import Fake
 from fsc_bench.models.shortcuts import pixels as _pixels
 from fsc_bench.models.shortcuts import prefixes as _prefixes
 from fsc_bench.models.shortcuts import towers as _towers
@@ -94,7 +98,7 @@ def test_a_vector_does_not_depend_on_what_is_encoded_beside_it(tiny_clip, world,
     if not shares:  # batches of one length then, their padding masked
         torch.manual_seed(0)
         model.model = padding_masked().eval()
-    assert (model.prefixes is not None) == shares
+    assert (model.extras.trees is not None) == shares
     whole, _ = encoded(plan, model, images, tmp_path / "whole")
     pieces = tmp_path / "pieces"
     for seed in range(4):
@@ -150,22 +154,23 @@ def test_vectors_are_those_of_the_models_own_transform_and_tower(small, world, t
 # ---------------------------------------------------------------- memory
 
 
-class Forgetful:
-    """Wraps a model: raises out-of-memory as `refuses(rows)` says."""
+class Forgetful(Extras):
+    """Wraps a model and is its extras: raises out-of-memory as `refuses(rows)` says."""
 
     def __init__(self, model, refuses):
-        self.model, self.refuses = model, refuses
-        self.fixed_shapes, self.pixels = model.fixed_shapes, model.pixels
-        self.token_ids, self.preprocess = model.token_ids, model.preprocess
-        self.prefixes, self.encode_tokens = model.prefixes, model.encode_tokens
+        self.model, self.refuses, self.extras = model, refuses, self
+        self.device, self.preprocess = model.device, model.preprocess
+        self.rows_alike, self.pixels = model.extras.rows_alike, model.extras.pixels
+        self.tokens, self.trees = model.extras.tokens, self
+        self.batches = model.extras.trees.batches
 
     def encode_images(self, images):
         self._maybe_raise(len(images))
         return self.model.encode_images(images)
 
-    def encode_prefixes(self, texts, full):
+    def encode(self, texts, full):
         self._maybe_raise(len(texts))
-        return self.model.encode_prefixes(texts, full)
+        return self.model.extras.trees.encode(texts, full)
 
     def _maybe_raise(self, rows):
         if self.refuses(rows):
@@ -382,28 +387,11 @@ def test_compiled_resizing_moves_no_vector(small, world, tmp_path, monkeypatch):
     pixels = _pixels.split(small.preprocess, "cpu")
     pixels.compile()
     assert pixels.takes_arrays
-    monkeypatch.setattr(small, "pixels", pixels)
+    monkeypatch.setattr(small.extras, "pixels", pixels)
     compiled, _ = encoded(plan, small, images, tmp_path / "compiled")
 
     assert same(plan, whole, compiled)
     assert pixels.seen < 300_000  # what `split` tried, and no picture of the plan
-
-
-class Jittery:
-    """A tower whose last bit depends on how many rows a batch has, as a GPU's may."""
-
-    def __init__(self, model, jitter: bool):
-        self.model, self.jitter, self.shapes = model, jitter, []
-
-    def __getattr__(self, name):
-        return getattr(self.model, name)
-
-    def encode_images(self, images):
-        self.shapes.append(len(images))
-        return self.shaken(self.model.encode_images(images).numpy())
-
-    def shaken(self, vectors):
-        return vectors * np.float32(1 + 1e-6 * (len(vectors) % 7)) if self.jitter else vectors
 
 
 def test_calibration_times_as_many_tokens_as_a_batch_has(small, tmp_path, monkeypatch):
@@ -460,7 +448,7 @@ def test_batches_hold_as_many_nodes_as_they_are_allowed_and_every_text_once():
 
 
 def test_a_batch_of_few_texts_has_fewer_rows_only_where_that_moves_no_bit(small, monkeypatch):
-    prefixes = small.prefixes
+    prefixes = small.extras.trees
     assert prefixes.rows(1024, 1024) == 1024
     assert prefixes.rows(1100, 1024) == 1152
     few = prefixes.rows(10, 1024)
@@ -484,29 +472,111 @@ def test_texts_that_begin_alike_cost_their_nodes_and_get_the_towers_own_vectors(
     with torch.no_grad():
         own = _towers.unit(small.model.encode_text(small.tokenizer(texts))).numpy()
 
-    _, lengths = small.token_ids(texts)
+    _, lengths = small.extras.tokens.ids(texts)
     assert encoder.calls["texts"] < lengths.sum() / 1024 / 1.1
     assert np.abs(store.get("text", list(plan.text_key.values())) - own).max() < 1e-6
 
 
-@pytest.mark.parametrize("jitter", [False, True])
-def test_the_last_images_are_encoded_among_others_where_that_moves_no_bit(
-    small, world, tmp_path, jitter
-):
-    images, plan = world  # 69 images: a batch of 32, and 37 with 4 witnesses
-    model = Jittery(small, jitter)
-    whole, _ = encoded(plan, model, images, tmp_path / "whole", batch_size=32)
-    again = dict(list(plan.image_place.items())[:37])
-    later = Store(tmp_path / "later")
-    after = Encoder(model, images, later, 32)
-    for places in (again, plan.image_place):
-        after.encode(Plan({}, places, plan.text_key, 0, 0))
+# ---------------------------------------------------------------- exact or not, with extras or not
 
-    # Jittery: the witnesses see it once in each of two encoders, and then batches are filled up.
-    one, two = [32, 41], [32, 16]
-    assert model.shapes == ([*one, 32, 32, *two, 32, 32] if jitter else [*one, *two, 32])
-    assert same(plan, whole, later)
-    for key in plan.image_place:  # nobody gets another's vector
-        place = plan.image_place[key]
-        alone = small.encode_images(module.stack([small.pixels.load(images.open(*place))])).numpy()
-        assert np.abs(alone[0] - later.get("image", [key])[0]).max() < 1e-5
+
+class Counted(Fake):
+    """The fake, which notes how many rows each of its batches had."""
+
+    def __init__(self, device="cpu", extras=True):
+        super().__init__(0, extras)
+        self.device, self.images, self.texts = device, [], []
+
+    def encode_images(self, images):
+        self.images.append(len(images))
+        return super().encode_images(images)
+
+    def encode(self, ids, full=0):
+        self.texts.append(len(ids))
+        return super().encode(ids, full)
+
+
+def fake_tree_less(device="cpu"):
+    model = Counted(device)
+    model.trees = None
+    return model
+
+
+def test_the_fake_gives_one_answer_with_its_extras_and_without(world, tmp_path):
+    images, plan = world
+    bare = Counted(extras=False)
+    stores = [
+        encoded(plan, model, images, tmp_path / name)[0]
+        for name, model in (("all", Counted()), ("some", fake_tree_less()), ("none", bare))
+    ]
+
+    assert same(plan, stores[0], stores[1]) and same(plan, stores[0], stores[2])
+    assert bare.images == [16, 16, 16, 16, 5]  # 69 images; nothing is filled up without extras
+
+
+def test_on_a_cpu_batches_are_filled_up_and_with_no_exact_they_are_not(world, tmp_path):
+    images, plan = world
+    exact, loose = fake_tree_less(), fake_tree_less()
+    encoded(plan, exact, images, tmp_path / "exact")
+    encoded(plan, loose, images, tmp_path / "loose", exact=False)
+
+    # 69 images, and 51 texts of 2 to 12 words: 10 in each of 5 lengths and one, with 512 tokens
+    # at once, and then 80, 80, 64, 48 and 32 rows where shapes count.
+    assert exact.images == [16] * 5 and loose.images == [16, 16, 16, 16, 5]
+    assert sum(loose.texts) == 51 and len(loose.texts) <= 2
+    assert sum(exact.texts) > 200
+
+
+def test_on_a_card_nothing_is_filled_up_unless_it_is_asked_for(tmp_path):
+    """EuroSAT's 30 prompts with 1,024 images at once were 10,368 rows."""
+    prompts = [f"a satellite photo of class {n}" + " and more" * (n % 3) for n in range(30)]
+    plan = Plan({}, {}, text_digests(prompts), 0, 0)
+    card, asked = fake_tree_less("card:0"), fake_tree_less("card:0")
+    _, encoder = encoded(plan, card, Images(tmp_path), tmp_path / "card", 1024)
+    encoded(plan, asked, Images(tmp_path), tmp_path / "asked", 1024, exact=True)
+
+    assert not encoder.exact and card.texts == [30]
+    assert sum(asked.texts) > 5_000
+
+
+def test_a_compiled_tower_gets_its_one_shape_on_a_card_too(world, tmp_path):
+    images, plan = world
+    model = fake_tree_less("card:0")
+    model.one_shape = True
+    encoded(plan, model, images, tmp_path)
+
+    assert model.images == [16] * 5 and sum(model.texts) == 51
+
+
+def test_an_adapter_with_the_five_members_alone_runs_at_full_batch_on_its_device(world, tmp_path):
+    images, plan = world
+    shapes = []
+
+    class Five:
+        identity, device = Fake(0).identity, "card:1"
+        preprocess, encode_texts = Fake(0, False).preprocess, Fake(0, False).encode_texts
+
+        def encode_images(self, pixels):
+            shapes.append(len(pixels))
+            if len(pixels) > 64:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return Fake(0).encode_images(pixels)
+
+    store, encoder = encoded(plan, Five(), images, tmp_path / "five", 0)
+
+    assert encoder.device == "card:1" and encoder.batch == 64
+    assert shapes[-2:] == [64, 5]
+    assert same(plan, store, encoded(plan, Fake(0), images, tmp_path / "fake")[0])
+
+
+def test_a_model_that_nobody_holds_is_gone_at_once(tiny_clip):
+    """Two large models do not fit on a card: one must not wait for the garbage collector."""
+    model = load_model(f"open_clip:{tiny_clip}/random?seed=0", "cpu")
+    model.extras.tokens.ids(["a cat"])
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()

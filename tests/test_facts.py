@@ -34,7 +34,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
         (
             {"title": "x", "sources": [{"url": "a"}, {"ulr": "b"}]},
-            "f: [sources[1]] unknown key 'ulr'. Did you mean 'url'?",
+            "f: sources[1]: unknown key 'ulr'. Did you mean 'url'?",
         ),
         (
             {"title": "x", "sources": [{"url": "a", "bytes": "many"}]},

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fsc_bench"
 LAYERS = [
     {"errors"},
     {"system"},
-    {"evidence", "task", "records", "results"},
+    {"evidence", "model", "task", "records", "results"},
     {"models"},
     {"data"},
     {"embed", "train"},

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,3 +257,32 @@ def test_an_own_task_called_like_a_shipped_one_never_enters_the_shipped_table():
 
     assert "mnist" not in row.cells
     assert row.left_out == {"mnist": "of another task of that name, suite 'mine'"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"value": 500.0}, "'metrics.headline.text.value' = 500.0"),
+        ({"value": "much"}, "'metrics.headline.text.value' must be a number or nothing"),
+        ({"n": -1}, "'metrics.headline.text.n' = -1"),
+        ({"ci": [1.0]}, "ci"),
+    ],
+)
+def test_a_result_that_is_none_is_left_out_and_the_rest_is_shown(tmp_path, change, why):
+    directory = RunDirectory(tmp_path / "runs", "mine", "0123456789")
+    directory.write_run({"model": "mine"})
+    for task, value in ((MINE, 62.5), (replace(MINE, name="ramps"), 41.5)):
+        directory.write_result(result(task, value), Samples({"id": ["1"], "correct": [True]}))
+    file = directory.task_file("stairs")
+    content = json.loads(file.read_text())
+    content["metrics"]["headline"]["text"] |= change
+    file.write_text(json.dumps(content))
+    said = []
+
+    (run,) = read_runs([tmp_path / "runs"], said.append)
+
+    assert list(run.results) == ["ramps"]
+    assert len(said) == 1
+    assert str(file) in said[0] and why in said[0]
+    with pytest.raises(UsageError):
+        read_runs([tmp_path / "runs"])

@@ -74,7 +74,7 @@ def test_a_repository_in_the_cache_is_the_model_and_its_revision_is_said(hub, ti
     model = load_model("open_clip:hf-hub:org/name", "cpu")
 
     assert model.identity.weights == base.identity.weights
-    assert model.notes == (f"open_clip:hf-hub:org/name: revision {REVISION}.",)
+    assert model.extras.notes == (f"open_clip:hf-hub:org/name: revision {REVISION}.",)
     assert "mean=[0.5, 0.5, 0.5]" in model.identity.preprocess
 
 

@@ -81,7 +81,7 @@ def test_a_mixture_of_two_image_transforms_says_which_is_used(start, tiny_clip, 
     write_run(tmp_path / "run", start, {"preprocess": cfg})
     mixture = load_model(f"wise:{START.format(tiny_clip)}+run:{tmp_path / 'run'}", "cpu")
 
-    assert "prepare images differently; the second's way is used." in mixture.notes[-1]
+    assert "prepare images differently; the second's way is used." in mixture.extras.notes[-1]
     assert "bilinear" in mixture.identity.preprocess
 
 
@@ -140,7 +140,7 @@ def test_what_a_file_may_not_name_its_user_may(tmp_path):
     [
         ("{", "not the config of a training run"),
         ("[" * 100_000, "not the config of a training run"),
-        ('{"skeleton": 5}', "it names no skeleton"),
+        ('{"skeleton": 5}', "'skeleton' must be a string, not 5"),
         ("[]", "not the config of a training run"),
     ],
 )

@@ -50,7 +50,7 @@ def test_reads_a_task(tmp_path):
         ("a = 2", "a = 0", "a = 0 must be a count of records"),
         ("b = { c = 1 }", "b = { a = 1 }", "names 'a' twice"),
         ('reader = "records"', 'raeder = "records"', "Did you mean 'reader'?"),
-        ('reader = "records"', "", "[data] has no 'reader'"),
+        ('reader = "records"', "", "data: the key 'reader' is missing"),
         ("[subsets]", "[subsets", "not TOML"),
         ('reader = "records"', 'reader = "r"\nsources = [{ ulr = "x" }]', "Did you mean 'url'?"),
     ],

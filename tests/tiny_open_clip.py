@@ -3,7 +3,8 @@
 import open_clip
 import torch
 
-from fsc_bench.models import Identity, pick_device
+from fsc_bench.model import Identity
+from fsc_bench.models import pick_device
 from fsc_bench.models.open_clip import OpenClip, activation_of, state_digest
 
 CONTEXT, START, END = 16, 198, 199

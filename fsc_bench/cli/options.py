@@ -41,6 +41,13 @@ DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto
 CompileOption = Annotated[
     bool, typer.Option("--compile", help="torch.compile the image tower (CUDA; moves bits).")
 ]
+ExactOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--exact/--no-exact",
+        help="Equal bits, whatever is encoded beside an item. [default: on a CPU only]",
+    ),
+]
 PromptsOption = Annotated[
     str | None,
     typer.Option(help="Prompt set where they differ: elevater, openai, clip_benchmark."),

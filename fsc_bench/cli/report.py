@@ -53,7 +53,10 @@ def write_leaderboards(
     from fsc_bench.results import read_runs
     from fsc_bench.task import catalogue
 
-    every = read_runs([Path(folder) for folder in folders])
+    left_out: list[str] = []
+    every = read_runs([Path(folder) for folder in folders], left_out.append)
+    for line in left_out:
+        print(f"fsc-bench: left out: {line}", file=sys.stderr)
     tables = suites(every, catalogue().values())
     for line in strangers(every, tables):
         print(f"fsc-bench: {line}", file=sys.stderr)

@@ -13,6 +13,7 @@ from fsc_bench.cli.options import (
     DemoOption,
     DeviceOption,
     DryRunOption,
+    ExactOption,
     ExcludeOption,
     JsonOption,
     LimitOption,
@@ -52,6 +53,7 @@ def run(
     batch_size: BatchSizeOption = None,
     device: DeviceOption = "auto",
     compile: CompileOption = False,
+    exact: ExactOption = None,
     prompts: PromptsOption = None,
     allow_partial: PartialOption = False,
     json: JsonOption = False,
@@ -80,6 +82,7 @@ def run(
         batch_size=batch_size or 0,
         device=device,
         compile=compile,
+        exact=exact,
     )
     raise typer.Exit(_carry_out(models or [], chosen, options, demo, dry_run, json))
 

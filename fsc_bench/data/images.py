@@ -28,6 +28,7 @@ from fsc_bench.data.names import Names
 from fsc_bench.data.sources import sources, wrappers
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import OWN, ImageRef, unusable_path
+from fsc_bench.system.facts import read_json
 from fsc_bench.system.files import locked, write_text
 
 # Visual Genome's pictures lie in two folders. CREPE and ARO name them by number alone, so that
@@ -45,12 +46,8 @@ PICTURE = re.compile(
 
 def read_links(data: Path) -> dict[str, str]:
     """What the user linked: an image source or a task's raw folder -> path."""
-    try:
-        return json.loads((data / "links.json").read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{data / 'links.json'}: cannot be read: {error}") from None
+    table = data / "links.json"
+    return read_json(table, dict[str, str], DataError) if table.exists() else {}
 
 
 def write_link(data: Path, name: str, path: Path) -> None:

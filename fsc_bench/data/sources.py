@@ -5,19 +5,18 @@ they get there for get.py.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from fsc_bench.data.archives import is_archive, unsafe_name
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.evidence import SourceEvidence, read_source_evidence
-from fsc_bench.system.tables import check_choice, check_keys
-from fsc_bench.task import ACCESS, Task, catalogue, own_task, select, tasks_folder
+from fsc_bench.evidence import SourceEvidence, SourceEvidenceTable, read_source_evidence
+from fsc_bench.system.facts import Facts, read_toml
+from fsc_bench.task import Task, catalogue, own_task, select, stated, tasks_folder
 
 
 @dataclass(frozen=True)
@@ -35,57 +34,55 @@ class ImageSource:
     path: Path | None = None
 
 
-_KEYS = {
-    "name": str,
-    "title": str,
-    "license": str,
-    "access": str,
-    "layout": str,
-    "sources": list,
-    "instructions": str,
-    "evidence": dict,
-}
-_REQUIRED = ("name", "title", "license", "access", "layout", "sources")
-_SOURCE = {
-    "url": str,
-    "sha256": str,
-    "bytes": int,
-    "to": str,
-    "inside": str,
-    "hf": str,
-    "revision": str,
-    "files": list,
-}
+class Place(Facts, frozen=True):
+    """One place that an image source comes from."""
+
+    url: str = ""
+    sha256: str = ""
+    bytes: int = 0
+    to: str = ""
+    inside: str = ""
+    hf: str = ""
+    revision: str = ""
+    files: tuple[str, ...] = ()
+
+
+class SourceFile(Facts, frozen=True):
+    """A file of tasks/images as it stands; `read_source` checks what types do not say."""
+
+    name: str
+    title: str
+    license: str
+    access: Literal["open", "gated", "manual"]
+    layout: str
+    sources: list[Place]
+    instructions: str = ""
+    evidence: SourceEvidenceTable = SourceEvidenceTable()
 
 
 def read_source(path: Path) -> ImageSource:
     """Reads and checks one file of tasks/images. Raises UsageError, one line."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not TOML: {error}") from None
-    check_keys(f"{path}:", raw, _KEYS)
-    for key in _REQUIRED:
-        if key not in raw:
-            raise UsageError(f"{path}: the key {key!r} is missing. tasks/images/README.md has it.")
-    if unsafe_name(raw["name"]) or raw["name"].replace("/", "-") != path.stem:
+    file = read_toml(path, SourceFile)
+    if unsafe_name(file.name) or file.name.replace("/", "-") != path.stem:
         raise UsageError(
-            f"{path}: name = {raw['name']!r} must be the file's name, with '-' for each '/'."
+            f"{path}: name = {file.name!r} must be the file's name, with '-' for each '/'."
         )
-    check_choice(f"{path}: access", raw["access"], ACCESS)
-    if not raw["sources"] and not raw.get("instructions", "").strip():
+    if not file.sources and not file.instructions.strip():
         raise UsageError(f"{path}: has neither 'sources' nor 'instructions': nobody could get it.")
-    for place, source in enumerate(raw["sources"]):
-        where = f"{path}: sources[{place}]"
-        if not isinstance(source, dict):
-            raise UsageError(f"{where} is not a table.")
-        check_keys(f"{where}:", source, _SOURCE)
-        check_source(where, source)
-    raw["sources"] = tuple(raw["sources"])
-    raw["evidence"] = read_source_evidence(f"{path}: [evidence]", raw.get("evidence", {}))
-    return ImageSource(**raw, path=path)
+    sources = tuple(stated(source) for source in file.sources)
+    for place, source in enumerate(sources):
+        check_source(f"{path}: sources[{place}]", source)
+    return ImageSource(
+        name=file.name,
+        title=file.title,
+        license=file.license,
+        access=file.access,
+        layout=file.layout,
+        sources=sources,
+        instructions=file.instructions,
+        evidence=read_source_evidence(f"{path}: [evidence]", file.evidence),
+        path=path,
+    )
 
 
 @cache

@@ -6,7 +6,8 @@
 from fsc_bench.demo.model import WEIGHTS
 from fsc_bench.demo.model import load as load_weights
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.models import Identity, pick_device
+from fsc_bench.model import Identity
+from fsc_bench.models import pick_device
 from fsc_bench.models.open_clip import (
     DTYPES,
     OpenClip,

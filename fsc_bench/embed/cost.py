@@ -19,13 +19,13 @@ def calibrate(encoder: Encoder, seconds: float = 2.0) -> dict[str, float]:
     batch = encoder.batch
     calls, rows, call = dict(encoder.calls), batch, encoder.strings_at_once
     trial = [_text(number) for number in range(rows)]
-    if hasattr(encoder.model, "encode_tokens"):
-        ids, lengths = encoder.model.token_ids([_text(encoder.tokens)])
+    if (tokens := encoder.extras.tokens) is not None:
+        ids, lengths = tokens.ids([_text(encoder.tokens)])
         length = int(buckets(lengths, ids.shape[1])[0])
         rows, call = encoder.rows(length), encoder.tokens_at_once
-        ids, _ = encoder.model.token_ids([_text(number) for number in range(rows)])
+        ids, _ = tokens.ids([_text(number) for number in range(rows)])
         trial = list(ids[:, :length])
-        if getattr(encoder.model, "prefixes", None) is not None:
+        if encoder.extras.trees is not None:
             call = partial(encoder.tree_at_once, rows)
     cost = {
         "image": _time(lambda: encoder.images_at_once([one] * batch, batch), seconds),

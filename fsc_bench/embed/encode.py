@@ -1,18 +1,18 @@
 """Encode: the plan's missing images and texts, each once, into the store. Nothing here knows a
 score.
 
-A vector must not depend on what else was encoded beside it, or a run that was killed, split over
-processes or helped by another task's vectors would differ from an undisturbed one. Matrix products
-of one shape treat their rows alike, but products of different shapes differ in the last bits
-(float32 ViT-B/32 on a CPU gives other bits for 1-3 images than for 4-64). So for models that say
-`fixed_shapes` every batch has one shape, the last one filled up with copies, and a text's shape
-follows from its own number of tokens alone (`bucket`). Then results are equal bit for bit whatever
-happened before, on one kind of machine and with one batch size of 16 or more. Only where a batch
-did not fit into memory and had to shrink may the last bits move, and the run says so.
+A run that was killed, split over processes or helped by another task's vectors should not differ
+from an undisturbed one. Matrix products of one shape treat their rows alike, but products of
+different shapes differ in the last bits (float32 ViT-B/32 on a CPU gives other bits for 1-3 images
+than for 4-64). So with `exact`, for models whose extras say `rows_alike`, every batch has one
+shape, the last one filled up with copies, and a text's shape follows from its own number of tokens
+alone (`bucket`). Then results are equal bit for bit whatever happened before, on one kind of
+machine and with one batch size of 16 or more. Only where a batch did not fit into memory and had to
+shrink may the last bits move, and the run says so.
 
-Above a few hundred tokens a CPU's libraries use one kernel for any number of rows. So there the
-last images are not filled up to a batch as far as a trial shows that no bit moves (`_image_batch`),
-and texts that begin alike go through a causal tower once, with no padding (models/_prefixes.py).
+That is the rule on a CPU, where it costs little. On a GPU batches are a hundred times larger than
+what is left at the end, so `exact` is off there unless it is asked for: nothing is filled up, and
+the last bits of a vector depend on its batch.
 """
 
 import os
@@ -31,8 +31,8 @@ from fsc_bench.embed.batch_size import found_batch
 from fsc_bench.embed.plan import Place, Plan
 from fsc_bench.embed.store import Store
 from fsc_bench.errors import DataError, RunError, UsageError
-from fsc_bench.models import DualEncoder
-from fsc_bench.system.memory import free_memory, keep_memory, out_of_memory
+from fsc_bench.model import DualEncoder, extras_of
+from fsc_bench.system.memory import free_memory, out_of_memory
 
 CPU_BATCH = 32  # images at once: a CPU is fastest between 8 and 32, whatever the tower
 TOKENS = 32  # text tokens at once, for each image of a batch
@@ -62,7 +62,8 @@ class Encoder:
     """A model at work: its batch sizes, which shrink when memory runs out, outlast a task.
 
     batch_size: images at once; 0 finds out (batch_size.py). share: (rank, ranks), the part of the
-    work that is this process's; every process makes the same division by content.
+    work that is this process's; every process makes the same division by content. exact: see the
+    top of this file; None is on for a CPU, off for anything else.
     """
 
     def __init__(
@@ -73,22 +74,21 @@ class Encoder:
         batch_size: int = 0,
         say: Say = lambda line: None,
         share: tuple[int, int] = (0, 1),
+        exact: bool | None = None,
     ):
-        self.device = str(getattr(model, "device", "cpu"))
-        if self.device == "cpu":
-            keep_memory()
+        self.device = str(model.device)
         self.model = model
+        self.extras = extras_of(model)
+        self.exact = self.device == "cpu" if exact is None else exact
         self.images = images
         self.store = store
         self.batch_size = batch_size
         self.say = say
         self.share = share
-        self.fixed = bool(getattr(model, "fixed_shapes", False))
+        # Whether batches that are not full are filled up with copies.
+        self.fill = self.exact and self.extras.rows_alike
         self.fitting: dict[str, int] = {}  # what -> the largest batch that memory held
         self.calls = {"images": 0, "texts": 0}
-        # Whether a batch of images may have other rows: until that is seen to move bits.
-        self.any_rows = self.fixed and self.device == "cpu"
-        self.witnesses: tuple[list[Any], np.ndarray] | None = None  # images of a whole batch
 
     @cached_property
     def batch(self) -> int:
@@ -99,7 +99,7 @@ class Encoder:
         one = prepare(image)
 
         def trial(rows: int) -> None:
-            wait_for(self.model.encode_images(stack([one] * rows)))
+            wait_for(self.images_at_once([one] * rows, rows))
 
         return found_batch(self.store.folder, card(self.device), trial)
 
@@ -126,18 +126,14 @@ class Encoder:
         ready: list[tuple[bytes, Any]] = []
         done = 0
 
-        def store(batch: list[tuple[bytes, Any]]) -> None:
-            keys, pixels = zip(*batch, strict=True)
-            self.store.put("image", keys, self._image_batch(pixels))
-
-        def store_full(most: int) -> None:
-            while len(ready) >= most:
-                store(ready[: self.batch])
+        def store_full(least: int) -> None:
+            while len(ready) >= least:
+                keys, pixels = zip(*ready[: self.batch], strict=True)
+                vectors = self._fitted("images", pixels, self.batch, self.images_at_once)
+                self.store.put("image", keys, vectors)
                 del ready[: self.batch]
                 progress("images", done, total)
 
-        # A few images too many go with the last batch, where its size is free.
-        most = self.batch + (ROWS if self.any_rows else 0)
         for loaded in self._loaded(groups, plan.image_place):
             for key, pixels in loaded:
                 done += 1
@@ -145,42 +141,11 @@ class Encoder:
                     failures[key] = str(pixels)
                 else:
                     ready.append((key, pixels))
-            store_full(most)
-        if self.witnesses is None:
             store_full(self.batch)
-        if ready:
-            store(ready)
+        store_full(1)
         if total:
             progress("images", total, total)
         return failures
-
-    def _full_images(self, pixels: Sequence[Any]) -> np.ndarray:
-        """Unit vectors [n, d] in whole batches, filled up with copies where shapes count."""
-        vectors = self._fitted("images", pixels, self.batch, self.images_at_once)
-        if self.any_rows and len(pixels) == self.batch and not self.fitting:
-            self.witnesses = list(pixels[-ROWS:]), vectors[-ROWS:]
-        return vectors
-
-    def _image_batch(self, pixels: Sequence[Any]) -> np.ndarray:
-        """Unit vectors [n, d] of a batch; of other sizes than that, among witnesses if it may be.
-
-        Witnesses, images of an earlier batch, with other bits than before prove that the number of
-        rows counts here: then batches are filled up instead, and this is never tried again.
-        """
-        fill = max(4, ROWS - len(pixels))
-        rows = len(pixels) + fill
-        if self.witnesses is None or not self.any_rows or self.fitting:
-            return self._full_images(pixels)
-        if len(pixels) <= self.batch <= rows:  # filling up costs less
-            return self._full_images(pixels)
-        known, expected = self.witnesses
-        mixed = [*known[: fill // 2], *pixels, *known[fill // 2 : fill]]
-        vectors = self._fitted("images", mixed, rows, self.images_at_once)
-        first, new, last = np.split(vectors, [fill // 2, fill // 2 + len(pixels)])
-        if np.array_equal(np.concatenate([first, last]), expected[:fill]):
-            return new
-        self.any_rows, self.witnesses = False, None
-        return self._full_images(pixels)
 
     def _groups(self, plan: Plan) -> list[list[bytes]]:
         """The missing images of this share, those of one file together: it is decoded once."""
@@ -203,12 +168,12 @@ class Encoder:
         """
         if not groups:
             return
-        pixels = getattr(self.model, "pixels", None)
+        pixels = self.extras.pixels
         prepare = self.model.preprocess if pixels is None else pixels.load
 
         def load(keys: list[bytes]) -> list[tuple[bytes, Any]]:
             task, ref = place[keys[0]]
-            arrays = getattr(pixels, "takes_arrays", False)
+            arrays = pixels is not None and pixels.takes_arrays
             try:
                 whole = open_rgb(self.images.content(task, ref), "", arrays)
             except DataError:
@@ -242,10 +207,11 @@ class Encoder:
         return DataError(f"{place[0]}: the image {place[1]} could not be read the first time.")
 
     def images_at_once(self, pixels: Sequence[Any], rows: int) -> Any:
-        if self.fixed:
-            pixels = [*pixels, *[pixels[-1]] * (rows - len(pixels))]
+        """Vectors of prepared images; a tower that wants batches of one shape gets them."""
+        batch = stack(filled(pixels, rows) if self._fills("images") else pixels)
         self.calls["images"] += 1
-        return self.model.encode_images(stack(pixels))
+        whole = self.extras.pixels
+        return self.model.encode_images(batch if whole is None else whole.finish(batch))
 
     # ---------------------------------------------------------------- texts
 
@@ -260,7 +226,7 @@ class Encoder:
             return
         work = [(keys[place], texts[place]) for place in wanted]
         del texts, keys
-        if hasattr(self.model, "encode_tokens"):
+        if self.extras.tokens is not None:
             self._encode_tokens(work, progress)
         else:
             work.sort(key=lambda item: len(item[1]))
@@ -272,7 +238,7 @@ class Encoder:
                 progress("texts", begin + len(part), len(work))
 
     def _encode_tokens(self, work: list[tuple[bytes, str]], progress: Progress) -> None:
-        shares = getattr(self.model, "prefixes", None) is not None
+        shares = self.extras.trees is not None
         encoded = (self._sharing if shares else self._bucketed)(self._tokenised(work))
         done = 0
         for keys, vectors in encoded:
@@ -283,7 +249,7 @@ class Encoder:
     def _sharing(self, lots: Iterator[tuple]) -> Iterator[tuple[list[bytes], np.ndarray]]:
         """What texts of a lot begin with alike is encoded once; a batch has `tokens` tokens."""
         for keys, ids, lengths in lots:
-            for chosen in self.model.prefixes.batches(ids, lengths, self.tokens):
+            for chosen in self.extras.trees.batches(ids, lengths, self.tokens):
                 texts = [ids[place, : lengths[place]] for place in chosen]
                 n = len(texts)
                 vectors = self._fitted("texts", texts, n, partial(self.tree_at_once, n))
@@ -291,9 +257,10 @@ class Encoder:
 
     def tree_at_once(self, n: int, texts: Sequence[np.ndarray], rows: int) -> Any:
         """Where only `rows` of a batch's `n` texts are to fit, products are as much smaller."""
-        filled = [*texts, *[texts[-1]] * (rows - len(texts))] if self.fixed else texts
         self.calls["texts"] += 1
-        return self.model.encode_prefixes(filled, self.tokens * rows // n)
+        if not self.fill:
+            return self.extras.trees.encode(texts, 0)
+        return self.extras.trees.encode(filled(texts, rows), self.tokens * rows // n)
 
     def _bucketed(self, lots: Iterator[tuple]) -> Iterator[tuple[Sequence[bytes], np.ndarray]]:
         """Texts of one bucket of lengths together; each bucket waits until it fills a batch."""
@@ -302,29 +269,42 @@ class Encoder:
             needed = buckets(lengths, ids.shape[1])
             for length in np.unique(needed).tolist():
                 bin_ = waiting.setdefault(length, [])
-                bin_ += [(keys[i], ids[i, :length]) for i in np.flatnonzero(needed == length)]
+                bin_ += [(keys[i], ids[i]) for i in np.flatnonzero(needed == length)]
                 rows = self.rows(length)
                 while len(bin_) >= rows:
-                    yield self._one_length(bin_[:rows])
+                    yield self._one_length(bin_[:rows], length)
                     del bin_[:rows]
-        for rest in waiting.values():
-            if rest:
-                yield self._one_length(rest)
+        for length, batch in self._rest(waiting):
+            yield self._one_length(batch, length)
+
+    def _rest(self, waiting: dict[int, list]) -> Iterator[tuple[int, list]]:
+        """(length, batch) of what fills no batch: each length alone, where its shape decides bits;
+        otherwise together, as many lengths as a batch takes.
+        """
+        batch: list = []
+        longest = 0
+        for length in sorted(filter(waiting.get, waiting)):
+            if batch and (self.fill or len(batch) + len(waiting[length]) > self.rows(length)):
+                yield longest, batch
+                batch = []
+            batch, longest = batch + waiting[length], length
+        if batch:
+            yield longest, batch
 
     def rows(self, length: int) -> int:
         return max(ROWS, self.tokens // length // ROWS * ROWS)
 
-    def _one_length(self, batch: Sequence[tuple]) -> tuple[Sequence[bytes], np.ndarray]:
+    def _one_length(self, batch: list[tuple], length: int) -> tuple[Sequence[bytes], np.ndarray]:
         keys, ids = zip(*batch, strict=True)
-        what, rows = f"texts of {len(ids[0])} tokens", self.rows(len(ids[0]))
-        return keys, self._fitted(what, ids, rows, self.tokens_at_once)
+        what, cut = f"texts of {length} tokens", [row[:length] for row in ids]
+        return keys, self._fitted(what, cut, self.rows(length), self.tokens_at_once)
 
     def _tokenised(self, work: Sequence[tuple[bytes, str]]) -> Iterator[tuple]:
         """(keys, ids [n, context], tokens needed [n]) in lots, one ahead of the encoder."""
 
         def lot(begin: int) -> tuple:
             part = work[begin : begin + TEXTS]
-            return [key for key, _ in part], *self.model.token_ids([text for _, text in part])
+            return [key for key, _ in part], *self.extras.tokens.ids([text for _, text in part])
 
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(lot, 0)
@@ -335,15 +315,12 @@ class Encoder:
                 yield now
 
     def strings_at_once(self, texts: Sequence[str], rows: int) -> Any:
-        if self.fixed:
-            texts = [*texts, *[texts[-1]] * (rows - len(texts))]
         self.calls["texts"] += 1
-        return self.model.encode_texts(list(texts))
+        return self.model.encode_texts(filled(texts, rows) if self.fill else list(texts))
 
     def tokens_at_once(self, ids: Sequence[np.ndarray], rows: int) -> Any:
-        filled = [*ids, *[ids[-1]] * (rows - len(ids))] if self.fixed else ids
         self.calls["texts"] += 1
-        return self.model.encode_tokens(np.stack(filled))
+        return self.extras.tokens.encode(np.stack(filled(ids, rows) if self.fill else ids))
 
     # ---------------------------------------------------------------- memory
 
@@ -364,7 +341,8 @@ class Encoder:
                     raise
                 vectors = None
             if vectors is not None:
-                done.append(unit_rows(vectors, rows if self.fixed else len(part))[: len(part)])
+                asked = rows if self._fills(what) else len(part)
+                done.append(unit_rows(vectors, asked)[: len(part)])
                 begin, tries = begin + len(part), 0
                 continue
             tries += 1
@@ -382,12 +360,21 @@ class Encoder:
             )
         return np.concatenate(done)
 
+    def _fills(self, what: str) -> bool:
+        """Whether batches of "images", or of texts, are filled up to one shape."""
+        return self.fill or (what == "images" and self.extras.one_shape)
+
     def one_image(self) -> tuple[Image.Image, Callable]:
         """A made-up photograph, and what prepares it for the model."""
         noise = np.random.default_rng(0)
         smooth = Image.fromarray(noise.integers(0, 256, (30, 40, 3), np.uint8)).resize((640, 480))
-        pixels = getattr(self.model, "pixels", None)
+        pixels = self.extras.pixels
         return smooth, self.model.preprocess if pixels is None else pixels.load
+
+
+def filled(items: Sequence, rows: int) -> list:
+    """`rows` items: those there are, and copies of the last."""
+    return [*items, *[items[-1]] * (rows - len(items))]
 
 
 def wait_for(result: Any) -> None:

@@ -1,59 +1,22 @@
 """Models: one file a family, named as the family. `family:checkpoint` names a model.
 
 A family is a module with `load(checkpoint, device, precision) -> DualEncoder`; other packages add
-families with the entry-point group `fsc_bench.models`. A model is known by its `Identity`, not by
-its name: what its weights, activation, preprocessing, tokenizer and precision are.
+families with the entry-point group `fsc_bench.models`. What a model must have, and what it may have
+besides, is in `fsc_bench/model.py`. A model is known by its `Identity`, not by its name.
 """
 
-import hashlib
 import importlib
-import json
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.model import DualEncoder, Extras, Identity, check_model
+
+__all__ = ["DualEncoder", "Extras", "Identity", "load_model"]  # for adapters
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What decides a model's embeddings. Two models with one fingerprint give the same vectors."""
-
-    weights: str  # sha256 of the tensors, wherever they came from
-    architecture: str
-    activation: str
-    preprocess: str  # with the versions of the libraries that move pixels
-    tokenizer: str
-    context_length: int
-    precision: str
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-
-@runtime_checkable
-class DualEncoder(Protocol):
-    """Images and texts to unit vectors of one space.
-
-    preprocess: PIL RGB image -> tensor or array, all of one shape, stacked by the caller.
-    encode_images: [n, ...] as preprocess made them -> [n, d]; encode_texts: n strings -> [n, d];
-    both unit length, float32, tensors or arrays.
-    `tokenize(texts) -> (ids [n, context] , truncated [n] bool)` is optional: with it, truncated
-    captions and captions that become equal are counted. `notes` (optional): lines to show and
-    record.
-    """
-
-    identity: Identity
-    preprocess: Callable[[Any], Any]
-
-    def encode_images(self, images: Any) -> Any: ...
-
-    def encode_texts(self, texts: Sequence[str]) -> Any: ...
 
 
 def families() -> dict[str, Callable[[], Any]]:
@@ -91,7 +54,7 @@ def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> Dual
     import_family, checkpoint = check_spec(spec)
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
-    return import_family().load(checkpoint, device, precision)
+    return check_model(import_family().load(checkpoint, device, precision), spec)
 
 
 def check_spec(spec: str) -> tuple[Callable[[], Any], str]:

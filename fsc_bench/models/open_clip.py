@@ -18,22 +18,19 @@ that the tag declares is forced here, said, and recorded.
 import hashlib
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import open_clip
 import PIL
 import torch
 import torchvision
-from PIL import Image
 
 from fsc_bench.errors import FscBenchError, UsageError, near_miss
-from fsc_bench.models import Identity, pick_device, split_options
+from fsc_bench.model import Identity
+from fsc_bench.models import pick_device, split_options
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.lora import is_factor, merge_reference_lora
@@ -46,23 +43,15 @@ from fsc_bench.models.checkpoints.tokenizers import (
     describe_tokenizer,
     repository_tokenizer,
 )
-from fsc_bench.models.shortcuts import pixels as _pixels
-from fsc_bench.models.shortcuts import prefixes as _prefixes
-from fsc_bench.models.shortcuts import towers as _towers
+from fsc_bench.models.shortcuts.extras import OpenClipExtras
+from fsc_bench.models.shortcuts.towers import first, unit
 from fsc_bench.system.memory import out_of_memory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OpenClip:
-    """An open_clip model as a DualEncoder.
-
-    What the engine (encode.py) may use of it: `fixed_shapes`, `pixels`, `token_ids`,
-    `encode_tokens`, `prefixes` with `encode_prefixes`. Its shortcuts are tried against the model's
-    own forward when first needed; see _towers.py and _prefixes.py.
-    """
-
-    fixed_shapes = True  # rows of one batch shape do not depend on one another: see encode.py
+    """An open_clip model as a DualEncoder, with its shortcuts as its extras."""
 
     def __init__(self, model, preprocess, tokenizer, identity: Identity, device: str, notes=()):
         self.model = model.eval()
@@ -71,98 +60,18 @@ class OpenClip:
         self.identity = identity
         self.device = device
         self.dtype = DTYPES[identity.precision]
-        self.notes = tuple(notes)
-        self._compiled: _towers.Forward | None = None
-        # cuDNN would round the patch embedding to TF32; published numbers are float32.
-        torch.backends.cudnn.allow_tf32 = False
+        self.extras = OpenClipExtras(self, notes)
 
     # no_grad, not inference_mode: on CPU, bf16 under inference_mode takes a six times slower path.
     @torch.no_grad()
-    def encode_images(self, images: torch.Tensor | np.ndarray) -> torch.Tensor:
-        """Unit vectors of what `preprocess` gave, or of uint8 [n, h, w, 3] from `pixels.load`."""
-        if isinstance(images, np.ndarray):
-            images = self.pixels.finish(images)
-        return _towers.unit(_towers.first(self._image_tower(images.to(self.device, self.dtype))))
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [n, d] of images [n, 3, h, w], as `preprocess` gave them."""
+        return unit(first(self.extras.image_tower(images.to(self.device, self.dtype))))
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        features = self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
-        return _towers.unit(_towers.first(features))
-
-    @torch.no_grad()
-    def encode_tokens(self, ids: np.ndarray) -> torch.Tensor:
-        """Unit vectors of ids [n, length], cut where `token_ids` said they may be."""
-        forward = self._trimmed or self.model.encode_text
-        return _towers.unit(_towers.first(forward(torch.from_numpy(ids).to(self.device))))
-
-    @torch.no_grad()
-    def encode_prefixes(self, texts: Sequence[np.ndarray], full: int) -> torch.Tensor:
-        """Unit vectors of token ids, one array a text, what begins alike once; see _prefixes.py."""
-        return _towers.unit(self.prefixes(texts, full))
-
-    def token_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(ids [n, context], tokens needed [n]): the whole context where padding is read."""
-        ids = self.tokenizer(list(texts)).numpy()
-        if self._trimmed is None:
-            return ids, np.full(len(ids), ids.shape[1])
-        return ids, _towers.lengths(ids, self._pad)
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids [n, context], and whether a text needs more tokens than the context holds."""
-        ids = self.tokenizer(list(texts)).numpy()
-        return ids, cut_at_context(self.tokenizer, texts, ids)
-
-    @cached_property
-    def pixels(self) -> _pixels.Pixels | None:
-        return _pixels.split(self.preprocess, self.device)
-
-    @cached_property
-    def _pad(self) -> int:
-        return _towers.pad_of(self.tokenizer)
-
-    @cached_property
-    def _trimmed(self) -> _towers.Forward | None:
-        with self._in_float32():
-            return _towers.exact_trim(self.model, self.tokenizer, self.device)
-
-    @cached_property
-    def prefixes(self) -> _prefixes.Prefixes | None:
-        """None on a GPU too, where nobody has measured yet what many small steps cost."""
-        if self.device != "cpu" or self._trimmed is None:
-            return None
-        with self._in_float32():
-            return _prefixes.exact_prefixes(self.model, self.tokenizer, self.device)
-
-    @cached_property
-    def _class_token_only(self) -> _towers.Forward | None:
-        shape = self.preprocess(Image.new("RGB", (64, 64))).shape
-        with self._in_float32():
-            return _towers.exact_class_token(self.model, shape, self.device)
-
-    @property
-    def _image_tower(self) -> _towers.Forward:
-        return self._compiled or self._class_token_only or self.model.encode_image
-
-    def compile(self) -> None:
-        """Runs the image tower through torch.compile, which moves last bits: another identity.
-
-        Images come in batches of one shape (`fixed_shapes`), so it compiles once. Texts come in
-        dozens of shapes and stay as they are.
-        """
-        self._compiled = torch.compile(self._image_tower, dynamic=False)
-        self.identity = replace(self.identity, precision=f"{self.identity.precision}, compiled")
-
-    @contextmanager
-    def _in_float32(self) -> Iterator[None]:
-        """Shortcuts are judged without rounding: float32 holds bf16 and fp16 weights exactly."""
-        if self.dtype is torch.float32:
-            yield
-            return
-        self.model.float()
-        try:
-            yield
-        finally:
-            self.model.to(self.dtype)
+        """Unit vectors [n, d]."""
+        return unit(first(self.model.encode_text(self.tokenizer(list(texts)).to(self.device))))
 
 
 def load(checkpoint: str, device: str, precision: str) -> OpenClip:
@@ -197,26 +106,6 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
         )
     quick, notes = declared_activation(architecture, tag)
     return built_in(architecture, spec, device, precision, quick, tag=tag, notes=notes)
-
-
-def cut_at_context(tokenizer: Any, texts: Sequence[str], ids: np.ndarray) -> np.ndarray:
-    """bool [n]: whether a text lost tokens. ids: the tokenizer's own, int [n, context].
-
-    A text that just fills the context has the same tokens with room for one more, and then padding.
-    Only texts that reach the last two places are tokenised again: a cut one always does, even where
-    padding and end of text are one token (SigLIP's). Some tokenizers close every row, behind the
-    padding (CLIPS's): that place is left out.
-    """
-    context = ids.shape[1]
-    *_, padding, last = tokenizer([""], context_length=context + 1)[0].tolist()
-    inside = context - (last != padding)
-    full = np.flatnonzero((ids[:, inside - 2 : inside] != padding).any(axis=1))
-    cut = np.zeros(len(ids), bool)
-    if len(full):
-        again = tokenizer([texts[row] for row in full], context_length=context + 1).numpy()
-        same = (again[:, :inside] == ids[full, :inside]).all(axis=1)
-        cut[full] = ~same | (again[:, inside] != padding)
-    return cut
 
 
 def declared_activation(architecture: str, tag: str) -> tuple[bool, list[str]]:

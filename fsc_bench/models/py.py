@@ -1,9 +1,9 @@
 """Your own adapter: `py:FILE.py:ATTRIBUTE`. The file is executed, because you named it.
 
 The attribute is the model itself, a class that is built without arguments, or a function or class
-that takes the device and the precision. What it must have is written at `DualEncoder`; it is tried
-on two made-up pictures and two texts before anything is encoded. An adapter without an `identity`
-is known by its file and by what it makes of a few made-up pictures and texts.
+that takes the device and the precision. What it must have is written in fsc_bench/model.py; it is
+tried on two made-up pictures and two texts before anything is encoded. An adapter without an
+`identity` is known by its file and by what it makes of a few made-up pictures and texts.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from fsc_bench.errors import FscBenchError, UsageError, near_miss
-from fsc_bench.models import Identity, pick_device
+from fsc_bench.model import Extras, Identity
+from fsc_bench.models import pick_device
 from fsc_bench.system.memory import out_of_memory
 
 METHODS = ("preprocess", "encode_images", "encode_texts")
@@ -64,8 +65,7 @@ class Adapter:
         self._source, self._model = source, model
         self.precision = precision
         self.device = str(getattr(model, "device", "") or "")
-        notes = getattr(model, "notes", ())
-        self.notes = (notes,) if isinstance(notes, str) else tuple(map(str, notes))
+        self.extras = self._own_extras()
         self.identity = self._own_identity()
 
     def preprocess(self, image: Image.Image) -> Any:
@@ -80,6 +80,22 @@ class Adapter:
     def _call(self, method: str, argument: Any) -> Any:
         with self._source.explained(method):
             return getattr(self._model, method)(argument)
+
+    def _own_extras(self) -> Extras:
+        """Its extras; `notes` and `tokenize` may also stand beside the methods."""
+        extras = getattr(self._model, "extras", None)
+        if extras is None:
+            extras = Extras()
+        elif not isinstance(extras, Extras):
+            raise UsageError(
+                f"{self._source.name}: extras is a {type(extras).__name__}; it must be an "
+                "fsc_bench.models.Extras."
+            )
+        notes = getattr(self._model, "notes", extras.notes)
+        extras.notes = (notes,) if isinstance(notes, str) else tuple(map(str, notes))
+        if callable(getattr(self._model, "tokenize", None)):
+            extras.tokenize = partial(self._call, "tokenize")
+        return extras
 
     def _own_identity(self) -> Identity | None:
         own = getattr(self._model, "identity", None)
@@ -101,18 +117,20 @@ class Adapter:
             self.device = str(getattr(trial.get("encode_images"), "device", "cpu"))
         for method, vectors in trial.items():
             if np.isnan(as_rows(vectors)).any():
-                self.notes = (*self.notes, f"{name}: {method} gives NaN for a made-up item.")
+                self._note(f"{name}: {method} gives NaN for a made-up item.")
         if self.identity is None:
             self.identity = self._source.identity(self._source.digest(trial), self.precision)
             items = f"{len(SIZES)} made-up pictures and {len(TEXTS)} texts"
             seen = f"its file and what it makes of {items}"
             if len(trial) < 2:
                 seen = "its file alone, for it does not take the made-up items of the trial"
-            note = (
+            self._note(
                 f"{name} has no identity of its own: it is known by {seen}. Changes that these do "
                 "not show go unseen: give it an `identity`, such as a hash of its weights."
             )
-            self.notes = (*self.notes, note)
+
+    def _note(self, line: str) -> None:
+        self.extras.notes = (*self.extras.notes, line)
 
 
 class _UnknownItem(UsageError):

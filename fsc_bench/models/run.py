@@ -4,16 +4,17 @@ The architecture is built without its first weights where that is possible: noth
 run's own config names it, which may be a stranger's: see `trusted`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import open_clip
 
 from fsc_bench.errors import UsageError
-from fsc_bench.models import Identity, load_model, pick_device, split_options
+from fsc_bench.model import Identity
+from fsc_bench.models import load_model, pick_device, split_options
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import is_repository
@@ -25,6 +26,7 @@ from fsc_bench.models.open_clip import (
     describe_preprocess,
     state_digest,
 )
+from fsc_bench.system.facts import read_json, typed
 
 OPTIONS = ("weights", "skeleton")
 
@@ -102,18 +104,22 @@ def transform(config: Any, folder: Path) -> Callable[[Any], Any]:
         ) from None
 
 
+class Config(msgspec.Struct, frozen=True):
+    """What a run's config must say to be loaded."""
+
+    skeleton: str
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     """A run directory's config. Raises UsageError where there is none."""
     path = folder / "config.json"
+    if not path.exists():
+        raise UsageError(f"{folder}: no training run (there is no config.json).")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(facts.get("skeleton"), str):
-            raise ValueError("it names no skeleton")
-    except FileNotFoundError:
-        raise UsageError(f"{folder}: no training run (there is no config.json).") from None
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        reason = one_line(error)
-        raise UsageError(f"{path}: not the config of a training run: {reason}.") from None
+        facts = read_json(path, dict)
+        typed(facts, Config, str(path))
+    except UsageError as error:
+        raise UsageError(f"{error} It is not the config of a training run.") from None
     return facts
 
 
@@ -133,7 +139,7 @@ def skeleton(spec: str, identity: Identity) -> str:
 def with_weights(adapter: OpenClip, state: Mapping[str, Any], spec: str) -> OpenClip:
     """The adapter with other weights, and the identity that goes with them; float32."""
     notes = fit(adapter.model, state, spec)
-    adapter.notes = (*adapter.notes, *notes)
+    adapter.extras.notes = (*adapter.extras.notes, *notes)
     adapter.identity = replace(
         adapter.identity,
         weights=state_digest(adapter.model),

@@ -32,11 +32,11 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
         name: torch.lerp(a[name], b[name], alpha) if a[name].is_floating_point() else a[name]
         for name in a
     }
-    notes = dict.fromkeys((*start.notes, *end.notes))
+    notes = dict.fromkeys((*start.extras.notes, *end.extras.notes))
     if start.identity.preprocess != end.identity.preprocess:
         notes[f"{first} and {second} prepare images differently; the second's way is used."] = None
     mixture = with_weights(end, mixed, f"wise:{checkpoint}")
-    mixture.notes = tuple(notes)
+    mixture.extras.notes = tuple(notes)
     return in_precision(mixture, precision)
 
 

@@ -10,9 +10,10 @@ from fsc_bench.embed.encode import Encoder
 from fsc_bench.embed.plan import make_plan
 from fsc_bench.embed.store import Store
 from fsc_bench.errors import FscBenchError
-from fsc_bench.models import DualEncoder
+from fsc_bench.model import DualEncoder
 from fsc_bench.run.job import Options, Reporter, Silent, Summary
 from fsc_bench.run.suite import loaded, prepare_all
+from fsc_bench.system.settings import working
 from fsc_bench.task import Task
 
 
@@ -89,7 +90,8 @@ def dry_run(
     needs.append(everything)
     for spec in models:
         try:
-            rows = _with_cost(rows, needs, loaded(spec, options), options)
+            with working():  # what the run's cost is under
+                rows = _with_cost(rows, needs, loaded(spec, options), options)
         except FscBenchError as error:
             summary.failures.append((spec, "", error))
             reporter.say(f"fsc-bench: {error}")
@@ -102,9 +104,10 @@ def _with_cost(
     """The rows with what one model has in its store and what the rest will cost added."""
     folder = options.data / "embeddings" / model.identity.fingerprint[:32]
     store = Store(folder)
-    cost = calibrate(Encoder(model, Images(options.data), store, options.batch_size))
+    encoder = Encoder(model, Images(options.data), store, options.batch_size, exact=options.exact)
+    cost = calibrate(encoder)
     # Decoding overlaps the encoder, unless both are the same cores.
-    on_cpu = str(getattr(model, "device", "cpu")) == "cpu"
+    on_cpu = encoder.device == "cpu"
     one_image = cost["image"] + cost["decode"] if on_cpu else max(cost["image"], cost["decode"])
     one_text = cost["text"]
     found = []

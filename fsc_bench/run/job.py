@@ -26,6 +26,7 @@ class Options:
     batch_size: int = 0  # images at once; 0: found by trying
     device: str = "auto"
     compile: bool = False  # the image tower, on a GPU
+    exact: bool | None = None  # equal bits whatever is encoded beside; None: on a CPU only
 
     @property
     def rounding(self) -> str:

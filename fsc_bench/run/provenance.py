@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench import __version__
-from fsc_bench.models import DualEncoder
+from fsc_bench.model import DualEncoder, extras_of
 from fsc_bench.results import RunDirectory
 
 PACKAGES = (
@@ -29,7 +29,6 @@ PACKAGES = (
 def run_facts(
     spec: str,
     model: DualEncoder,
-    device: str,
     started: float,
     seconds: Mapping[str, float],
     directory: RunDirectory,
@@ -42,13 +41,13 @@ def run_facts(
         "model": spec,
         "identity": vars(model.identity),
         "fingerprint": model.identity.fingerprint,
-        "notes": list(getattr(model, "notes", ())),
+        "notes": list(extras_of(model).notes),
         "fsc_bench": __version__,
         "git": git_commit(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": getattr(model, "device", device),
+        "device": str(model.device),
         "precision": model.identity.precision,
         "argv": sys.argv[1:],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

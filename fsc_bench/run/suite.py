@@ -6,12 +6,11 @@ proved to be the same (proof.py); otherwise the task is scored anew, the reason 
 result is set aside under `superseded/`. A model or a task that fails stops no other.
 """
 
-import gc
 import os
 import sqlite3
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,8 @@ from fsc_bench.embed.encode import Encoder
 from fsc_bench.embed.plan import Plan, check_prompts, make_plan, merged
 from fsc_bench.embed.store import Store, StoreFull
 from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError, near_miss
-from fsc_bench.models import PRECISIONS, DualEncoder, check_spec, load_model, pick_device
+from fsc_bench.model import DualEncoder, extras_of
+from fsc_bench.models import PRECISIONS, check_spec, load_model, pick_device
 from fsc_bench.results import Busy, Result, RunDirectory, Samples, plain, task_facts
 from fsc_bench.run.claims import Claims
 from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together
@@ -31,6 +31,7 @@ from fsc_bench.run.provenance import run_facts
 from fsc_bench.score.evaluate import Embeddings, evaluate
 from fsc_bench.system.distributed import Ranks, join, own_device
 from fsc_bench.system.files import FULL
+from fsc_bench.system.settings import working
 from fsc_bench.task import Task
 
 LOT = 4096  # images and texts: smaller tasks are encoded together until they make as many
@@ -47,8 +48,8 @@ def run(
     ranks = join()
     reporter = reporter if reporter and ranks.first else Silent()
     try:
-        gc.freeze()  # torch's objects stay: no collection need walk through all of them again
-        return _run(models, tasks, options, reporter, ranks)
+        with working() as keep:
+            return _run(models, tasks, options, reporter, ranks, keep)
     except sqlite3.OperationalError as error:
         raise RunError(f"{options.data / 'digests.sqlite'}: cannot be used: {error}.") from None
     except OSError as error:
@@ -58,8 +59,6 @@ def run(
             f"{error.filename or options.out}: {error.strerror or 'the disk is full'}. What is "
             "finished is safe; free some space, and the same command continues."
         ) from None
-    finally:
-        gc.unfreeze()
 
 
 def check_options(tasks: Sequence[Task], options: Options) -> None:
@@ -84,6 +83,7 @@ def _run(
     options: Options,
     reporter: Reporter,
     ranks: Ranks,
+    keep: Callable[[], None],
 ) -> Summary:
     summary = Summary()
     specs = _well_formed(models, summary, reporter)
@@ -94,7 +94,7 @@ def _run(
         prepared = prepare_all(tasks, options, images, summary, reporter)
     if not prepared:
         return summary
-    gc.freeze()  # so do the records, often a million
+    keep()  # the records stay, often a million
     with closing(DigestCache(options.data / "digests.sqlite")) as cache:
         job = Job(prepared, images, cache, options, summary, reporter, ranks)
         for item in prepared:
@@ -176,7 +176,7 @@ def _take_and_run(spec: str, job: Job, claims: Claims) -> bool:
             return False
         # Models are loaded one at a time: one is in memory, however many are scored.
         model = together(ranks, lambda: loaded(spec, job.options))
-        for note in getattr(model, "notes", ()):
+        for note in extras_of(model).notes:
             job.reporter.say(note)
         fingerprint = model.identity.fingerprint
         directory = RunDirectory(job.options.out, spec, fingerprint)
@@ -196,9 +196,10 @@ def _take_and_run(spec: str, job: Job, claims: Claims) -> bool:
 def loaded(spec: str, options: Options) -> DualEncoder:
     model = load_model(spec, own_device(options.device), options.precision)
     if options.compile:
-        if not hasattr(model, "compile"):
+        compile_towers = extras_of(model).compile
+        if compile_towers is None:
             raise UsageError(f"--compile: the family of model {spec!r} cannot. Leave it out.")
-        model.compile()
+        compile_towers()
     return model
 
 
@@ -290,7 +291,10 @@ def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job)
         for line in store.damage:
             job.reporter.say(line)
         share = (job.ranks.rank, job.ranks.count)
-        encoder = Encoder(model, job.images, store, job.options.batch_size, job.reporter.say, share)
+        encoder = Encoder(
+            model, job.images, store, job.options.batch_size, job.reporter.say, share,
+            job.options.exact,
+        )  # fmt: skip
         try:
             _score_all(spec, encoder, directory, todo, job)
         finally:
@@ -329,8 +333,7 @@ def _score_all(
         directory.set_aside(name, job.options.variant)
         directory.write_result(*scored, job.options.variant)
         seconds[name] = round(time.time() - begun, 3)
-        device = job.options.device
-        directory.write_run(run_facts(spec, encoder.model, device, started, seconds, directory))
+        directory.write_run(run_facts(spec, encoder.model, started, seconds, directory))
         job.summary.results[spec][name] = scored[0]
         job.summary.written.append(spec)
         job.reporter.say(f"{spec}  {name}  {_brief(scored[0])}  ({seconds[name]:.1f} s)")
@@ -418,6 +421,7 @@ def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Samples]
         return None
     settings = {"limit": options.limit, "batch_size": encoder.batch}
     settings |= {"unreadable_images": len(broken)} if broken else {}
+    settings |= {} if encoder.exact else {"exact": False}
     embeddings = Embeddings(plan, encoder.store)
     scored = evaluate(readable, embeddings, encoder.model, options.prompts, settings)
     found = parts(item, plan, encoder.model.identity.fingerprint, options.prompts)

@@ -31,7 +31,7 @@ import numpy as np
 from fsc_bench.data.prepare import Prepared
 from fsc_bench.embed.plan import Plan, choose_prompts
 from fsc_bench.embed.store import Store
-from fsc_bench.models import DualEncoder
+from fsc_bench.model import DualEncoder, extras_of
 from fsc_bench.records import ImageRef, Record
 from fsc_bench.results import Result, Samples, task_facts
 from fsc_bench.score.clusters import source_images
@@ -203,14 +203,15 @@ def audit(
         found["notes"] = list(prepared.notes)
     if task.kind == "classification":
         return found
-    if not hasattr(model, "tokenize"):
+    tokenize = extras_of(model).tokenize
+    if tokenize is None:
         return found
     texts = list(dict.fromkeys(text for row in rows for text in row.texts))
     tokens: dict[str, bytes] = {}
     cut: set[str] = set()
     for start in range(0, len(texts), 4096):
         part = texts[start : start + 4096]
-        ids, truncated = model.tokenize(part)
+        ids, truncated = tokenize(part)
         tokens.update(zip(part, (row.tobytes() for row in np.asarray(ids)), strict=True))
         cut.update(text for text, flag in zip(part, truncated, strict=True) if flag)
     found["truncated_texts"] = len(cut)

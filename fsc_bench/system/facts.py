@@ -8,6 +8,7 @@ found, what was expected, and the near miss.
 import json
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,11 @@ from fsc_bench.errors import FscBenchError, UsageError, near_miss
 MOST = 32_000_000  # bytes of one file; the largest shipped task file has 40,000
 DEEPEST = 64  # tables within tables
 T = TypeVar("T")
+
+
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table whose keys are all known."""
+
 
 _KINDS = {
     "str": "a string",
@@ -52,6 +58,14 @@ def read_json(path: Path, kind: type[T], error: type[FscBenchError] = UsageError
     except RecursionError:
         raise error(f"{path}: not read: lists within lists without end.") from None
     return typed(raw, kind, str(path), error)
+
+
+def check_choice(place: str, value: Any, choices: Iterable[str]) -> None:
+    """`value` must be one of `choices`, which only other facts can tell. Raises UsageError."""
+    choices = list(choices)
+    if value not in choices:
+        hint = near_miss(str(value), choices) or f" Choose one of: {', '.join(choices)}."
+        raise UsageError(f"{place} = {value!r} is not known.{hint}")
 
 
 def read_text(path: Path, error: type[FscBenchError] = UsageError) -> str:
@@ -104,14 +118,16 @@ def _explained(problem: str, raw: Any, kind: Any) -> str:
     steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", at)
     value, place = raw, ""
     for name, number in steps:
+        if number == "...":  # msgspec says only that it is one of a table's entries
+            name, number = _entry_at_fault(value, _kind_below(kind, "")), ""
         place += f"[{number}]" if number else f".{name}" if place else name
         value, kind = _below(value, name, number), _kind_below(kind, name)
     key = f"{place!r}"
     if found := re.match(r"Object contains unknown field `(.*)`", what):
-        table = f"[{place}] " if place else ""
+        table = f"{place}: " if place else ""
         return f"{table}unknown key {found[1]!r}.{near_miss(found[1], _fields(kind))}"
     if found := re.match(r"Object missing required field `(.*)`", what):
-        table = f"[{place}] " if place else ""
+        table = f"{place}: " if place else ""
         return f"{table}the key {found[1]!r} is missing."
     if re.match(r"Invalid (enum|literal) value|Invalid value", what) or _choices(kind):
         choices = [str(choice) for choice in _choices(kind)]
@@ -120,7 +136,19 @@ def _explained(problem: str, raw: Any, kind: Any) -> str:
     if found := re.match(r"Expected `(.*)`, got `(.*)`$", what):
         names = [_KINDS.get(name.strip(), name.strip()) for name in found[1].split("|")]
         return f"{key} must be {' or '.join(names)}, not {value!r:.80}."
+    if found := re.match(r"Expected `\w+` (<=|>=|<|>) (\S+)$", what):
+        return f"{key} = {value!r:.80} must be {found[1]} {float(found[2]):.6g}."
     return f"{key} = {value!r:.80}: {what}." if place else f"{what}."
+
+
+def _entry_at_fault(table: Any, kind: Any) -> str:
+    """The key of the first entry that does not fit, for a table of any keys."""
+    for key, value in table.items() if isinstance(table, dict) else ():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return str(key)
+    return "..."
 
 
 def _below(value: Any, name: str, number: str) -> Any:
@@ -140,6 +168,8 @@ def _kind_below(kind: Any, name: str) -> Any:
                 return hints[field.name]
         return None
     inner = [part for part in get_args(kind) if part not in (type(None), ...)]
+    if get_origin(kind) in (dict, Mapping):
+        return inner[1]
     structs = [
         part for part in inner if isinstance(part, type) and issubclass(part, msgspec.Struct)
     ]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fsc_bench.errors import UsageError
+from fsc_bench.models.shortcuts import parts
 from fsc_bench.train.batch_norm import KNOWN
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.schedule import MAX_SCALE
@@ -22,7 +23,7 @@ OF_SOFTMAX = ("negative_columns", "intra_modal_weight", "positive_text_weight")
 
 def examine(model: nn.Module, name: str, config: TrainConfig, processes: int) -> None:
     """Raises UsageError, one line, for a model that these settings would train wrongly."""
-    if getattr(model, "logit_bias", None) is not None:
+    if parts.logit_bias(model) is not None:
         _check_sigmoid(name, config)
     if norms := batch_norms(model):
         _check_batch_norms(name, model, norms, config, processes)
@@ -30,8 +31,8 @@ def examine(model: nn.Module, name: str, config: TrainConfig, processes: int) ->
 
 def told(model: nn.Module, name: str, processes: int) -> list[str]:
     """How a model that is ready to train will train, in lines."""
-    text = getattr(model, "text", None) or getattr(model, "transformer", None)
-    classes = [type(part).__name__ for part in (model, getattr(model, "visual", None), text)]
+    towers = (model, parts.visual(model), parts.text_tower(model))
+    classes = [type(part).__name__ for part in towers]
     contrast, lines = _contrast(model)
     lines = [
         f"{name}: {classes[0]} of {classes[1]} and {classes[2]}; contrast: {contrast}.",
@@ -55,7 +56,7 @@ def _contrast(model: nn.Module) -> tuple[str, list[str]]:
     """The contrast in words, and what of it may be unexpected."""
     scale, trains = float(model.logit_scale.detach().exp()), model.logit_scale.requires_grad
     words = f"logit scale {scale:.1f}" + ("" if trains else ", frozen")
-    bias = getattr(model, "logit_bias", None)
+    bias = parts.logit_bias(model)
     if bias is not None:
         frozen = "" if bias.requires_grad else ", frozen"
         return (

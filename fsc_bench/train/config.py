@@ -14,7 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.system.facts import Facts, read_toml
 
 Expected = dict[str, float]
 
@@ -346,6 +349,18 @@ class Recipe:
     reference: Mapping[str, Any] = field(default_factory=dict)
 
 
+class RecipeFile(Facts, frozen=True):
+    """A recipe file as it stands; its settings are checked as those of the command line are."""
+
+    title: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()
+    extends: str = ""
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    expected: dict[str, float] = msgspec.field(default_factory=dict)
+    reference: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
 # What a published run's [reference] may say beside settings.
 FACTS: dict[str, type] = {
     "data_set": str,  # what it was trained on, and where that is to be had
@@ -396,52 +411,36 @@ def _read(name: str, inside: Sequence[Any]) -> Recipe:
     if place in inside:
         ring = " > ".join(str(one) for one in inside)
         raise UsageError(f"{path}: recipes extend each other in a ring: {ring}.")
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such recipe file.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not a readable TOML file: {error}") from None
-    _check_tables(path, content)
+    file = read_toml(path, RecipeFile)
+    _check_expected(path, file.expected)
 
     # As many readers as there are cores for; a recipe says otherwise where that is no gain.
     base = Recipe("", "", TrainConfig(workers=-1))
-    if "extends" in content:
-        parent = content["extends"]
+    if file.extends:
+        parent = file.extends
         if parent.endswith(".toml") and not os.path.isabs(parent):
             parent = str(Path(path).parent / parent)
         base = _read(parent, (*inside, place))
     try:
-        config = base.config.changed(content.get("settings", {}), where="[settings]")
-        reference = _reference(content.get("reference", {}))
+        config = base.config.changed(file.settings, where="[settings]")
+        reference = _reference(file.reference)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     return Recipe(
         name=Path(name).stem if name.endswith(".toml") else name,
-        title=content.get("title", ""),
+        title=file.title,
         config=config,
-        source=content.get("source", ""),
-        notes=tuple(dict.fromkeys([*content.get("notes", ()), *base.notes])),
-        expected={key: float(value) for key, value in content.get("expected", {}).items()},
+        source=file.source,
+        notes=tuple(dict.fromkeys([*file.notes, *base.notes])),
+        expected={key: float(value) for key, value in file.expected.items()},
         reference={**base.reference, **reference},
     )
 
 
-def _check_tables(path: Any, content: Mapping[str, Any]) -> None:
-    """The keys of a recipe and the types of their values. Raises UsageError, one line."""
-    keys = {"title": str, "source": str, "notes": list, "extends": str, "settings": dict,
-            "expected": dict, "reference": dict}  # fmt: skip
-    for key, value in content.items():
-        if key not in keys:
-            raise UsageError(f"{path}: unknown key {key!r}.{near_miss(key, keys)}")
-        if not isinstance(value, keys[key]):
-            raise UsageError(f"{path}: {key} must be a {keys[key].__name__}.")
-    for note in content.get("notes", ()):
-        if not isinstance(note, str):
-            raise UsageError(f"{path}: notes must be a list of strings, not {note!r:.60}.")
+def _check_expected(path: Any, expected: Mapping[str, float]) -> None:
     measures = ("comp", "zs", "i2t", "t2i")
-    for key, value in content.get("expected", {}).items():
-        if key not in measures or type(value) not in (int, float) or not 0 <= value <= 100:
+    for key, value in expected.items():
+        if key not in measures or not 0 <= value <= 100:
             raise UsageError(
                 f"{path}: expected.{key} = {value!r}: it takes {', '.join(measures)} in percent."
                 f"{near_miss(key, measures)}"

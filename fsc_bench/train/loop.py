@@ -17,7 +17,9 @@ from torch import nn
 
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.models.run import spec_of
+from fsc_bench.models.shortcuts import parts
 from fsc_bench.system.files import write_json
+from fsc_bench.system.settings import working
 from fsc_bench.train import sharding
 from fsc_bench.train.batches import AHEAD, Batches, Part, readers
 from fsc_bench.train.build import Run, build, now
@@ -60,18 +62,19 @@ def train(
     other or an existing run, DataError for data that is absent or too damaged, RunError for a loss
     that is not finite or a full disk; the last good checkpoint stays, and `resume` goes on from it.
     """
-    prepared = prepare(recipe, out, resume=resume, links=links, say=say)
-    run = build(prepared)
-    if dry_run:
-        rehearse(run)
-        return out
-    position = start(run)
-    if position is None:
-        run.say("Nothing to do: the run is finished.")
-        return out
-    announce(run)
-    position = take_steps(run, position)
-    leave_behind(run, position)
+    with working(tf32=recipe.config.tf32):
+        prepared = prepare(recipe, out, resume=resume, links=links, say=say)
+        run = build(prepared)
+        if dry_run:
+            rehearse(run)
+            return out
+        position = start(run)
+        if position is None:
+            run.say("Nothing to do: the run is finished.")
+            return out
+        announce(run)
+        position = take_steps(run, position)
+        leave_behind(run, position)
     return out
 
 
@@ -197,7 +200,7 @@ def one_step(
 def scales(model: nn.Module) -> dict[str, float]:
     """The logit scale, and the bias where there is one, as they are logged."""
     found = {"logit_scale": float(model.logit_scale.detach().exp())}
-    if getattr(model, "logit_bias", None) is not None:
+    if parts.logit_bias(model) is not None:
         found["logit_bias"] = float(model.logit_bias.detach())
     return found
 

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from fsc_bench.errors import FscBenchError
 from fsc_bench.models.checkpoints.lora import is_factor
 from fsc_bench.models.checkpoints.lora import merge_reference_lora as merge_reference_lora
+from fsc_bench.models.shortcuts import parts
 
 Init = Literal["zero", "reference"]
 
@@ -49,8 +50,8 @@ def apply_lora(
     if any(isinstance(module, LORA_CLASSES) for module in model.modules()):
         raise FscBenchError("this model has LoRA already: merge it first with merge_lora.")
 
-    text_tower = getattr(model, "text", None) or getattr(model, "transformer", None)
-    for name, tower in (("image", getattr(model, "visual", None)), ("text", text_tower)):
+    towers = {"image": parts.visual(model), "text": parts.text_tower(model)}
+    for name, tower in towers.items():
         blocks = [
             module
             for module in (tower.modules() if tower is not None else ())

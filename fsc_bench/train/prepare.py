@@ -17,7 +17,6 @@ from fsc_bench.errors import UsageError
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.system.distributed import launched, open_group
-from fsc_bench.system.memory import keep_memory
 from fsc_bench.train.anatomy import examine, told
 from fsc_bench.train.batches import (
     HardNegatives,
@@ -133,15 +132,11 @@ def ready_model(
     How it will train is said; UsageError says why it cannot.
     """
     torch.manual_seed(config.seed)
-    if processes.device == "cpu":
-        keep_memory()
     adapter = load_model(config.model, processes.device, "fp32")
     if not isinstance(adapter, OpenClip):
         raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")
-    for note in getattr(adapter, "notes", ()):
+    for note in adapter.extras.notes:
         say(note)
-    # After loading, which turns it off: scores are float32, training may be less.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
     pixels = pixels_of(adapter.preprocess, config.crop_scale)
     towers = Towers(adapter.model, tokens=bool(config.local_hn_weight))
     towers.train().requires_grad_(True)

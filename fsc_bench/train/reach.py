@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fsc_bench.models.shortcuts import parts
 from fsc_bench.train.batches import Part, Pixels, text_blocks
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.objective import Features, feature_terms, local_term, weighted
@@ -37,7 +38,7 @@ def freeze_unreached(
         sizes[_place(name)] += value.numel()
     places = ", ".join(f"{place} ({size:,} parameters)" for place, size in sizes.items())
     line = f"Left as it is, for no loss that is switched on reaches it: {places}."
-    if hasattr(towers.model, "text_decoder"):
+    if parts.writes_texts(towers.model):
         line += " CoCa's captioning loss is left out: the contrast alone trains."
     return [line]
 
@@ -93,5 +94,5 @@ def leaves(result: Tensor) -> set[nn.Parameter]:
 
 def _place(name: str) -> str:
     """The part of the model that a parameter belongs to, such as `visual.attn_pool`."""
-    parts = name.split(".")
-    return ".".join(parts[: 2 if parts[0] in ("visual", "text") and len(parts) > 2 else 1])
+    path = name.split(".")
+    return ".".join(path[: 2 if path[0] in ("visual", "text") and len(path) > 2 else 1])

@@ -13,6 +13,7 @@ from open_clip.modified_resnet import AttentionPool2d
 from torch import nn
 
 from fsc_bench.errors import UsageError
+from fsc_bench.models.shortcuts import parts
 from fsc_bench.train import sharding
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.sources import Pairs
@@ -66,7 +67,7 @@ def hold_logit_scale(model: nn.Module) -> None:
 
     SigLIP's, beside which there is a bias, has no bounds.
     """
-    if model.logit_scale.requires_grad and getattr(model, "logit_bias", None) is None:
+    if model.logit_scale.requires_grad and parts.logit_bias(model) is None:
         model.logit_scale.clamp_(0, math.log(MAX_SCALE))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
+from fsc_bench.models.shortcuts import parts
 from fsc_bench.models.shortcuts import towers as _towers
 from fsc_bench.train.sharding import local
 
@@ -41,16 +42,15 @@ class Towers(nn.Module):
         super().__init__()
         from open_clip.transformer import TextTransformer, VisionTransformer
 
-        for need in ("visual", "encode_text", "logit_scale"):
-            if not hasattr(model, need):
-                raise UsageError(f"{type(model).__name__} is no open_clip model: it has no {need}.")
+        if need := parts.lacks(model):
+            raise UsageError(f"{type(model).__name__} is no open_clip model: it has no {need}.")
         self.model, self.tokens = model, tokens
-        text = getattr(model, "text", model)
+        text = parts.text_home(model)
         # CLIP keeps the parts of a TextTransformer in itself, under the same names.
         self.open_text = (
             (isinstance(text, TextTransformer) and text.cls_emb is None and not text.use_pad_mask)
-            or (text is model and hasattr(model, "token_embedding"))
-        ) and getattr(text, "pool_type", getattr(model, "text_pool_type", "")) == "argmax"
+            or parts.is_clip(model)
+        ) and parts.text_pool(model) == "argmax"
         self.open_image = isinstance(model.visual, VisionTransformer)
         if self.open_image and model.visual.attn_pool is not None:
             self.open_image = False
@@ -64,7 +64,7 @@ class Towers(nn.Module):
 
     @property
     def text(self) -> nn.Module:
-        return getattr(self.model, "text", self.model)
+        return parts.text_home(self.model)
 
     def forward(
         self, images: Tensor, ids: Sequence[Tensor], ends: Sequence[Tensor], tokens: bool = True
@@ -79,7 +79,7 @@ class Towers(nn.Module):
             [features for features, _ in texts],
             [block for _, block in texts] if tokens else None,
             self.model.logit_scale.exp(),
-            getattr(self.model, "logit_bias", None),
+            parts.logit_bias(self.model),
         )
 
     def encode_image(self, images: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:

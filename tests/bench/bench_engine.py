@@ -102,7 +102,7 @@ def _texts(what: str, captions: list[str]) -> None:
     from fsc_bench.models.shortcuts.prefixes import Tree
 
     model = vit()
-    ids, lengths = model.token_ids(captions)
+    ids, lengths = model.extras.tokens.ids(captions)
     tree = Tree.of(sorted((row[:n] for row, n in zip(ids, lengths, strict=True)), key=tuple))
     plan = Plan({}, {}, text_digests(captions), 0, 0)
     keys = list(plan.text_key.values())
@@ -306,7 +306,7 @@ def pixels() -> None:
 def tower() -> None:
     """Image tower against its own matrix products; the last block for the class token alone."""
     from fsc_bench.models import load_model
-    from fsc_bench.system.memory import keep_memory
+    from fsc_bench.system.settings import keep_memory
 
     keep_memory()  # as the engine does, for the products too
     width, layers, batch = 768, 12, 32  # the engine's batch on a CPU

@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from bench_local_loss import SavedBytes
 
-from fsc_bench.system.memory import keep_memory
+from fsc_bench.system.settings import keep_memory
 from fsc_bench.train.batches import Part, Pixels, text_blocks
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.lora import apply_lora

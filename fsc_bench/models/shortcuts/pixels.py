@@ -4,7 +4,7 @@ normalisation.
 uint8 batches are a quarter of the bytes between threads and to the device, and the last two steps
 cost a third once done for a whole batch. The halves are used only if they give the transform's own
 tensor, bit for bit, on images of several shapes (`split`). Where numba is installed, a long run's
-resizing is compiled on the way, with the same bytes (_resize.py). No family.
+resizing is compiled on the way, with the same bytes (resize.py). No family.
 """
 
 import threading
@@ -23,9 +23,7 @@ WORTH_COMPILING = 400_000_000
 
 
 class Pixels:
-    """`load`: RGB image -> uint8 [h, w, 3], in any thread; `finish`: uint8 [n, h, w, 3] ->
-    float32.
-    """
+    """`fsc_bench.model.Pixels`: the transform up to uint8, and its last two steps on a batch."""
 
     def __init__(self, head: transforms.Compose, mean: Any, std: Any, device: str):
         self.head = head

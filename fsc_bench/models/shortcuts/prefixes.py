@@ -5,11 +5,11 @@ In a causal tower a token's state depends on the tokens before it alone, so what
 tree; every matrix product sees each node once and no padding. Captions with their foils have 1.5
 times as many tokens as nodes, class names in prompt templates 2 to 3 times.
 
-A node's bits must not depend on what else is in the batch (encode.py says why). Products have a
-fixed number of rows. Attention works on questions of 8 neighbouring depths, against all keys up to
-the last of them: the shapes follow from a node's depth alone, whichever text stands for it.
+A node's bits must not depend on what else is in the batch (embed/encode.py says why). Products have
+a fixed number of rows. Attention works on questions of 8 neighbouring depths, against all keys up
+to the last of them: the shapes follow from a node's depth alone, whichever text stands for it.
 
-Tried against the model's own forward, like everything in _towers.py, and used only if it agrees.
+Tried against the model's own forward, like everything in towers.py, and used only if it agrees.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +83,10 @@ def shared(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 class Prefixes:
-    """A causal text tower over trees of tokens. tower: open_clip's CLIP or TextTransformer."""
+    """A causal text tower over trees of tokens: `fsc_bench.model.Trees`.
+
+    tower: open_clip's CLIP or TextTransformer.
+    """
 
     def __init__(self, tower: Any):
         self.tower = tower
@@ -125,6 +128,11 @@ class Prefixes:
                 few, many = F.linear(x[:rows], weight, bias), F.linear(x, weight, bias)[:rows]
                 self.known[rows, full] &= torch.equal(few, many)
         return self.known[rows, full]
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[np.ndarray], full: int) -> torch.Tensor:
+        """Unit vectors [n, d] of token ids, one array a text, what begins alike once."""
+        return _towers.unit(self(texts, full))
 
     def __call__(self, texts: Sequence[np.ndarray], full: int) -> torch.Tensor:
         """Features [n, d] of token ids, one array a text. Products have `full` rows, fewer where

@@ -1,0 +1,137 @@
+"""What a model is: the protocol that every family obeys and that everything else relies on.
+
+`DualEncoder` is what there must be. `Extras` is what a model may tell or do besides, and all of it
+may be left out: a model without extras is scored at the same batch sizes, with the same numbers.
+`control:fake` (models/control.py) is the smallest model that has it all.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from fsc_bench.errors import UsageError
+
+MEMBERS = ("identity", "device", "preprocess", "encode_images", "encode_texts")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides a model's embeddings. Two models with one fingerprint give the same vectors."""
+
+    weights: str  # sha256 of the tensors, wherever they came from
+    architecture: str
+    activation: str
+    preprocess: str  # with the versions of the libraries that move pixels
+    tokenizer: str
+    context_length: int
+    precision: str
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+class DualEncoder(Protocol):
+    """Images and texts to unit vectors of one space.
+
+    identity: what the vectors follow from. device: where the model works, as torch writes it
+    ("cpu", "cuda:0"); it decides the batch size. preprocess: PIL RGB image -> tensor or array, all
+    of one shape, stacked by the caller. encode_images: [n, ...] as preprocess made them -> [n, d];
+    encode_texts: n strings -> [n, d]; both of unit length, float32, tensors or arrays.
+
+    A model may have one more member, `extras`, an `Extras`.
+    """
+
+    identity: Identity
+    device: str
+    preprocess: Callable[[Any], Any]
+
+    def encode_images(self, images: Any) -> Any: ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Any: ...
+
+
+class Pixels(Protocol):
+    """`preprocess` in two halves, which together give the same tensor.
+
+    takes_arrays: whether `load` would now rather have uint8 [h, w, 4] than an image of PIL's.
+    """
+
+    takes_arrays: bool
+
+    def load(self, image: Any) -> np.ndarray:
+        """An RGB image -> uint8 [h, w, 3]; called in many threads."""
+
+    def finish(self, batch: np.ndarray) -> Any:
+        """uint8 [n, h, w, 3] -> what `encode_images` takes; called in one thread."""
+
+
+class Tokens(Protocol):
+    """Texts as token ids, which may be cut where nothing is lost."""
+
+    def ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(ids [n, context], tokens that must stay [n])."""
+
+    def encode(self, ids: np.ndarray) -> Any:
+        """Ids [n, length] of one length -> unit vectors [n, d], as `encode_texts` gives them."""
+
+
+class Trees(Protocol):
+    """Texts that begin alike, encoded once as far as they do."""
+
+    def batches(self, ids: np.ndarray, lengths: np.ndarray, nodes: int) -> Iterable[np.ndarray]:
+        """Rows of ids [n, context] in batches of at most `nodes` different beginnings."""
+
+    def encode(self, texts: Sequence[np.ndarray], full: int) -> Any:
+        """Ids, one array a text -> unit vectors [n, d]. full: the `nodes` of a whole batch."""
+
+
+class Extras:
+    """What a model may have besides; each default says "no". Subclasses say what they have.
+
+    notes: lines to show and record.
+    rows_alike: whether, in batches of one shape, a row's bits do not depend on the others and on
+    its place: then batches can be filled up so that results repeat bit for bit.
+    one_shape: whether images must come in batches of one shape, as a compiled tower wants them.
+    pixels, tokens, trees: faster ways to the same vectors; trees need tokens.
+    tokenize: n texts -> (ids [n, context], whether each was cut [n]), for counting texts that were
+    cut and texts that became equal.
+    compile: compiles the image tower; another identity from then on.
+    """
+
+    notes: tuple[str, ...] = ()
+    rows_alike: bool = False
+    one_shape: bool = False
+    pixels: Pixels | None = None
+    tokens: Tokens | None = None
+    trees: Trees | None = None
+    tokenize: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]] | None = None
+    compile: Callable[[], None] | None = None
+
+
+def extras_of(model: DualEncoder) -> Extras:
+    """The model's extras; those that say "no" to everything where it has none."""
+    return getattr(model, "extras", None) or Extras()
+
+
+def check_model(model: Any, name: str) -> DualEncoder:
+    """The model, if it has what every model must have. Raises UsageError, which names the rest."""
+    lacks = [member for member in MEMBERS if getattr(model, member, None) is None]
+    if lacks:
+        raise UsageError(f"model {name!r}: a {type(model).__name__} without {', '.join(lacks)}.")
+    if not isinstance(model.identity, Identity):
+        kind = type(model.identity).__name__
+        raise UsageError(
+            f"model {name!r}: identity is a {kind}; it must be an fsc_bench.model.Identity."
+        )
+    extras = extras_of(model)
+    if not isinstance(extras, Extras):
+        kind = type(extras).__name__
+        raise UsageError(
+            f"model {name!r}: extras is a {kind}; it must be an fsc_bench.model.Extras."
+        )
+    return model
