@@ -31,6 +31,20 @@ def pytest_configure(config):
 
 
 @pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    """The demo suite's raw files, drawn once for all test processes: to be copied, not used."""
+    from filelock import FileLock
+
+    from fsc_bench.demo.build import build
+
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(base / "demo.lock"):
+        build(base / "demo")  # what is there already is left
+    return base / "demo"
+
+
+@pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory) -> str:
     """The name of a tiny architecture, known to open_clip for this session."""
     folder = tmp_path_factory.mktemp("configs")

@@ -74,9 +74,9 @@ def test_oracle_opposite_and_chance(task, tmp_path):
     else:
         assert headline(wrong)[metric] == 0.0
     if metric != "map11":  # whose chance hangs on how many images show each class
-        covered = 0
-        for seed in range(3):
+        covered, seeds = 0, 1 if len(task.classes) == 1000 else 3  # 80,000 prompts take long
+        for seed in range(seeds):
             luck, _ = score(prepared, load_model(f"control:chance?seed={seed}"), images, tmp_path)
             low, high = luck.metrics[ROOT][metric]["ci"]
             covered += low <= task.chance[metric] <= high
-        assert covered >= 2
+        assert covered >= min(seeds, 2)

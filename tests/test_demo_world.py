@@ -52,10 +52,10 @@ def test_relation_needs_distinct_things():
     assert not world.holds(said, lone)
 
 
-def test_captions_are_true_and_foils_false_on_2000_random_scenes():
+def test_captions_are_true_and_foils_false_on_800_random_scenes():
     rng = world.random_stream("dev", 0)
     made = dict.fromkeys(world.FOILS, 0)
-    for number in range(2000):
+    for number in range(800):
         kind = ("single", "pair", "triple", "count", "mixed", "digit")[number % 6]
         scene = world.sample_scene(rng, kind, split="dev")
         text = world.caption(scene, rng, place=0.2)
@@ -70,7 +70,7 @@ def test_captions_are_true_and_foils_false_on_2000_random_scenes():
             assert not world.is_true(false, scene), (foil, false, scene)
             if foil != "shuffle":  # false as a sentence, not for being none
                 assert world.parse(false) is not None, (foil, false)
-    assert min(made.values()) > 200, made
+    assert min(made.values()) > 80, made
 
 
 def test_parse_reads_back_what_verbalise_wrote():

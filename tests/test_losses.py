@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import torch.distributed
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsc_bench.errors import FscBenchError
+from fsc_bench.system.distributed import open_group
 from fsc_bench.train import losses, related_losses
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.losses import fsc_clip_loss, hard_negative_cross_entropy, local_scores
@@ -668,12 +670,9 @@ def test_an_unknown_alignment_or_missing_is_one_line_with_the_near_miss():
 # --- Several processes --------------------------------------------------------------------------
 
 
-def rank_gradients(rank, file, folder):
+def rank_gradients(rank, folder):
     """One of two processes: its half of the batch, the gradients its parameters would average."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{file}", rank=rank, world_size=2
-    )
+    open_group("gloo")
     batch = differentiable(uneven_batch())
     half = {n: v if v.ndim == 0 else v[3 * rank : 3 * rank + 3] for n, v in batch.items()}
     loss = batch_loss(half)
@@ -686,7 +685,6 @@ def rank_gradients(rank, file, folder):
         (total / 2, {name: value / 2 for name, value in found.items()}), f"{folder}/{rank}.pt"
     )
     torch.save({how: one_pair_a_process(rank, how) for how in HOW}, f"{folder}/gather-{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 HOW = "whole", "reference"
@@ -748,7 +746,7 @@ def batch_loss(batch):
 def two_processes(tmp_path_factory):
     """The folder where two processes left what they computed."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(rank_gradients, args=(str(folder / "meet"), str(folder)), nprocs=2)
+    processes.together(rank_gradients, str(folder))
     return folder
 
 

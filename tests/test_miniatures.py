@@ -5,6 +5,7 @@ chance; and where the right answer stands among its distractors changes nothing.
 """
 
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,6 @@ from oracle import Oracle
 
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import prepare
-from fsc_bench.demo.build import build
 from fsc_bench.embed.encode import encode
 from fsc_bench.embed.plan import make_plan
 from fsc_bench.embed.store import Store
@@ -28,11 +28,9 @@ FSC = [task for task in catalogue().values() if task.suite == "fsc"]
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    """The demo suite's raw files, drawn once."""
-    data = tmp_path_factory.mktemp("demo")
-    build(data)
-    return data
+def world(drawn, tmp_path_factory):
+    """A data folder with the demo suite's raw files."""
+    return shutil.copytree(drawn, tmp_path_factory.mktemp("demo") / "data")
 
 
 def score(prepared, model, images, folder):

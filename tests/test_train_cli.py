@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,6 @@ from safetensors.torch import load_file
 from fsc_bench.cli import negatives
 from fsc_bench.cli.main import OneLineErrors
 from fsc_bench.cli.train import _draw_curve, _score, _tasks_for, add_commands
-from fsc_bench.demo.build import build
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import fsc_clip, load_model, wise
 from fsc_bench.report.pictures import Point, curve_svg
@@ -34,10 +34,10 @@ def command(*arguments: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def demo_data(tmp_path_factory) -> Path:
+def demo_data(drawn, tmp_path_factory) -> Path:
     """A data folder with the demo world drawn, and nothing else."""
     folder = tmp_path_factory.mktemp("data")
-    build(folder / "demo")
+    shutil.copytree(drawn, folder / "demo")
     return folder
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import tiny_families
 import tiny_open_clip
@@ -20,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from fsc_bench.errors import DataError, RunError, UsageError
+from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError
 from fsc_bench.models import load_model
 from fsc_bench.models.run import spec_of
 from fsc_bench.train.batches import text_blocks
@@ -359,41 +360,38 @@ LAUNCHED = """
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
-import os
-from pathlib import Path
-import tiny_families
-from fsc_bench.errors import FscBenchError
-from fsc_bench.train.config import Recipe, TrainConfig
-from fsc_bench.train.loop import train
-tiny_families.register(Path({out!r}) / "families" / os.environ.get("RANK", "0"))
-for name, settings in {runs!r}:
-    place = Path({out!r}) / name
-    recipe = Recipe("test", "", TrainConfig().changed(settings))
-    try:
-        train(recipe, place, resume=(place / "config.json").is_file())
-    except FscBenchError as error:
-        print("refused", name, error)
+import test_train_loop
+test_train_loop.train_all(0, {out!r}, {runs!r})
 """
 
 
-def launch(command: list[str], tmp_path: Path, runs: list, **options):
+def train_all(rank: int, folder: str, runs: list) -> None:
+    """What each of the processes does that a test starts."""
+    tiny_families.register(Path(folder) / "families" / str(rank))
+    for name, settings in runs:
+        place = Path(folder) / name
+        recipe = Recipe("test", "", TrainConfig().changed(settings))
+        try:
+            train(recipe, place, resume=(place / "config.json").is_file())
+        except FscBenchError as error:
+            print("refused", name, error)
+
+
+def launch(tmp_path: Path, runs: list) -> subprocess.Popen:
+    """One process, to be killed."""
     script = tmp_path / "launched.py"
     script.write_text(LAUNCHED.format(tests=str(ROOT / "tests"), runs=runs, out=str(tmp_path)))
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, str(script)], env=environment, cwd=tmp_path, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, **options,
+        [sys.executable, str(script)], env=environment, cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
 def launch_two(tmp_path: Path, runs: list) -> str:
-    """What two processes of torchrun said."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-                "--standalone"]  # fmt: skip
-    process = launch(torchrun, tmp_path, runs)
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
-    return said
+    """What two processes of one training said."""
+    processes.together(train_all, str(tmp_path), runs, said=tmp_path / "said")
+    return "".join(path.read_text() for path in sorted(tmp_path.glob("said.*")))
 
 
 def test_two_processes_give_the_weights_of_one(data, captioned, whole, tmp_path):
@@ -512,7 +510,7 @@ def test_two_sharded_processes_give_the_weights_of_one(data, captioned, whole, t
 
 def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(data, whole, tmp_path):
     out = tmp_path / "killed"
-    process = launch([sys.executable], tmp_path, [("killed", {**FSC, "data": data})])
+    process = launch(tmp_path, [("killed", {**FSC, "data": data})])
     until = time.monotonic() + 120
     while not list(out.glob("checkpoints/step-*.pt")) and time.monotonic() < until:
         assert process.poll() is None, process.stdout.read()[-3000:]

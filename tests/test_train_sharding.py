@@ -1,19 +1,17 @@
 """Sharding: each process holds its share, and what is gathered is what was cut."""
 
+import processes
 import pytest
 import tiny_open_clip
 import torch
-import torch.distributed
 
+from fsc_bench.system.distributed import open_group
 from fsc_bench.train import sharding
 from fsc_bench.train.towers import Towers
 
 
-def hold_a_share(rank, meet, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meet}", rank=rank, world_size=2
-    )
+def hold_a_share(rank, folder):
+    open_group("gloo")
     torch.manual_seed(0)
     towers = Towers(tiny_open_clip.build(), tokens=False)
     before = {name: value.clone() for name, value in towers.model.state_dict().items()}
@@ -38,11 +36,10 @@ def hold_a_share(rank, meet, folder):
         "blocks": len(sharding.blocks(towers)),
     }  # fmt: skip
     torch.save(facts, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_hold_half_each_and_gather_what_was_cut(tmp_path):
-    torch.multiprocessing.spawn(hold_a_share, (str(tmp_path / "meet"), str(tmp_path)), nprocs=2)
+    processes.together(hold_a_share, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
 
     assert first["whole"] == second["whole"] == ["logit_scale"]

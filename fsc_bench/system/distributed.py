@@ -103,10 +103,10 @@ def open_group(backend: str) -> None:
 
     if not distributed.is_initialized():
         distributed.init_process_group(backend)
-        atexit.register(_leave)
+        atexit.register(leave)
 
 
-def _leave() -> None:
+def leave() -> None:
     from torch import distributed
 
     if distributed.is_initialized():

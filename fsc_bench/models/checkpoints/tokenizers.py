@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,16 @@ def built_in_tokenizer(architecture: str, spec: str) -> Callable:
     """
     text = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
     source = text.get("hf_tokenizer_name") or ""
+    if not (source or text.get("tokenizer_kwargs") or "siglip" in architecture.lower()):
+        return _plain_tokenizer(text.get("context_length", CONTEXT))
     safe = {"trust_remote_code": False} if source else {}
     return _guarded(lambda: open_clip.get_tokenizer(architecture, **safe), source, spec)
+
+
+@cache
+def _plain_tokenizer(context: int) -> SimpleTokenizer:
+    """CLIP's own, read once: a fifth of a second for each of many models otherwise."""
+    return SimpleTokenizer(context_length=context)
 
 
 def repository_tokenizer(config: Mapping[str, Any], folder: Path | None, spec: str) -> Callable:
