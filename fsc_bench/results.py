@@ -48,10 +48,46 @@ class Busy(UsageError):
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A number in percent, from scoring to the page.
+
+    low, high: its 95% interval; n: how many samples it is of; chance: what guessing scores. strict:
+    the same number where any tie is a miss; None where the two do not differ. note marks a number
+    that is not of every promised sample; `counts` says whether it may still enter an average, which
+    is then marked too (SVO-Probes, whose pictures die one by one).
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    chance: float | None = None
+    strict: float | None = None
+    note: str = ""
+    counts: bool = True
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        marks = ("*" if self.note else "") + ("" if self.strict is None else "†")
+        return f"{self.value:.1f}{marks}"
+
+    @property
+    def interval(self) -> str:
+        return "" if self.low is None else f"[{self.low:.1f}, {self.high:.1f}]"
+
+    def facts(self) -> dict[str, Any]:
+        """As it stands in a result file."""
+        facts = {"value": self.value, "ci": [self.low, self.high], "n": self.n}
+        facts["chance"] = self.chance
+        return facts if self.strict is None else {**facts, "strict": self.strict}
+
+
+@dataclass(frozen=True)
 class Result:
     """One task, one model.
 
-    metrics: node of the subset tree or "headline" -> metric -> {value, ci: [low, high], n, chance},
+    metrics: node of the subset tree or "headline" -> metric -> Cell;
     and `strict` where the number by which any tie is a miss is another one.
     n: samples; expected: what the task promises; ties: samples whose right answer ties with a
     different one; nan: samples with a similarity that is no number; flags: everything a reader of
@@ -69,7 +105,7 @@ class Result:
     fingerprint: str
     n: int
     expected: int
-    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    metrics: Mapping[str, Mapping[str, Cell]]
     headline: tuple[str, ...]
     ties: int
     nan: int
@@ -204,6 +240,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def plain(value: Any) -> Any:
     """JSON's own types; NaN and infinity become null, which strict JSON can say."""
+    if isinstance(value, Cell):
+        value = value.facts()
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -231,6 +269,10 @@ class StoredCell(Facts, frozen=True, omit_defaults=True):
     n: Count
     chance: Percent | None
     strict: Percent | UnsetType | None = UNSET
+
+    def cell(self) -> Cell:
+        strict = None if self.strict is UNSET else self.strict
+        return Cell(self.value, *self.ci, self.n, self.chance, strict)
 
 
 class StoredFacts(msgspec.Struct, frozen=True):
@@ -279,7 +321,11 @@ def read_result(path: Path) -> Result:
     stored = typed(raw, StoredResult, str(path))
     typed(stored.facts, StoredFacts, f"{path}: facts")
     fields = {name: getattr(stored, name) for name in stored.__struct_fields__ if name != "schema"}
-    return Result(**{**fields, "metrics": msgspec.to_builtins(stored.metrics)})
+    metrics = {
+        node: {metric: cell.cell() for metric, cell in cells.items()}
+        for node, cells in stored.metrics.items()
+    }
+    return Result(**{**fields, "metrics": metrics})
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,6 @@ def test_oracle_opposite_and_chance(task, tmp_path):
         covered, seeds = 0, 1 if len(task.classes) == 1000 else 3  # 80,000 prompts take long
         for seed in range(seeds):
             luck, _ = score(prepared, load_model(f"control:chance?seed={seed}"), images, tmp_path)
-            low, high = luck.metrics[ROOT][metric]["ci"]
-            covered += low <= task.chance[metric] <= high
+            cell = luck.metrics[ROOT][metric]
+            covered += cell.low <= task.chance[metric] <= cell.high
         assert covered >= min(seeds, 2)

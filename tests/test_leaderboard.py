@@ -11,7 +11,6 @@ import pytest
 from fsc_bench.errors import GateError, UsageError
 from fsc_bench.report.leaderboard import (
     AVERAGES,
-    Cell,
     averages,
     chance_row,
     measured_row,
@@ -23,13 +22,12 @@ from fsc_bench.report.leaderboard import (
     write,
 )
 from fsc_bench.report.suites import TaskFacts, strangers, suites
-from fsc_bench.results import Result, Run, RunDirectory, Samples, read_runs
+from fsc_bench.results import Cell, Result, Run, RunDirectory, Samples, read_runs
 from fsc_bench.task import catalogue, select
 
 
 def result(task, value=50.0, flags=(), version=None, strict=None) -> Result:
-    cell = {"value": value, "ci": [value - 2, value + 2], "n": 100, "chance": 10.0}
-    cell |= {} if strict is None else {"strict": strict}
+    cell = Cell(value, value - 2, value + 2, 100, 10.0, strict)
     return Result(
         task=task.name,
         version=version or task.version,

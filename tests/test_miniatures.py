@@ -46,7 +46,7 @@ def score(prepared, model, images, folder):
 
 
 def headline(result) -> dict[str, float]:
-    return {metric: cell["value"] for metric, cell in result.metrics[ROOT].items()}
+    return {metric: cell.value for metric, cell in result.metrics[ROOT].items()}
 
 
 @pytest.mark.parametrize("task", DEMO, ids=lambda task: task.name)
@@ -67,10 +67,9 @@ def test_oracle_100_opposite_0_chance_as_declared(task, world, tmp_path):
         for seed in range(5):
             model = load_model(f"control:chance?seed={seed}")
             luck, _ = score(prepared, model, images, tmp_path)
-            ends.append(luck.metrics[ROOT][metric]["ci"])
-            assert luck.metrics[ROOT][metric]["chance"] == pytest.approx(
-                task.chance[metric], abs=0.01
-            )
+            cell = luck.metrics[ROOT][metric]
+            ends.append((cell.low, cell.high))
+            assert luck.metrics[ROOT][metric].chance == pytest.approx(task.chance[metric], abs=0.01)
         low, high = np.mean(ends, axis=0)
         assert low <= task.chance[metric] <= high, metric
 
@@ -114,10 +113,10 @@ def test_per_class_recall_and_confusion_lie_beside_the_samples(world, tmp_path):
     summary = samples.summary
     assert summary["n"] == [20] * 12
     assert sum(summary["recall"]) / 12 == pytest.approx(
-        result.metrics["test"]["mean_per_class"]["value"]
+        result.metrics["test"]["mean_per_class"].value
     )
     hits = sum(count for label, taken_for, count in summary["confusion"] if label == taken_for)
-    assert 100 * hits / 240 == pytest.approx(result.metrics["test"]["accuracy"]["value"])
+    assert 100 * hits / 240 == pytest.approx(result.metrics["test"]["accuracy"].value)
     assert sum(count for *_, count in summary["confusion"]) == 240
 
 

@@ -83,12 +83,12 @@ def test_an_oracle_scores_100_and_its_opposite_0(tiny, tmp_path):
     summary = run([right, wrong], [task], options(tiny))
 
     assert summary.exit_code == 0
-    assert summary.results[right]["tiny"].metrics["headline"]["text"]["value"] == 100.0
-    assert summary.results[wrong]["tiny"].metrics["headline"]["text"]["value"] == 0.0
+    assert summary.results[right]["tiny"].metrics["headline"]["text"].value == 100.0
+    assert summary.results[wrong]["tiny"].metrics["headline"]["text"].value == 0.0
     cell = summary.results[right]["tiny"].metrics["replace_obj"]["text"]
-    assert cell["n"] == 12
-    assert cell["chance"] == 50.0
-    assert cell["ci"][0] < 100.0 == cell["ci"][1]  # five images: 100 is not certain
+    assert cell.n == 12
+    assert cell.chance == 50.0
+    assert cell.low < 100.0 == cell.high  # five images: 100 is not certain
 
 
 def test_each_image_and_text_is_encoded_once(tiny):

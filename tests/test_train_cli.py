@@ -19,6 +19,7 @@ from fsc_bench.cli.train import _draw_curve, _score, _tasks_for, add_commands
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import fsc_clip, load_model, wise
 from fsc_bench.report.pictures import Point, curve_svg
+from fsc_bench.results import Cell
 from fsc_bench.task import FAST, select
 from fsc_bench.train.negatives import load_generator
 
@@ -435,7 +436,7 @@ def test_a_wise_ft_curve_ends_at_the_scores_of_both_models(
 
 def test_the_curve_is_of_comp_against_zs_where_both_are_complete(tmp_path, capsys):
     def scored(task, value):
-        headline = {metric: {"value": value, "ci": [value, value]} for metric in task.headline}
+        headline = {metric: Cell(value, value, value) for metric in task.headline}
         return SimpleNamespace(metrics={"headline": headline}, complete=True, flags=())
 
     tasks = select(["demo"])

@@ -9,14 +9,13 @@ from typing import Any
 
 from fsc_bench.report.leaderboard import (
     AVERAGES,
-    Cell,
     averages,
     chance_row,
     columns,
     headline_cell,
 )
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import Result
+from fsc_bench.results import Cell, Result, plain
 from fsc_bench.task import Task, catalogue
 
 
@@ -71,7 +70,7 @@ class Terminal:
 
 def print_json(content: Any) -> None:
     """One document on stdout."""
-    print(json.dumps(content, indent=1, default=str))
+    print(json.dumps(plain(content), indent=1, default=str))
 
 
 def readable_time(seconds: float) -> str:
@@ -215,15 +214,14 @@ def subsets_table(task: Task, result: Result, model: str) -> None:
                 quoted = quoted.get(metric)
             elif metric != task.headline[0]:
                 quoted = None
-            shown = Cell(cell["value"], *cell["ci"])
             rows.append(
                 [
                     node,
                     metric,
-                    str(shown),
-                    shown.interval,
-                    "-" if cell["chance"] is None else f"{cell['chance']:.1f}",
-                    f"{cell['n']:,}",
+                    str(cell),
+                    cell.interval,
+                    "-" if cell.chance is None else f"{cell.chance:.1f}",
+                    f"{cell.n:,}",
                     "" if quoted is None else f"{quoted:.1f}",
                 ]
             )

@@ -143,7 +143,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=demo_model.WEIGHTS, help="folder of weights")
     parser.add_argument("--runs", type=Path, help="keep the training runs here")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", action="store_true", help="then score on the dev world (needs a checkout)")
+    parser.add_argument(
+        "--report", action="store_true", help="then score on the dev world (needs a checkout)"
+    )
     arguments = parser.parse_args()
     for name in arguments.models:
         if name not in MODELS:

@@ -8,13 +8,13 @@ each result carries the facts of its task (report/suites.py).
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
 from pathlib import Path
 
 from fsc_bench.errors import GateError, UsageError, near_miss
 from fsc_bench.report.suites import TaskFacts, same_task
-from fsc_bench.results import Result, Run, slug
+from fsc_bench.results import Cell, Result, Run, slug
 from fsc_bench.system.files import write_text
 
 AVERAGES = {
@@ -24,31 +24,6 @@ AVERAGES = {
     "I2T": ("retrieval", 0),
     "T2I": ("retrieval", 1),
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number in percent with its 95% interval.
-
-    note marks one that is not of every promised sample; `counts` says whether it may still enter an
-    average, which is then marked too (SVO-Probes, whose pictures die one by one). strict: the same
-    number where any tie is a miss; None where the two do not differ.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    note: str = ""
-    counts: bool = True
-    strict: float | None = None
-
-    def __str__(self) -> str:
-        marks = ("*" if self.note else "") + ("" if self.strict is None else "†")
-        return f"{self.value:.1f}{marks}"
-
-    @property
-    def interval(self) -> str:
-        return "" if self.low is None else f"[{self.low:.1f}, {self.high:.1f}]"
 
 
 @dataclass(frozen=True)
@@ -107,7 +82,7 @@ def _mean(parts: Sequence[Cell], note: str) -> Cell:
         return Cell(mean, note=note, strict=strict)
     below = sqrt(sum((part.value - part.low) ** 2 for part in parts)) / n
     above = sqrt(sum((part.high - part.value) ** 2 for part in parts)) / n
-    return Cell(mean, mean - below, mean + above, note, strict=strict)
+    return Cell(mean, mean - below, mean + above, strict=strict, note=note)
 
 
 def measured_row(run: Run, tasks: Sequence[TaskFacts]) -> Row:
@@ -130,12 +105,11 @@ def measured_row(run: Run, tasks: Sequence[TaskFacts]) -> Row:
 def headline_cell(task: TaskFacts, result: Result, metric: str) -> Cell | None:
     """The headline number of a result, or None where it has none."""
     found = result.metrics.get("headline", {}).get(metric)
-    if not found or found["value"] is None:
+    if found is None or found.value is None:
         return None
-    low, high = found["ci"]
     dying = task.decays and not result.settings.get("limit") and not result.nan
     note = "; ".join(result.flags)
-    return Cell(found["value"], low, high, note, result.complete or dying, found.get("strict"))
+    return replace(found, note=note, counts=result.complete or dying)
 
 
 def chance_row(tasks: Sequence[TaskFacts]) -> Row:

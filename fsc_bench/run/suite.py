@@ -452,7 +452,7 @@ def _brief(result: Result) -> str:
     for metric in result.headline:
         cell = result.metrics.get("headline", {}).get(metric)
         if cell:
-            parts.append(f"{metric} {cell['value']:.1f} [{cell['ci'][0]:.1f}, {cell['ci'][1]:.1f}]")
+            parts.append(f"{metric} {cell.value:.1f} {cell.interval}")
     return " ".join(parts)
 
 

@@ -33,7 +33,7 @@ from fsc_bench.embed.plan import Plan, choose_prompts
 from fsc_bench.embed.store import Store
 from fsc_bench.model import DualEncoder, extras_of
 from fsc_bench.records import ImageRef, Record
-from fsc_bench.results import Result, Samples, task_facts
+from fsc_bench.results import Cell, Result, Samples, task_facts
 from fsc_bench.score.clusters import source_images
 from fsc_bench.score.kinds import classification, matching, retrieval
 from fsc_bench.score.scoring import Material, Scores, Scoring, Vectors
@@ -129,7 +129,7 @@ def _flags(prepared: Prepared, scores: Scores) -> tuple[str, ...]:
 
 def _cells(
     task: Task, table: Mapping[str, Mapping[str, Estimate]], scores: Scores
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, Cell]]:
     """Every number with its interval, its n and its chance level, for every node; the strict number
     too, where it differs.
     """
@@ -142,16 +142,12 @@ def _cells(
             if metric not in table.get(node, {}):
                 continue
             value, low, high = table[node][metric]
-            cell = {
-                "value": value,
-                "ci": [low, high],
-                "n": int(sum(counts.get(leaf, 0) for leaf in leaves)),
-                "chance": chances.get(node),
-            }
+            n = int(sum(counts.get(leaf, 0) for leaf in leaves))
             strict = stricts.get(node, value)
-            if abs(strict - value) > 1e-9:
-                cell["strict"] = strict
-            found[node][metric] = cell
+            differs = abs(strict - value) > 1e-9
+            found[node][metric] = Cell(
+                value, low, high, n, chances.get(node), strict if differs else None
+            )
     return found
 
 

@@ -440,8 +440,8 @@ def groups() -> None:
     cell = result.metrics["headline"][task.headline[0]]
     row(
         f"EqBen's {n:,} 2x2 groups through `evaluate`, intervals included",
-        f"{seconds:.1f} s, {(peak - before) / 1e6:.2f} GB more; group {cell['value']:.2f} "
-        f"[{cell['ci'][0]:.2f}, {cell['ci'][1]:.2f}] by chance 16.67",
+        f"{seconds:.1f} s, {(peak - before) / 1e6:.2f} GB more; group {cell.value:.2f} "
+        f"[{cell.low:.2f}, {cell.high:.2f}] by chance 16.67",
         "bounded",
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
