@@ -14,6 +14,7 @@ import typer
 
 from fsc_bench.cli.options import DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.system.spec import Spec
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -102,11 +103,11 @@ def _knows_only_the_demo_world(model: str) -> bool:
     """Whether a model is of the demo world: a shipped one, or a run that started from one."""
     import json
 
-    family, _, rest = model.partition(":")
-    if family != "run":
-        return family == "demo"
+    spec = Spec.read(model)
+    if spec.kind != "run":
+        return spec.kind == "demo"
     try:
-        facts = json.loads((Path(rest.partition("?")[0]).expanduser() / "config.json").read_text())
+        facts = json.loads((Path(spec.place).expanduser() / "config.json").read_text())
         return str(facts["skeleton"]).startswith("demo:")
     except (OSError, ValueError, LookupError, TypeError):
         return False  # loading it says what is wrong

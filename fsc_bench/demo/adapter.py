@@ -15,6 +15,7 @@ from fsc_bench.models.open_clip import (
     describe_preprocess,
     state_digest,
 )
+from fsc_bench.system.spec import Spec
 
 ORDER = ("pretrained", "clip", "global-hn", "fsc-clip", "fsc-clip-lora")
 
@@ -25,7 +26,8 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
-def load(checkpoint: str, device: str, precision: str) -> OpenClip:
+def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    checkpoint = spec.rest
     if checkpoint not in names():
         hint = near_miss(checkpoint, names()) or f" There are: {', '.join(names())}."
         raise UsageError(f"model 'demo:{checkpoint}': no such model is shipped.{hint}")

@@ -21,7 +21,7 @@ from PIL import Image
 from fsc_bench.demo import model as demo_model
 from fsc_bench.demo import world
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.models import split_options
+from fsc_bench.system.spec import Spec
 from fsc_bench.train.sources import Keys, Pair
 
 MODELS = ("clip", "global-hn", "fsc-clip", "fsc-clip-lora")
@@ -97,8 +97,9 @@ class World:
 
 
 def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> World:
-    name, options = split_options(path, ("pairs", "seed"))
-    if name != "finetune":
+    spec = Spec("world", path)
+    options = spec.options("pairs", "seed")
+    if spec.place != "finetune":
         raise UsageError(f"world:{path}: there is world:finetune?pairs=19200&seed=0.")
     try:
         pairs, seed = int(options.get("pairs", "19200")), int(options.get("seed", "0"))

@@ -1,20 +1,22 @@
 """Models: one file a family, named as the family. `family:checkpoint` names a model.
 
-A family is a module with `load(checkpoint, device, precision) -> DualEncoder`; other packages add
-families with the entry-point group `fsc_bench.models`. What a model must have, and what it may have
-besides, is in `fsc_bench/model.py`. A model is known by its `Identity`, not by its name.
+A family is a module with `load(spec, device, precision) -> DualEncoder`; `spec` is the model's name
+in its parts (system/spec.py). Other packages add families with the entry-point group
+`fsc_bench.models`. What a model must have, and what it may have besides, is in
+`fsc_bench/model.py`. A model is known by its `Identity`, not by its name.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.model import DualEncoder, Extras, Identity, check_model
+from fsc_bench.system.spec import Spec
 
-__all__ = ["DualEncoder", "Extras", "Identity", "load_model"]  # for adapters
+__all__ = ["DualEncoder", "Extras", "Identity", "Spec", "load_model"]  # for adapters
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
@@ -51,29 +53,28 @@ def describe() -> dict[str, str]:
 
 def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> DualEncoder:
     """The model that `family:checkpoint` names. Raises UsageError, one line, with the near miss."""
-    import_family, checkpoint = check_spec(spec)
+    import_family, parsed = check_spec(spec)
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
-    return check_model(import_family().load(checkpoint, device, precision), spec)
+    return check_model(import_family().load(parsed, device, precision), spec)
 
 
-def check_spec(spec: str) -> tuple[Callable[[], Any], str]:
-    """(what imports the family, the checkpoint) of a model's name; nothing is loaded.
+def check_spec(spec: str) -> tuple[Callable[[], Any], Spec]:
+    """(what imports the family, the name in its parts) of a model's name; nothing is loaded.
 
     Raises UsageError for a name of another form and for an unknown family.
     """
-    family, colon, checkpoint = spec.partition(":")
-    known = families()
-    if not colon or not checkpoint:
+    parsed, known = Spec.read(spec), families()
+    if not parsed.rest:
         raise UsageError(
             f"model {spec!r}: write FAMILY:CHECKPOINT, "
             "such as open_clip:ViT-B-32-quickgelu/openai. "
             f"Families: {', '.join(sorted(known))}."
         )
-    if family not in known:
-        hint = near_miss(family, known) or f" There are: {', '.join(sorted(known))}."
-        raise UsageError(f"model {spec!r}: no family called {family!r}.{hint}")
-    return known[family], checkpoint
+    if parsed.kind not in known:
+        hint = near_miss(parsed.kind, known) or f" There are: {', '.join(sorted(known))}."
+        raise UsageError(f"model {spec!r}: no family called {parsed.kind!r}.{hint}")
+    return known[parsed.kind], parsed
 
 
 def pick_device(wanted: str) -> str:
@@ -90,18 +91,3 @@ def pick_device(wanted: str) -> str:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {wanted!r} cannot be used: {reason}") from None
     return wanted
-
-
-def split_options(checkpoint: str, allowed: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """`name?key=value&key=value` as (name, options). Raises UsageError for an unknown key."""
-    name, _, query = checkpoint.partition("?")
-    options = {}
-    for part in filter(None, query.split("&")):
-        key, equals, value = part.partition("=")
-        if key not in allowed or not equals:
-            raise UsageError(
-                f"model option {part!r}: write key=value with {', '.join(allowed)}."
-                f"{near_miss(key, allowed)}"
-            )
-        options[key] = value
-    return name, options

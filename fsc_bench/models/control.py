@@ -12,8 +12,8 @@ import numpy as np
 
 from fsc_bench.errors import UsageError
 from fsc_bench.model import Extras, Identity
-from fsc_bench.models import split_options
 from fsc_bench.records import folded
+from fsc_bench.system.spec import Spec
 
 DIMENSION = 512
 
@@ -140,16 +140,16 @@ def _unit(rows: Sequence[np.ndarray]) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def load(checkpoint: str, device: str, precision: str) -> Chance | Fake:
-    name, options = split_options(checkpoint, ("seed", "extras"))
+def load(spec: Spec, device: str, precision: str) -> Chance | Fake:
+    name, options = spec.place, spec.options("seed", "extras")
     if name not in ("chance", "fake") or (name == "chance" and "extras" in options):
         raise UsageError(
-            f"model 'control:{checkpoint}': there is control:chance (?seed=N), and for tests "
+            f"model '{spec}': there is control:chance (?seed=N), and for tests "
             "control:fake (?seed=N&extras=no)."
         )
     seed, extras = options.get("seed", "0"), options.get("extras", "yes")
     if not seed.isdigit():
-        raise UsageError(f"model 'control:{checkpoint}': seed must be a whole number.")
+        raise UsageError(f"model '{spec}': seed must be a whole number.")
     if extras not in ("yes", "no"):
-        raise UsageError(f"model 'control:{checkpoint}': extras must be yes or no.")
+        raise UsageError(f"model '{spec}': extras must be yes or no.")
     return Chance(int(seed)) if name == "chance" else Fake(int(seed), extras == "yes")

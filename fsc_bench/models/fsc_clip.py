@@ -15,6 +15,7 @@ from fsc_bench.models.checkpoints.hub import hub_file
 from fsc_bench.models.checkpoints.lora import merge_reference_lora
 from fsc_bench.models.checkpoints.state import open_state
 from fsc_bench.models.open_clip import OpenClip, built_in
+from fsc_bench.system.spec import Spec
 
 REPOSITORY = "ytaek-oh/fsc-clip"
 
@@ -59,18 +60,18 @@ def released() -> dict[str, Released]:
     return found
 
 
-def load(checkpoint: str, device: str, precision: str) -> OpenClip:
-    name, _, local = checkpoint.partition("@")
+def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    name = spec.rest.partition("@")[0]  # there are no options
     known = released()
     if name not in known:
         raise UsageError(
-            f"model 'fsc_clip:{checkpoint}': no such checkpoint was released."
+            f"model '{spec}': no such checkpoint was released."
             f"{near_miss(name, known)} There are: {', '.join(known)}."
         )
     entry = known[name]
-    path = Path(local).expanduser() if local else fetch(entry.file)
+    path = spec.file or fetch(entry.file)
     if not path.is_file():
-        raise UsageError(f"model 'fsc_clip:{checkpoint}': there is no file {path}.")
+        raise UsageError(f"model '{spec}': there is no file {path}.")
     notes = []
     if entry.sha256:
         with path.open("rb") as file:
@@ -84,7 +85,7 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
     state = open_state(path)
     state = replace(state, tensors=merge_reference_lora(state.tensors))
     return built_in(
-        entry.architecture, f"fsc_clip:{checkpoint}", pick_device(device), precision,
+        entry.architecture, str(spec), pick_device(device), precision,
         entry.quick_gelu, state=state, notes=notes,
     )  # fmt: skip
 

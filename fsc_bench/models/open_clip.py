@@ -30,7 +30,7 @@ import torchvision
 
 from fsc_bench.errors import FscBenchError, UsageError, near_miss
 from fsc_bench.model import Identity
-from fsc_bench.models import pick_device, split_options
+from fsc_bench.models import pick_device
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.lora import is_factor, merge_reference_lora
@@ -46,6 +46,7 @@ from fsc_bench.models.checkpoints.tokenizers import (
 from fsc_bench.models.shortcuts.extras import OpenClipExtras
 from fsc_bench.models.shortcuts.towers import first, unit
 from fsc_bench.system.memory import out_of_memory
+from fsc_bench.system.spec import Spec
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,15 +75,14 @@ class OpenClip:
         return unit(first(self.model.encode_text(self.tokenizer(list(texts)).to(self.device))))
 
 
-def load(checkpoint: str, device: str, precision: str) -> OpenClip:
+def load(spec: Spec, device: str, precision: str) -> OpenClip:
     device = pick_device(device)
-    name, options = split_options(checkpoint, ("seed", "activation", "lora_alpha"))
-    if is_repository(name):
-        return _from_repository(name, device, precision)
-    if "@" in name:
-        architecture, _, file = name.partition("@")
-        return _from_file(architecture, Path(file).expanduser(), options, device, precision)
-    architecture, _, tag = name.partition("/")
+    options = spec.options("seed", "activation", "lora_alpha")
+    if is_repository(spec.place):
+        return _from_repository(spec.place, device, precision)
+    if spec.file:
+        return _from_file(spec.name, spec.file, options, device, precision)
+    architecture, _, tag = spec.name.partition("/")
     _check_architecture(architecture)
     if not tag:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
@@ -90,22 +90,21 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
             f"model 'open_clip:{architecture}': an architecture alone has no weights. Add a tag: "
             f"{', '.join(f'{architecture}/{tag}' for tag in [*tags, 'random'])}."
         )
-    spec = f"open_clip:{checkpoint}"
     if tag == "random":
         seed = options.get("seed", "0")
         if not seed.isdigit():
-            raise UsageError(f"model 'open_clip:{checkpoint}': seed must be a whole number.")
+            raise UsageError(f"model '{spec}': seed must be a whole number.")
         quick = _wants_quick_gelu(architecture, options)
-        model = built_in(architecture, spec, device, precision, quick, seed=int(seed))
-        return _with_activation(model, options, spec)
+        model = built_in(architecture, str(spec), device, precision, quick, seed=int(seed))
+        return _with_activation(model, options, str(spec))
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if tag not in tags:
         raise UsageError(
-            f"model 'open_clip:{checkpoint}': {architecture} has no tag {tag!r}."
+            f"model '{spec}': {architecture} has no tag {tag!r}."
             f"{near_miss(tag, tags)} Its tags: {', '.join(tags) or 'none'}."
         )
     quick, notes = declared_activation(architecture, tag)
-    return built_in(architecture, spec, device, precision, quick, tag=tag, notes=notes)
+    return built_in(architecture, str(spec), device, precision, quick, tag=tag, notes=notes)
 
 
 def declared_activation(architecture: str, tag: str) -> tuple[bool, list[str]]:

@@ -26,6 +26,7 @@ from fsc_bench.errors import FscBenchError, UsageError, near_miss
 from fsc_bench.model import Extras, Identity
 from fsc_bench.models import pick_device
 from fsc_bench.system.memory import out_of_memory
+from fsc_bench.system.spec import Spec
 
 METHODS = ("preprocess", "encode_images", "encode_texts")
 TEXTS = ("a red square on a table.", "a blue dog and two cats, one of them on a sofa.")
@@ -33,13 +34,13 @@ SIZES = ((320, 240), (224, 224))  # of the pictures, in pixels
 UNIT = 1e-3  # how far from 1 a vector's length may be: float16 rounds
 
 
-def load(checkpoint: str, device: str, precision: str) -> Any:
-    file, _, attribute = checkpoint.rpartition(":")
+def load(spec: Spec, device: str, precision: str) -> Any:
+    file, _, attribute = spec.rest.rpartition(":")
     path = Path(file).expanduser()
     if not file or path.suffix != ".py":
-        raise UsageError(f"model 'py:{checkpoint}': write py:FILE.py:ATTRIBUTE.")
+        raise UsageError(f"model '{spec}': write py:FILE.py:ATTRIBUTE.")
     if not path.is_file():
-        raise UsageError(f"model 'py:{checkpoint}': there is no file {path}.")
+        raise UsageError(f"model '{spec}': there is no file {path}.")
     source = _Source(path.resolve(), attribute)
     with source.beside():
         made = source.build(source.module(), device, precision)

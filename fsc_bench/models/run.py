@@ -14,7 +14,7 @@ import open_clip
 
 from fsc_bench.errors import UsageError
 from fsc_bench.model import Identity
-from fsc_bench.models import load_model, pick_device, split_options
+from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import is_repository
@@ -27,27 +27,27 @@ from fsc_bench.models.open_clip import (
     state_digest,
 )
 from fsc_bench.system.facts import read_json, typed
+from fsc_bench.system.spec import Spec
 
 OPTIONS = ("weights", "skeleton")
 
 
-def load(checkpoint: str, device: str, precision: str) -> OpenClip:
-    folder, options = split_options(checkpoint, OPTIONS)
-    folder = Path(folder).expanduser()
+def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    folder, options = Path(spec.place).expanduser(), spec.options(*OPTIONS, last="skeleton")
     which = options.get("weights", "model")
     if which not in ("model", "ema"):
-        raise UsageError(f"model 'run:{checkpoint}': weights={which!r}: choose model or ema.")
+        raise UsageError(f"model '{spec}': weights={which!r}: choose model or ema.")
     facts = read_facts(folder)
     file = folder / f"{which}.safetensors"
     if not file.is_file():
         unfinished = which == "model" and (folder / "checkpoints").is_dir()
         hint = " It is not finished: go on with `fsc-bench train ... --resume`." * unfinished
-        raise UsageError(f"model 'run:{checkpoint}': {folder} has no {file.name}.{hint}")
+        raise UsageError(f"model '{spec}': {folder} has no {file.name}.{hint}")
     skeleton = options.get("skeleton") or trusted(facts["skeleton"], folder)
     adapter = load_model(skeleton, pick_device(device), "fp32")
     if not isinstance(adapter, OpenClip):
-        raise UsageError(f"model 'run:{checkpoint}': {skeleton} is no open_clip model.")
-    adapter = with_weights(adapter, read_state(file), f"run:{checkpoint}")
+        raise UsageError(f"model '{spec}': {skeleton} is no open_clip model.")
+    adapter = with_weights(adapter, read_state(file), str(spec))
     if facts.get("preprocess"):
         adapter.preprocess = transform(facts["preprocess"], folder)
         described = describe_preprocess(adapter.preprocess)
@@ -66,11 +66,10 @@ def spec_of(folder: Path) -> str:
 
 def needs_only_a_name(spec: str) -> bool:
     """Whether building a model executes and reads nothing that a file could have chosen."""
-    family, _, rest = spec.partition(":")
-    name = rest.partition("?")[0]
-    random = family == "open_clip" and name.endswith("/random")
-    named = family in ("demo", "fsc_clip")
-    return (random or named) and "@" not in name and not is_repository(name)
+    parsed = Spec.read(spec)
+    random = parsed.kind == "open_clip" and parsed.place.endswith("/random")
+    named = parsed.kind in ("demo", "fsc_clip")
+    return (random or named) and "@" not in parsed.place and not is_repository(parsed.place)
 
 
 def trusted(spec: str, folder: Path) -> str:
@@ -129,10 +128,10 @@ def skeleton(spec: str, identity: Identity) -> str:
         known = {"GELU": "&activation=gelu", "QuickGELU": "&activation=quickgelu"}
         option = known.get(identity.activation, "")
         return f"open_clip:{identity.architecture}/random?seed=0{option}"
-    family, _, rest = spec.partition(":")
-    if family == "run":
-        folder, options = split_options(rest, OPTIONS)
-        return options.get("skeleton") or read_facts(Path(folder).expanduser())["skeleton"]
+    parsed = Spec.read(spec)
+    if parsed.kind == "run":
+        options = parsed.options(*OPTIONS, last="skeleton")
+        return options.get("skeleton") or read_facts(Path(parsed.place).expanduser())["skeleton"]
     return spec
 
 

@@ -10,21 +10,22 @@ from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.models import families, load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import in_precision, with_weights
+from fsc_bench.system.spec import Spec
 
 
-def load(checkpoint: str, device: str, precision: str) -> OpenClip:
-    first, second, alpha = read_spec(checkpoint)
+def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    first, second, alpha = read_spec(spec.rest)
     device = pick_device(device)
     start = load_model(first, device, "fp32")
     end = load_model(second, device, "fp32")
-    for adapter, spec in ((start, first), (end, second)):
+    for adapter, name in ((start, first), (end, second)):
         if not isinstance(adapter, OpenClip):
-            raise UsageError(f"model 'wise:{checkpoint}': the weights of {spec} cannot be mixed.")
+            raise UsageError(f"model '{spec}': the weights of {name} cannot be mixed.")
     a, b = start.model.state_dict(), end.model.state_dict()
     same = a.keys() == b.keys() and all(a[name].shape == b[name].shape for name in a)
     if not same or start.identity.activation != end.identity.activation:
         raise UsageError(
-            f"model 'wise:{checkpoint}': {first} ({start.identity.architecture}, "
+            f"model '{spec}': {first} ({start.identity.architecture}, "
             f"{start.identity.activation}) and {second} ({end.identity.architecture}, "
             f"{end.identity.activation}) are different architectures."
         )
@@ -35,7 +36,7 @@ def load(checkpoint: str, device: str, precision: str) -> OpenClip:
     notes = dict.fromkeys((*start.extras.notes, *end.extras.notes))
     if start.identity.preprocess != end.identity.preprocess:
         notes[f"{first} and {second} prepare images differently; the second's way is used."] = None
-    mixture = with_weights(end, mixed, f"wise:{checkpoint}")
+    mixture = with_weights(end, mixed, str(spec))
     mixture.extras.notes = tuple(notes)
     return in_precision(mixture, precision)
 
@@ -56,8 +57,10 @@ def read_spec(checkpoint: str) -> tuple[str, str, float]:
     parts = both.split("+")
     for cut in range(1, len(parts)):
         first, second = "+".join(parts[:cut]), "+".join(parts[cut:])
-        if all(part.partition(":")[0] in known and ":" in part for part in (first, second)):
+        names = Spec.read(first), Spec.read(second)
+        if all(name.kind in known and name.rest for name in names):
             return first, second, alpha
-    strange = [part.partition(":")[0] for part in parts if part.partition(":")[0] not in known]
+    kinds = [Spec.read(part).kind for part in parts]
+    strange = [kind for kind in kinds if kind not in known]
     hints = [near_miss(name, known) for name in strange]
     raise UsageError(usage + next(filter(None, hints), ""))

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.system.files import write_atomically
+from fsc_bench.system.spec import Spec
 from fsc_bench.train.negatives.text import Random
 
 BLOCK = 2048  # captions a process works on at a time, and a row group of the file
@@ -60,12 +61,11 @@ def load_generator(spec: str) -> NegativeGenerator:
     Other packages add theirs with the entry-point group `fsc_bench.negatives`: a module with
     `load(argument) -> NegativeGenerator`. Raises UsageError, one line, with the near miss.
     """
-    name, _, argument = spec.partition(":")
-    known = generators()
-    if name not in known:
-        hint = near_miss(name, known) or f" There are: {', '.join(sorted(known))}."
-        raise UsageError(f"negatives {spec!r}: no generator called {name!r}.{hint}")
-    return known[name]().load(argument)
+    parsed, known = Spec.read(spec), generators()
+    if parsed.kind not in known:
+        hint = near_miss(parsed.kind, known) or f" There are: {', '.join(sorted(known))}."
+        raise UsageError(f"negatives {spec!r}: no generator called {parsed.kind!r}.{hint}")
+    return known[parsed.kind]().load(parsed.rest)
 
 
 def generators() -> dict[str, Callable[[], object]]:

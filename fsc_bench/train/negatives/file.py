@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from fsc_bench.data.delimited import BadTable, read_columns
 from fsc_bench.errors import DataError, UsageError, near_miss
+from fsc_bench.system.spec import Spec
 from fsc_bench.train.negatives.text import Random, distinct, shuffled
 
 OPTIONS = ("captions", "negatives")
@@ -51,16 +52,8 @@ def load(argument: str) -> FileGenerator:
 
     Raises UsageError for a path, column or option that is not there, DataError for a broken file.
     """
-    name, _, query = argument.partition("?")
-    options = dict.fromkeys(OPTIONS)
-    for part in filter(None, query.split("&")):
-        key, equals, value = part.partition("=")
-        if key not in options or not equals:
-            raise UsageError(
-                f"option {part!r} of negatives file: write key=value with {', '.join(OPTIONS)}."
-                f"{near_miss(key, OPTIONS)}"
-            )
-        options[key] = value
+    spec = Spec("file", argument)
+    name, options = spec.place, dict.fromkeys(OPTIONS) | spec.options(*OPTIONS)
     path = Path(name).expanduser()
     if not name or not path.is_file():
         raise UsageError(f"negatives 'file:{argument}': there is no file {name or 'named'!r}.")

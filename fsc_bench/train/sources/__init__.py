@@ -19,6 +19,7 @@ from PIL import Image
 
 from fsc_bench.data import images
 from fsc_bench.errors import DataError, UsageError, near_miss
+from fsc_bench.system.spec import Spec
 from fsc_bench.train.config import TrainConfig
 
 # What a column of paraphrases is usually called.
@@ -120,16 +121,15 @@ def open_pairs(data: str, keys: Keys, links: Mapping[str, str] | None = None) ->
 
 def split_data(data: str) -> tuple[str, str]:
     """(kind, path) of `KIND:PATH`. Raises UsageError, one line, for an unknown kind."""
-    kind, colon, path = data.partition(":")
-    known = kinds()
+    spec, known = Spec.read(data), kinds()
     if not data:
         raise UsageError(f"no training data: give --data KIND:PATH. Kinds: {', '.join(known)}.")
-    if not colon or kind not in known:
+    if not spec.rest or spec.kind not in known:
         raise UsageError(
             f"training data {data!r}: write KIND:PATH. Kinds: {', '.join(known)}."
-            f"{near_miss(kind, known)}"
+            f"{near_miss(spec.kind, known)}"
         )
-    return kind, path
+    return spec.kind, spec.rest
 
 
 def kinds() -> dict[str, Callable[[], Any]]:

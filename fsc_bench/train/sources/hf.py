@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench.errors import DataError, UsageError, near_miss
+from fsc_bench.system.spec import Spec
 from fsc_bench.train.sources import (
     POSITIVES,
     BadPair,
@@ -96,11 +97,8 @@ def _others(text: Any) -> list[str]:
 def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> Table:
     import datasets
 
-    name, _, query = path.partition("?")
-    options = dict(part.partition("=")[::2] for part in query.split("&") if part)
-    for option in options:
-        if option not in ("split", "name"):
-            raise UsageError(f"hf:{path}: no option {option!r}.{near_miss(option, ['split'])}")
+    spec = Spec("hf", path)
+    name, options = spec.place, spec.options("split", "name")
     split = options.get("split", "train")
     folder = Path(name).expanduser()
     try:
