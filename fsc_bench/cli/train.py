@@ -8,13 +8,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fsc_bench.cli.options import DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.system.spec import Spec
+
+if TYPE_CHECKING:
+    from fsc_bench.train.config import Recipe
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -62,18 +65,11 @@ def train(
     from fsc_bench.data.images import read_links
     from fsc_bench.system.distributed import is_first
     from fsc_bench.task import data_folder
-    from fsc_bench.train.config import parse_setting, read_recipe
 
-    chosen = read_recipe(recipe)
-    config = chosen.config
-    if model:
-        config = config.changed({"model": model})
-    config = config.changed({"data": _training_data(config.data, data)})
-    config = config.changed(dict(parse_setting(text) for text in settings or []))
-    chosen = _with_config(chosen, config)
+    chosen = _chosen(recipe, model, data, settings or [])
     out = out or Path("trained") / chosen.name
     wanted = split_words(eval_tasks)
-    tasks = _tasks_for(config.model, wanted) if wanted else []
+    tasks = _tasks_for(chosen.config.model, wanted) if wanted else []
     links = read_links(data_folder(None))
     if dry_run and is_first():
         _show_settings(chosen)
@@ -88,7 +84,18 @@ def train(
     if tasks and not dry_run:
         from fsc_bench.models.run import spec_of
 
-        _compare(config.model, spec_of(out), tasks, out.parent / f"{out.name}-scores")
+        _compare(chosen.config.model, spec_of(out), tasks, out.parent / f"{out.name}-scores")
+
+
+def _chosen(name: str, model: str | None, data: str | None, settings: Sequence[str]) -> "Recipe":
+    """The recipe with what the command line changes of it."""
+    from fsc_bench.train.config import parse_setting, read_recipe
+
+    recipe = read_recipe(name)
+    config = recipe.config.changed({"model": model} if model else {})
+    config = config.changed({"data": _training_data(config.data, data)})
+    config = config.changed(dict(parse_setting(text) for text in settings))
+    return _with_config(recipe, config)
 
 
 def _tasks_for(model: str, wanted: list[str]) -> list[Any]:
