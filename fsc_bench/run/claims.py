@@ -17,9 +17,18 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum, auto
 from pathlib import Path
 
 from fsc_bench.results import slug, write_json
+
+
+class Claim(Enum):
+    """Whose a model is, for one command."""
+
+    OURS = auto()
+    THEIRS = auto()  # another command works on it
+    FINISHED = auto()  # another command finished it since ours began
 
 
 class Claims:

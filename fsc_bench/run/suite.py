@@ -24,7 +24,7 @@ from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError, nea
 from fsc_bench.model import DualEncoder, extras_of
 from fsc_bench.models import PRECISIONS, check_spec, load_model, pick_device
 from fsc_bench.results import Busy, Result, RunDirectory, Samples, plain, task_facts
-from fsc_bench.run.claims import Claims
+from fsc_bench.run.claims import Claim, Claims
 from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together
 from fsc_bench.run.proof import difference, parts, sealed
 from fsc_bench.run.provenance import run_facts
@@ -165,15 +165,11 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
 
 def _take_and_run(spec: str, job: Job, claims: Claims) -> bool:
     first, ranks = job.ranks.first, job.ranks
-    with claims.take(spec) if first else nullcontext(True) as mine:
-        fingerprint = claims.finished_meanwhile(spec) if first and mine else None
-        if fingerprint and _found_finished(spec, fingerprint, job):
-            mine = None
-        mine = ranks.gather(mine)[0]
-        if mine is None:
-            return True
-        if not mine:
-            return False
+    with claims.take(spec) if first else nullcontext(True) as taken:
+        claim = _claim(spec, taken, job, claims) if first else None
+        claim = ranks.gather(claim)[0]  # as process 0 has it
+        if claim is not Claim.OURS:
+            return claim is Claim.FINISHED
         # Models are loaded one at a time: one is in memory, however many are scored.
         model = together(ranks, lambda: loaded(spec, job.options))
         for note in extras_of(model).notes:
@@ -191,6 +187,16 @@ def _take_and_run(spec: str, job: Job, claims: Claims) -> bool:
             if first and len(job.summary.failures) == failed:
                 claims.finish(spec, fingerprint)
     return True
+
+
+def _claim(spec: str, taken: bool, job: Job, claims: Claims) -> Claim:
+    """Whose the model is, now that its lock was taken or was not to be had."""
+    if not taken:
+        return Claim.THEIRS
+    fingerprint = claims.finished_meanwhile(spec)
+    if fingerprint and _found_finished(spec, fingerprint, job):
+        return Claim.FINISHED
+    return Claim.OURS
 
 
 def loaded(spec: str, options: Options) -> DualEncoder:
