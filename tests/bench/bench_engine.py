@@ -212,7 +212,7 @@ def suite() -> None:
                 encoder = Encoder(model, images, store)
                 results = []
                 plans = [make_plan(item, images, cache) for item in chosen]
-                encoder.encode(merged(plans))  # as run.py does with small tasks
+                encoder.encode(merged(plans))  # as run/suite.py does with small tasks
                 for item, plan in zip(chosen, plans, strict=True):
                     samples = evaluate(item, Embeddings(plan, store), model)[1].columns
                     results.append((plan, samples))

@@ -166,7 +166,7 @@ class Step:
         return float(loss.detach())
 
     def seconds(self, clock=time.perf_counter):
-        glibc_default() if self.plain else keep_memory()  # as loop.py does
+        glibc_default() if self.plain else keep_memory()  # as `working` does
         start = clock()
         self.gradients()
         self.optimizer.step()
