@@ -10,7 +10,8 @@ Many checkpoints need no torchrun at all: start the same command as often as the
 
     fsc-bench run -m CHECKPOINT... -t fsc -o SHARED/runs --data SHARED/data
 
-and each job takes the next model that no other job holds (run/suite.py). What that costs, for M models:
+and each job takes the next model that no other job holds (run/suite.py). What that costs, for M
+models:
 
     time = M x (load + images x t_image + texts x t_text) / jobs + hash of all images, once
 
