@@ -63,7 +63,7 @@ def group(rank: int, count: int, folder: Path) -> Iterator[None]:
     import torch.distributed
 
     torch.distributed.init_process_group(
-        "gloo", f"file://{folder / 'meeting'}", timedelta(seconds=20), count, rank
+        "gloo", f"file://{folder / 'meeting'}", timedelta(seconds=10), count, rank
     )
     try:
         yield

@@ -222,6 +222,7 @@ def test_focus_and_smoothing_are_over_the_hard_negatives_that_are_there(settings
 def test_rows_with_a_hard_negative_are_counted_and_none_is_one():
     assert losses.mean_row_count(PRESENT) == 2
     assert losses.mean_row_count(PRESENT, "reference") == 2
+    assert losses.mean_row_count(PRESENT[:, 1:]) == 2  # of three rows and one column
     assert losses.mean_row_count(PRESENT[2:]) == 1
     assert losses.hard_negative_cross_entropy(LOGITS[2:], PRESENT[2:]) == 0
 
@@ -516,11 +517,12 @@ def test_features_of_a_part_stand_by_image_and_text_and_absent_ones_are_zeros():
 
 
 def test_a_paraphrase_stands_after_the_last_hard_negative():
-    places = [*PLACES, [(1, 3), (0, 3)]]
+    places = [*PLACES, [(1, 4), (0, 4)]]
+    holes = [[*row, False] for row in HOLES]
     there = torch.tensor([True, True, False])
-    found = Features.of(part(places, HOLES, there), encoded(places))
-    assert found.texts[..., 0].tolist() == [[0, 1, 0], [10, 0, 0], [20, 0, 22]]
-    assert found.positives.tolist() == [[3, 1], [13, 1], [0, 0]]
+    found = Features.of(part(places, holes, there), encoded(places))
+    assert found.texts[..., 0].tolist() == [[0, 1, 0, 0], [10, 0, 0, 0], [20, 0, 22, 0]]
+    assert found.positives.tolist() == [[4, 1], [14, 1], [0, 0]]
 
 
 def test_parts_are_joined_in_their_order():

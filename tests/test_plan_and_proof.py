@@ -118,7 +118,7 @@ def test_a_prompt_set_is_the_wanted_one_where_the_task_has_it_and_its_first_else
     ]  # fmt: skip
     for name in ("short", "openai", None):
         check_prompts(name, [animals])
-    with pytest.raises(UsageError, match="no prompt set 'shor'. Did you mean 'short'"):
+    with pytest.raises(UsageError, match=r"no prompt set 'shor'\. Did you mean 'short'"):
         check_prompts("shor", [animals])
 
 
