@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -40,7 +41,10 @@ def second_of_two(first: Callable[[], Any], folder: Path) -> Iterator[None]:
     The first is forked from it and runs `first()`, which should be torch's calls alone.
     """
     process = multiprocessing.get_context("fork").Process(target=_first, args=(first, folder))
-    process.start()
+    with warnings.catch_warnings():
+        # Python 3.12 warns of threads in a process that forks; the child meets none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
     try:
         with group(1, 2, folder):
             yield
