@@ -54,6 +54,9 @@ class Mutant:
     number: int
     line: int
     name: str  # what it is called in mutants.toml: stays when lines move
+    early: (
+        bool  # whether its line runs when the file is imported: a constant, an argument's default
+    )
 
 
 # ---------------------------------------------------------------- planting
@@ -112,7 +115,7 @@ def mutants(file: str, source: str, only: str = "") -> list[Mutant]:
     """The mutants of a file, or of one of its functions."""
     found, names = [], []
     every = ((place, new) for place in places(ast.parse(source)) for new in changes(place[3]))
-    for number, ((_, _, _, old, function), new) in enumerate(every):
+    for number, ((parent, _, _, old, function), new) in enumerate(every):
         if only and function.split(".")[0] != only:
             continue
         before, after = (ast.unparse(part).splitlines()[0] for part in (old, new))
@@ -122,7 +125,8 @@ def mutants(file: str, source: str, only: str = "") -> list[Mutant]:
         name = f"{name} (#{again + 1})" if again else name
         names.append(name)
         line = getattr(old, "lineno", 0) or old.target.lineno
-        found.append(Mutant(file, number, line, f"{file}: {name}"))
+        early = not function or isinstance(parent, ast.arguments)
+        found.append(Mutant(file, number, line, f"{file}: {name}", early))
     return found
 
 
@@ -275,12 +279,12 @@ def watched(files: Sequence[str], modules: Sequence[str], forks: Forks) -> Reach
 
 
 def witnesses(mutant: Mutant, modules: Sequence[str], reach: Reach) -> list[str]:
-    """The tests that meet a mutant, the quickest first. All of them where its line runs only when
-    the file is imported.
+    """The tests that meet a mutant, the quickest first. All of them where its line runs when the
+    file is imported.
     """
     mine = [test for test in reach if test.startswith(tuple(modules))]
     meeting = [test for test in mine if mutant.line in reach[test][1][mutant.file]]
-    if ": module: " in mutant.name:
+    if mutant.early:
         meeting = mine
     return sorted(meeting, key=lambda test: reach[test][0])
 

@@ -8,7 +8,10 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,47 @@ def together(work: Callable[..., Any], *arguments: Any, said: Path | None = None
     torch.multiprocessing.start_processes(
         _process, (port, said, work, arguments), nprocs=2, start_method="forkserver"
     )
+
+
+@contextmanager
+def second_of_two(first: Callable[[], Any], folder: Path) -> Iterator[None]:
+    """The test's own process as the second of two, so that mutants and traces are in it.
+
+    The first is forked from it and runs `first()`, which should be torch's calls alone.
+    """
+    process = multiprocessing.get_context("fork").Process(target=_first, args=(first, folder))
+    with warnings.catch_warnings():
+        # Python 3.12 warns of threads in a process that forks; the child meets none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    try:
+        with group(1, 2, folder):
+            yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _first(work: Callable[[], Any], folder: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # the parent's threads are not in a forked process
+    with group(0, 2, folder):
+        work()
+
+
+@contextmanager
+def group(rank: int, count: int, folder: Path) -> Iterator[None]:
+    """torch's group of so many processes, which meet in a file of `folder`."""
+    import torch.distributed
+
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder / 'meeting'}", timedelta(seconds=10), count, rank
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def _process(rank: int, port: int, said: Path | None, work: Callable, arguments: tuple) -> None:

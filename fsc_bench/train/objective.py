@@ -162,9 +162,9 @@ def negative_accuracy(features: Features, negative_mask: Tensor) -> Tensor:
     if not negative_mask.shape[1]:
         return features.images.new_zeros(2)
     cosine = (features.texts @ features.images[..., None]).squeeze(-1)
-    best = cosine[:, 1:].masked_fill(~negative_mask, -torch.inf).amax(1, keepdim=True)
+    best = cosine[:, 1:].masked_fill(~negative_mask, -torch.inf).amax(1)
     kept = negative_mask.any(1)
-    return torch.stack([((cosine[:, :1] > best)[:, 0] & kept).sum(), kept.sum()]).float()
+    return torch.stack([((cosine[:, 0] > best) & kept).sum(), kept.sum()]).float()
 
 
 def weighted(config: TrainConfig, terms: dict[str, Any]) -> Tensor:
