@@ -8,7 +8,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import cos, radians, sin
+from math import cos, nan, radians, sin
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,34 @@ from fsc_bench.task import KINDS, Task, read_task
 SIDE = 8  # pixels of a picture's part
 GROUP = {"matching": "compositionality"}  # where a kind is not called as its group
 Vector = float | tuple[float, ...]  # degrees on the half circle, or the coordinates themselves
+NOTHING = (nan, nan)  # what a broken model gives
 
 # Whatever is not in the table (a probe, say) is the first axis.
 ADAPTER = '''
 import hashlib
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from fsc_bench.model import Identity
+from fsc_bench.model import Extras, Identity
 
 CONTENT = Path(__file__).with_suffix(".json").read_bytes()
+
+
+class Words(Extras):
+    """Sees so many words of a text."""
+
+    def __init__(self, context):
+        self.context = context
+
+    def tokenize(self, texts):
+        words = [text.split() for text in texts]
+        ids = np.zeros((len(texts), self.context), np.int64)
+        for row, some in zip(ids, words):
+            row[: len(some)] = [zlib.crc32(word.encode()) for word in some[: self.context]]
+        return ids, np.array([len(some) > self.context for some in words])
 
 
 class Known:
@@ -45,6 +61,7 @@ class Known:
 
     def __init__(self):
         self.table = json.loads(CONTENT)
+        self.extras = Words(self.table["context"]) if self.table["context"] else Extras()
         weights = hashlib.sha256(CONTENT).hexdigest()
         self.identity = Identity(weights, "known", "none", "corner", "whole texts", 0, "fp32")
 
@@ -96,6 +113,7 @@ class World:
     folder: Path
     colours: dict[tuple[float, ...], tuple[int, int, int]] = field(default_factory=dict)
     texts: dict[str, Vector] = field(default_factory=dict)
+    context: int = 0  # words that the adapter's tokenizer sees; 0: it has none
 
     def __post_init__(self) -> None:
         self.data, self.raw, self.out = (self.folder / name for name in ("data", "raw", "runs"))
@@ -159,6 +177,7 @@ class World:
         images = {" ".join(map(str, colour)): point for point, colour in self.colours.items()}
         table = {
             "width": len(points[0]),
+            "context": self.context,
             "images": images,
             "texts": dict(zip(self.texts, points, strict=True)),
         }

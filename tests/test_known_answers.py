@@ -7,11 +7,12 @@ could be taken for: one direction for the other, one average for another, items 
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
 import pytest
-from known import World, captioned, labelled, matching
+from known import NOTHING, World, captioned, labelled, matching
 
 from fsc_bench.records import Record
 from fsc_bench.score.statistics import wilson
@@ -607,3 +608,102 @@ def test_the_right_picture_again_is_right_and_another_picture_as_near_is_a_miss(
 
     assert found.value("image") == pytest.approx(50.0, abs=HAND)
     assert found.result["metrics"]["headline"]["image"]["strict"] == pytest.approx(25.0, abs=HAND)
+
+
+# ---------------------------------------------------------------- what is counted beside a number
+
+
+def test_what_is_no_number_is_a_miss_is_counted_and_enters_no_average(world):
+    """Of the five questions four would be right; a caption of one and the picture of one are NaN.
+
+    So 2 of 5 are right, and 2 of 5 have a similarity that is no number, of one of them half of it.
+    """
+    near, far, nothing = world.text(15), world.text(80), world.text(NOTHING)
+    pictures = [world.picture(f"p{n}", 10 + n) for n in range(4)]
+    options = [[near, far], [near, far], [far, near], [near, nothing]]
+    records = [matching([one], texts) for one, texts in zip(pictures, options, strict=True)]
+    records.append(matching([world.picture("none", NOTHING)], [near, far]))
+
+    found = world.ask(world.task("holes", ["text"], {"all": 5}), records)
+
+    why = "2 of 5 samples have a similarity that is no number (NaN)"
+    assert found.value("text") == pytest.approx(40.0, abs=HAND)
+    assert (found.result["nan"], found.result["flags"]) == (2, [why])
+    assert (found.row["holes"], found.row["Comp"]) == ("40.0000", "")
+    assert found.row["notes"] == f"holes: {why}"
+    assert found.samples["correct_text"] == [True, True, False, False, False]
+
+
+def test_a_picture_without_a_vector_has_no_class_and_is_a_miss(world):
+    """3 of 5 are right; of the other two one picture is NaN, the other is nearer to b."""
+    world.text(0, "a")
+    world.text(90, "b")
+    rows = [(5, 0), (10, 0), (80, 1), (60, 0), (NOTHING, 0)]
+    records = [labelled(world.picture(f"p{n}", at), label) for n, (at, label) in enumerate(rows)]
+
+    found = world.ask(
+        world.task("gone", ["accuracy"], {"test": 5}, tables=classes(("a", "b"))), records
+    )
+
+    assert found.value("accuracy") == pytest.approx(60.0, abs=HAND)
+    assert found.samples["prediction"] == [0, 0, 1, 1, -1]
+    assert found.result["nan"] == 1
+    assert found.result["flags"] == ["1 of 5 samples have a similarity that is no number (NaN)"]
+
+
+def test_what_is_only_kept_in_the_file_is_not_scored(world):
+    """2 of 3 scored questions are right; with the two that are not scored it would be 4 of 5."""
+    records = [asked(world, number != 2, number) for number in range(5)]
+    records = [replace(row, scored=number < 3) for number, row in enumerate(records)]
+
+    found = world.ask(world.task("kept", ["text"], {"all": 5}), records)
+
+    assert found.value("text") == pytest.approx(200 / 3, abs=HAND)
+    assert found.samples["id"] == ["kept 0", "kept 1", "kept 2"]
+    assert found.result["n"] == 3
+
+
+def test_texts_that_a_model_cuts_and_texts_that_become_equal_are_counted(world):
+    """A model that sees three words: four different captions are cut; in two records all that is
+    left of both captions is the same.
+    """
+    world.context = 3
+    world.text(90, "a class of many words")
+    options = [
+        ("a red dog", "a red cat"),  # whole
+        ("a red dog runs", "a red dog sleeps"),  # both cut, and equal
+        ("a red dog", "a red dog runs"),  # cut to what the other is
+        ("one red dog runs", "two red dogs run"),  # both cut, and different
+    ]
+    for number, text in enumerate(dict.fromkeys(text for pair in options for text in pair)):
+        world.text(number, text)
+    records = [matching([world.picture(f"p{n}", 30 + n)], texts) for n, texts in enumerate(options)]
+    found = world.ask(world.task("cut", ["text"], {"all": 4}), records).result["audits"]
+    captions = [captioned(row.images[0], *row.texts) for row in records]
+    gallery = world.ask(world.task("seen", ["t2i_r1"], {"test": 4}), captions).result["audits"]
+    labels = [labelled(row.images[0], number % 2) for number, row in enumerate(records)]
+    tables = classes(("a class of many words", "a red dog"))
+    task = world.task("named", ["accuracy"], {"test": 4}, tables=tables)
+
+    assert (found["truncated_texts"], found["equal_after_tokenizing"]) == (4, 2)
+    assert gallery["truncated_texts"] == 4 and "equal_after_tokenizing" not in gallery
+    assert "truncated_texts" not in world.ask(task, labels).result["audits"]
+
+
+def test_missing_pictures_are_named_and_their_questions_left_out(world):
+    """Three of five are right; of those three one loses its picture: 2 of 4."""
+    records = [asked(world, number < 3, number) for number in range(5)]
+    task = world.task("missing", ["text"], {"all": 5})
+    whole = world.ask(task, records)
+    (world.raw / "all1.png").unlink()
+
+    found = world.ask(task, records, allow_partial=True)
+
+    assert whole.value("text") == pytest.approx(60.0, abs=HAND)
+    assert whole.result["flags"] == []
+    assert whole.result["audits"] == {"missing_images": 0, "free": 0, "easier": 0}
+    assert found.value("text") == pytest.approx(50.0, abs=HAND)
+    assert (found.result["n"], found.result["expected"]) == (4, 5)
+    assert found.result["flags"] == ["1 images missing, 1 records out"]
+    audits = found.result["audits"]
+    assert (audits["missing_images"], audits["missing"]) == (1, ["all1.png"])

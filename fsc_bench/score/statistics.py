@@ -92,8 +92,6 @@ def tree_mean(
 
 def _total(value: Values, count: Values) -> Values:
     """value x count; nothing where a replicate drew no sample, whose value is NaN."""
-    if np.ndim(count) == 0:
-        return value * count
     return np.where(np.asarray(count) > 0, value * count, 0.0)
 
 
@@ -102,8 +100,8 @@ def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.
     cluster's column lies in one piece, as `Means` needs it.
     """
     rng = np.random.default_rng(SEED)
-    part = max(1, min(replicates, 8_000_000 // max(clusters, 1)))
-    few = max(1, 65_536 // max(clusters, 1))  # replicates counted at once, in the processor's cache
+    part = max(1, min(replicates, 8_000_000 // clusters))
+    few = max(1, 65_536 // clusters)  # replicates counted at once, in the processor's cache
     for begin in range(0, replicates, part):
         rows = min(part, replicates - begin)
         weights = np.empty((rows, clusters), order="F")
