@@ -261,7 +261,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
-class StoredCell(Facts, frozen=True, omit_defaults=True):
+class StoredCell(Facts):
     """One number of a result file. Results may be a stranger's: types and bounds are checked."""
 
     value: Percent | None
@@ -275,7 +275,7 @@ class StoredCell(Facts, frozen=True, omit_defaults=True):
         return Cell(self.value, *self.ci, self.n, self.chance, strict)
 
 
-class StoredFacts(msgspec.Struct, frozen=True):
+class StoredFacts(msgspec.Struct):
     """What tables read of the facts of a task; the others are kept as they are."""
 
     suite: Name
@@ -285,7 +285,7 @@ class StoredFacts(msgspec.Struct, frozen=True):
     decays: bool = False
 
 
-class StoredResult(Facts, frozen=True):
+class StoredResult(Facts):
     """A `tasks/<task>.json` as it stands."""
 
     schema: int
@@ -307,7 +307,7 @@ class StoredResult(Facts, frozen=True):
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class StoredRun(msgspec.Struct, frozen=True):
+class StoredRun(msgspec.Struct):
     """What tables read of a `run.json`."""
 
     model: Name

@@ -280,12 +280,12 @@ def watched(files: Sequence[str], modules: Sequence[str], forks: Forks) -> Reach
 
 
 def witnesses(mutant: Mutant, modules: Sequence[str], reach: Reach) -> list[str]:
-    """The tests that meet a mutant, the quickest first. All of them where its line runs only when
-    the file is imported.
+    """The tests that meet a mutant, the quickest first. All of them where its line may have run as
+    the file was imported: in no function, or (a class, a default) during no test.
     """
     mine = [test for test in reach if test.startswith(tuple(modules))]
     meeting = [test for test in mine if mutant.line in reach[test][1][mutant.file]]
-    if ": module: " in mutant.name:
+    if ": module: " in mutant.name or not meeting:
         meeting = mine
     return sorted(meeting, key=lambda test: reach[test][0])
 
@@ -371,8 +371,8 @@ def report(todo: Sequence[Mutant], total: int, facts: Mapping, forks: Forks, sta
     reach = watched(files, modules, forks)
     print(f"{len(reach)} tests watched in {time.monotonic() - started:.0f} s", flush=True)
     chosen = {mutant: witnesses(mutant, tests_of[mutant.file], reach) for mutant in todo}
-    survivors = [(mutant, "no test runs its line") for mutant in todo if not chosen[mutant]]
-    jobs = ((mutant, (met, mutant, chosen[mutant])) for mutant in todo if chosen[mutant])
+    survivors = []
+    jobs = ((mutant, (met, mutant, chosen[mutant])) for mutant in todo)
     for mutant, code in forks.run(jobs):
         if code == 0:
             survivors.append((mutant, f"{len(chosen[mutant])} tests pass"))

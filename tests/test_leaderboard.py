@@ -312,7 +312,7 @@ def own_rows() -> list:
 
 
 def test_the_whole_page_of_a_table():
-    """Comp: (62 + 41) / 2; below sqrt(9 + 16) / 2, above sqrt(25 + 144) / 2; strictly (62 + 38) / 2.
+    """Comp: (62 + 41) / 2; below sqrt(9 + 16) / 2, above sqrt(25 + 144) / 2; strict (62 + 38) / 2.
 
     ZS is no column, for there is no such task; T2I has no interval, as its only number has none.
     """
