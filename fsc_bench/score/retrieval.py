@@ -143,7 +143,7 @@ class Answers:
         pairs = np.unique(np.column_stack([answer_of, vector_of]), axis=0)
         self.more = pairs[pairs[:, 1] != chosen[pairs[:, 0]]]
         self.vectors, self.columns = vectors, chosen
-        if len(np.unique(chosen)) == self.count:  # no two answers share one: no column is moved
+        if len(pairs) == len(vectors):  # no two answers share one: no column is moved
             rest = np.setdiff1d(np.arange(len(vectors)), chosen)
             order = np.concatenate([chosen, rest])
             self.vectors, self.columns = vectors[order], None
@@ -178,5 +178,6 @@ def chance(right: np.ndarray, gallery: int, k: int) -> np.ndarray:
     right: int [queries], the different right answers of each in a gallery of that many.
     """
     values, place = np.unique(right, return_inverse=True)
-    missed = [comb(gallery - int(v), k) / comb(gallery, k) if k <= gallery else 0 for v in values]
+    shown = min(k, gallery)
+    missed = [comb(gallery - int(v), shown) / comb(gallery, shown) for v in values]
     return 100 * (1 - np.array(missed))[place.ravel()]
