@@ -26,7 +26,7 @@ from fsc_bench.task import KINDS, Task, read_task
 SIDE = 8  # pixels of a picture's part
 GROUP = {"matching": "compositionality"}  # where a kind is not called as its group
 Vector = float | tuple[float, ...]  # degrees on the half circle, or the coordinates themselves
-NOTHING = (nan, nan)  # what a broken model gives
+NOTHING = (nan, 0.0)  # what a broken model gives
 
 # Whatever is not in the table (a probe, say) is the first axis.
 ADAPTER = '''
@@ -93,14 +93,23 @@ def coordinates(vector: Vector) -> tuple[float, ...]:
 
 @dataclass
 class Answer:
-    """What a run left on disk about one task: its JSON, its samples, its row of the CSV."""
+    """What a run left on disk about one task: its JSON, its samples, its row of the CSV, and what
+    sums the samples up, where something does.
+    """
 
     result: dict[str, Any]
     samples: dict[str, list]
     row: dict[str, str]
+    summary: dict[str, Any]
 
     def value(self, metric: str, node: str = "headline") -> float:
         return self.result["metrics"][node][metric]["value"]
+
+    def chance(self, metric: str) -> float:
+        return self.result["metrics"]["headline"][metric]["chance"]
+
+    def strict(self, metric: str) -> float:
+        return self.result["metrics"]["headline"][metric]["strict"]
 
     def interval(self, metric: str, node: str = "headline") -> list[float]:
         return self.result["metrics"][node][metric]["ci"]
@@ -199,10 +208,12 @@ class World:
     def read(self, task: Task, summary: Summary, **options: Any) -> Answer:
         folder = summary.folders[self.spec]
         name = task.name + Options(self.data, self.out, **options).variant
+        samples = pq.read_table(folder / "samples" / f"{name}.parquet")
         return Answer(
             json.loads((folder / "tasks" / f"{name}.json").read_text()),
-            pq.read_table(folder / "samples" / f"{name}.parquet").to_pydict(),
+            samples.to_pydict(),
             self.row(task),
+            json.loads((samples.schema.metadata or {}).get(b"fsc_bench", "{}")),
         )
 
     def row(self, *tasks: Task) -> dict[str, str]:

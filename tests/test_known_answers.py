@@ -15,6 +15,8 @@ import pytest
 from known import NOTHING, World, captioned, labelled, matching
 
 from fsc_bench.records import Record
+from fsc_bench.score.kinds import classification
+from fsc_bench.score.kinds import matching as matching_kind
 from fsc_bench.score.statistics import wilson
 from fsc_bench.task import Task
 
@@ -88,6 +90,29 @@ def test_unequal_subsets_pool_or_average_as_within_says(world, within, inner, he
     assert found.value("text") == pytest.approx(headline, abs=HAND)
     assert found.result["metrics"]["a"]["text"]["n"] == 6
     assert float(found.row["tree"]) == pytest.approx(headline, abs=1e-4)
+
+
+def test_tables_within_tables_pool_all_that_is_below_them(world):
+    """deep pools 1 of 1 and 2 of 3: 3/4; a pools that and 1 of 2: 4/6; the whole is the mean with b.
+
+    Averaged throughout it would be ((1 + 2/3) / 2 + 1/2) / 2 = 2/3 as well for a, but 5/6 for deep.
+    """
+    hits = {"a1": [1, 0], "d1": [1], "d2": [1, 1, 0], "b": [0, 1, 0]}
+    tree = {"a": {"a1": 2, "deep": {"d1": 1, "d2": 3}}, "b": 3}
+    task = world.task("nested", ["text"], tree, within="samples")
+    records = [
+        asked(world, bool(hit), number, leaf)
+        for leaf, row in hits.items()
+        for number, hit in enumerate(row)
+    ]
+
+    found = world.ask(task, records)
+
+    assert found.value("text", "deep") == pytest.approx(75.0, abs=HAND)
+    assert found.value("text", "a") == pytest.approx(200 / 3, abs=HAND)
+    assert found.value("text") == pytest.approx(50.0, abs=HAND)
+    nodes = ("d2", "deep", "a", "b", "headline")
+    assert [found.result["metrics"][node]["text"]["n"] for node in nodes] == [3, 4, 6, 3, 9]
 
 
 def test_two_boxes_of_one_picture_are_two_images(world):
@@ -217,6 +242,79 @@ def test_recall_at_1_5_and_10_both_ways_are_six_different_numbers(world):
     assert found.row["circle i2t_r1"] == "50.0000" and found.row["circle t2i_r1"] == "42.8571"
 
 
+def test_ranks_ties_and_chance_of_both_ways(world):
+    """Five pictures; r has captions with the vectors of p's and q's, t and s have one vector.
+
+    Image to text: p and q tie with r's copies; t's caption at 152 comes after s's at 151: 2 of 5.
+    Text to image: the captions of s and t tie; r's "as 1" comes after p and q, "as 61" after q: 3
+    of 7. Ties: two and two. Chance to hold one of seven captions in five: 15/21, all three of r: 1.
+    """
+    records = [
+        captioned(world.picture("p", 0), world.text(1)),
+        captioned(world.picture("q", 60), world.text(61)),
+        captioned(
+            world.picture("r", 100), world.text(99), world.text(1, "as 1"), world.text(61, "as 61")
+        ),
+        captioned(world.picture("s", 150), world.text(151)),
+        captioned(world.picture("t", 150, 150), world.text(152)),
+    ]
+
+    found = world.ask(world.task("ties", ["i2t_r1", "t2i_r1"], {"test": 5}), records)
+
+    assert found.value("i2t_r1") == pytest.approx(40.0, abs=HAND)
+    assert found.value("t2i_r1") == pytest.approx(300 / 7, abs=HAND)
+    assert found.samples["i2t_rank"] == [2, 2, 1, 1, 2]
+    assert found.samples["t2i_rank"] == [[1], [1], [1, 3, 2], [2], [2]]
+    assert found.samples["correct"] == [False, False, True, True, False]
+    assert found.samples["tie"] == [True, True, False, False, False]
+    assert found.result["ties"] == 4
+    assert found.chance("i2t_r1") == pytest.approx(20.0)
+    assert found.chance("i2t_r5") == pytest.approx((4 * 1500 / 21 + 100) / 5)
+    assert found.result["nan"] == 0
+
+
+def test_captions_and_pictures_that_stand_twice_are_counted_and_strictly_come_before(world):
+    """Of seven captions three equal an earlier one; of four pictures one does; two pictures have a
+    caption twice.
+
+    Image to text: both p find a, which is right for p; q (at 50) and the last find another's: 2 of
+    4. Text to image: all but the last caption, which q is nearer to, find a picture that is right
+    for them, 6 of 7. Strictly p and its copy tie, and q's a finds them first: only b is right.
+    """
+    a, b, c = world.text(1), world.text(55), world.text(3)
+    records = [
+        captioned(world.picture("p", 0), a, a),
+        captioned(world.picture("q", 50), a, b),
+        captioned(world.picture("p again", 0), c, c),
+        captioned(world.picture("far", 90), world.text(50)),
+    ]
+
+    found = world.ask(world.task("copies", ["i2t_r1", "t2i_r1"], {"test": 4}), records)
+
+    audits = {"repeated_texts": 3, "repeated_images": 1, "duplicate_texts": 2}
+    assert found.result["audits"] == {"missing_images": 0, **audits}
+    assert found.value("i2t_r1") == pytest.approx(50.0, abs=HAND)
+    assert found.value("t2i_r1") == pytest.approx(600 / 7, abs=HAND)
+    assert found.strict("t2i_r1") == pytest.approx(100 / 7, abs=HAND)
+
+
+def test_a_caption_that_is_no_number_is_compared_with_every_picture(world):
+    """Of p, q and r one picture is NaN: two find their caption. With a caption that is NaN too, all
+    three have a similarity that is none."""
+    records = [
+        captioned(world.picture("p", 0), world.text(1)),
+        captioned(world.picture("q", 60), world.text(61)),
+        captioned(world.picture("r", NOTHING), world.text(120)),
+    ]
+    one = world.ask(world.task("one", ["i2t_r1", "t2i_r1"], {"test": 3}), records)
+    records[2] = captioned(records[2].images[0], world.text(120), world.text(NOTHING))
+    world.out = world.folder / "again"
+    every = world.ask(world.task("every", ["i2t_r1", "t2i_r1"], {"test": 3}), records)
+
+    assert one.value("i2t_r1") == pytest.approx(200 / 3, abs=HAND)
+    assert (one.result["nan"], every.result["nan"]) == (1, 3)
+
+
 # ---------------------------------------------------------------- classification
 
 
@@ -258,6 +356,37 @@ def test_accuracy_mean_per_class_and_top_5_are_three_different_numbers(world, me
     assert found.value(metric) == pytest.approx(percent, abs=HAND)
     assert float(found.row["seven"]) == pytest.approx(percent, abs=1e-4)
     assert sum(found.samples["correct"]) == 6
+    assert found.chance(metric) == pytest.approx(500 / 7 if metric == "top5" else 100 / 7)
+    assert found.summary == {
+        "classes": list(SEVEN),
+        "n": [6, 0, 0, 2, 0, 2, 0],
+        "recall": [pytest.approx(500 / 6), None, None, 50.0, None, 0.0, None],
+        # Of a, one is taken for g; of d, one for e (at 80, from 72); of f, one for d and one for a.
+        "confusion": [[0, 0, 5], [0, 6, 1], [3, 3, 1], [3, 4, 1], [5, 0, 1], [5, 3, 1]],
+    }
+
+
+def test_blocks_of_records_make_no_difference(world, monkeypatch):
+    """Ten pictures in blocks of three, and questions of two shapes in blocks of two."""
+    near, far = world.text(15), world.text(80)
+    pictures = [world.picture(f"q{number}", 10 + number) for number in range(5)]
+    texts = [(near, far), (far, near), (near, far, "at 80"), (near, far), (far, near, near)]
+    pairs = [matching([one], some) for one, some in zip(pictures, texts, strict=True)]
+    classified = seven_classes(world)
+    tasks = [
+        (world.task("seven", ["accuracy"], {"test": 10}, tables=classes(SEVEN)), classified),
+        (world.task("pairs", ["text"], {"all": 5}), pairs),
+    ]
+    whole = [world.ask(*task) for task in tasks]
+    monkeypatch.setattr(classification, "BLOCK", 3)
+    monkeypatch.setattr(matching_kind, "BLOCK", 2)
+    world.out = world.folder / "again"
+
+    parts = [world.ask(*task) for task in tasks]
+
+    for before, after in zip(whole, parts, strict=True):
+        assert after.samples == before.samples
+        assert after.result["metrics"] == before.result["metrics"]
 
 
 def test_class_vectors_are_means_of_their_prompts_made_unit_length(world):
@@ -281,21 +410,27 @@ def test_class_vectors_are_means_of_their_prompts_made_unit_length(world):
 
 
 def test_of_two_classes_the_margin_ranks_the_pictures(world):
-    """ROC-AUC: margins of b over a .3, .1 and -.2 for pictures of b; .2, -.1 for pictures of a.
+    """ROC-AUC: margins of b over a .3, .1, -.2 for pictures of b; .05, -.1 for pictures of a.
 
-    Of six pairs, .3 beats both, .1 beats -.1 alone and -.2 neither: 3 of 6. The cosine with b alone
-    would rank .8, .2, .45 against .5, .6: 2 of 6. Three of the five pictures are right.
+    Of six pairs, .3 and .1 beat both and -.2 neither: 4 of 6. The cosine with b alone would rank
+    .8, .2, .45 against .5, .6: 2 of 6, as with the classes exchanged. Three of five are right.
     """
     world.text((1.0, 0.0, 0.0), "a")
     world.text((0.0, 1.0, 0.0), "b")
-    rows = [((0.5, 0.8), 1), ((0.1, 0.2), 1), ((0.65, 0.45), 1), ((0.3, 0.5), 0), ((0.7, 0.6), 0)]
+    rows = [((0.5, 0.8), 1), ((0.1, 0.2), 1), ((0.65, 0.45), 1), ((0.45, 0.5), 0), ((0.7, 0.6), 0)]
     records = [labelled(world.picture(f"p{x}-{y}", filled(x, y)), label) for (x, y), label in rows]
     task = world.task("two", ["roc_auc"], {"test": 5}, tables=classes(("a", "b")))
 
     found = world.ask(task, records)
 
-    assert found.value("roc_auc") == pytest.approx(50.0, abs=1e-4)
+    assert found.value("roc_auc") == pytest.approx(400 / 6, abs=1e-4)
     assert found.value("accuracy") == pytest.approx(60.0, abs=HAND)
+    assert (found.chance("roc_auc"), found.chance("accuracy")) == (50.0, 50.0)
+    assert found.samples["scores"][2] == pytest.approx([0.65, 0.45])
+    assert found.samples["score_label"] == pytest.approx([0.8, 0.2, 0.45, 0.45, 0.7])
+    assert found.samples["score_best_other"] == pytest.approx([0.5, 0.1, 0.65, 0.5, 0.6])
+    assert found.samples["labels"] == [[1], [1], [1], [0], [0]]
+    assert [len(found.result["metrics"][node]) for node in ("test", "headline")] == [3, 3]
 
 
 def filled(*first: float) -> tuple[float, ...]:
@@ -335,6 +470,12 @@ def test_mean_average_precision_ranks_pictures_by_softmax_of_100_cosines(world):
 
     assert found.value("map11_devkit") == pytest.approx(1500 / 22, abs=1e-4)
     assert found.value("map11") == pytest.approx(100 * (6 / 11 + 17 / 11) / 3, abs=1e-4)
+    assert found.samples["prediction"] == [0, 0, 0, 1]
+    assert found.samples["labels"] == [[1], [0, 2], [2], [1]]
+    assert found.samples["scores"][2] == pytest.approx([0.51, 0.46, -0.39])
+    assert found.samples["tie"] == [False] * 4
+    assert found.chance("map11") == found.chance("map11_devkit") == 25.0
+    assert (found.result["ties"], found.result["nan"]) == (0, 0)
 
 
 # ---------------------------------------------------------------- averages
@@ -707,3 +848,30 @@ def test_missing_pictures_are_named_and_their_questions_left_out(world):
     assert found.result["flags"] == ["1 images missing, 1 records out"]
     audits = found.result["audits"]
     assert (audits["missing_images"], audits["missing"]) == (1, ["all1.png"])
+
+
+def test_a_limit_takes_evenly_spaced_records_and_enters_no_average(world):
+    """Of six questions 0 to 3 are right; of the limited three (0, 2, 4) two: 66.7, not 100."""
+    records = [asked(world, number < 4, number) for number in range(6)]
+    task = world.task("some", ["text"], {"all": 6})
+
+    found = world.ask(task, records, limit=3)
+
+    assert found.value("text") == pytest.approx(200 / 3, abs=HAND)
+    assert found.samples["id"] == ["some 0", "some 2", "some 4"]
+    assert found.result["flags"] == ["limited to 3 records a subset"]
+    assert "strict" not in found.result["metrics"]["headline"]["text"]
+    assert found.result["settings"]["limit"] == 3
+
+
+def test_the_strict_number_stands_there_however_near_it_is(world):
+    """Of 120 questions 90 are right, and one of these offers the right caption twice."""
+    near, far = world.text(15), world.text(80)
+    picture = world.picture("p", 10)
+    right, wrong, twice = ((near, far), (far, near), (near, far, near))
+    records = [matching([picture], texts) for texts in [*[right] * 89, twice, *[wrong] * 30]]
+
+    found = world.ask(world.task("many", ["text"], {"all": 120}), records)
+
+    assert found.value("text") == pytest.approx(75.0, abs=HAND)
+    assert found.strict("text") == pytest.approx(8900 / 120, abs=HAND)

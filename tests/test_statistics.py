@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
+from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.score.clusters import source_images
 from fsc_bench.score.statistics import (
     ROOT,
     SEED,
@@ -16,6 +18,7 @@ from fsc_bench.score.statistics import (
     tree_mean,
     wilson,
 )
+from fsc_bench.task import catalogue
 
 TREE = {"x": {"a": 10, "b": 30}, "y": 5}
 
@@ -222,3 +225,39 @@ def test_wilsons_interval_worked_out_by_hand():
     assert wilson(60, 5) == pytest.approx((23.0725, 88.2379), abs=1e-3)
     assert wilson(0, 5) == (0.0, pytest.approx(100 * 0.768292 / 1.768292, abs=1e-3))
     assert wilson(100, 5) == (pytest.approx(100 / 1.768292, abs=1e-3), 100.0)
+
+
+class Pictures:
+    """As much of `Vectors` as clusters need: a picture's bytes are the first letter of its name."""
+
+    def image_keys(self, task, refs):
+        return [ref.path[0] for ref in refs]
+
+
+def test_clusters_with_a_picture_of_the_same_bytes_are_one():
+    """z and y share P, and z shares R with the record 4; the reader's "3" is not the record 3.
+
+    What x chooses among is no reason to be one with z. A cluster is called as the first of its
+    names; those that no reader gave come first.
+    """
+    given = [("z", "P"), ("y", "P again"), ("x", "P", "Q"), ("", "Q"), ("", "R"), ("3", "S")]
+    rows = [
+        Record(str(number), "all", tuple(ImageRef(OWN, name) for name in names), cluster=cluster)
+        for number, (cluster, *names) in enumerate([*given, ("z", "R again")])
+    ]
+
+    clusters, names = source_images(catalogue()["sugarcrepe"], rows, Pictures())
+
+    assert names == ["3", "3", "4", "x"]
+    assert clusters.tolist() == [2, 2, 3, 0, 2, 1, 2]
+
+
+def test_records_that_all_choose_among_pictures_have_clusters_too():
+    rows = [
+        Record(name, "all", (ImageRef(OWN, "P"), ImageRef(OWN, "Q")), cluster=cluster)
+        for name, cluster in (("0", "b"), ("1", ""), ("2", "b"))
+    ]
+
+    clusters, names = source_images(catalogue()["sugarcrepe"], rows, Pictures())
+
+    assert (clusters.tolist(), names) == ([1, 0, 1], ["1", "b"])

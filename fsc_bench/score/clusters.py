@@ -40,6 +40,6 @@ def _components(names: int, name_of: np.ndarray, picture_of: np.ndarray) -> np.n
     edges = sparse.csr_matrix(
         (np.ones(len(name_of), bool), (name_of, names + picture_of)), shape=(size, size)
     )
-    labels = sparse.csgraph.connected_components(edges, directed=False)[1][:names]
+    labels = sparse.csgraph.connected_components(edges)[1][:names]
     _, first, place = np.unique(labels, return_index=True, return_inverse=True)
     return first[place.ravel()]
