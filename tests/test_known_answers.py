@@ -93,9 +93,8 @@ def test_unequal_subsets_pool_or_average_as_within_says(world, within, inner, he
 
 
 def test_tables_within_tables_pool_all_that_is_below_them(world):
-    """deep pools 1 of 1 and 2 of 3: 3/4; a pools that and 1 of 2: 4/6; the whole is the mean with b.
-
-    Averaged throughout it would be ((1 + 2/3) / 2 + 1/2) / 2 = 2/3 as well for a, but 5/6 for deep.
+    """deep pools 1 of 1 and 2 of 3: 3/4; a pools that and 1 of 2: 4/6; the whole is the mean of a
+    and b, 1 of 3. Averaged throughout, deep would be 5/6.
     """
     hits = {"a1": [1, 0], "d1": [1], "d2": [1, 1, 0], "b": [0, 1, 0]}
     tree = {"a": {"a1": 2, "deep": {"d1": 1, "d2": 3}}, "b": 3}
