@@ -8,7 +8,7 @@ could be taken for: one direction for the other, one average for another, items 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from math import sqrt
+from math import cos, radians, sqrt
 from pathlib import Path
 
 import pytest
@@ -90,6 +90,55 @@ def test_unequal_subsets_pool_or_average_as_within_says(world, within, inner, he
     assert found.value("text") == pytest.approx(headline, abs=HAND)
     assert found.result["metrics"]["a"]["text"]["n"] == 6
     assert float(found.row["tree"]) == pytest.approx(headline, abs=1e-4)
+
+
+def test_records_of_several_shapes_are_each_asked_what_their_shape_asks(world):
+    """Three choose a text, one chooses both ways, two choose a picture.
+
+    Text: the first, third and fourth, 3 of 4; by chance 1/2, 1/2, 1/3 and 1/4. Image: the fifth, 1
+    of 3; by chance 1/4, 1/3 and 1/2. All that is asked: the first, third and fifth, 3 of 6; by
+    chance 1/2, 1/2, 1/3, 1/6, 1/3 and 1/2.
+    """
+    near, far, farther = world.text(15), world.text(80), world.text(100)
+    one, left, right = world.picture("one", 10), world.picture("left", 0), world.picture("right", 9)
+    records = [
+        matching([one], [near, far]),
+        matching([one], [far, near]),
+        matching([one], [near, far, farther]),
+        matching([left, right], [world.text(5), world.text(8)]),  # right is nearer to both
+        matching([right, one, left], [world.text(4.6)]),
+        matching([left, right], [near]),
+    ]
+    task = world.task("shapes", ["text", "accuracy"], {"all": 6})
+
+    found = world.ask(task, records)
+
+    metrics = ("text", "image", "accuracy")
+    assert [found.value(m) for m in metrics] == pytest.approx([75.0, 100 / 3, 50.0], abs=HAND)
+    assert [found.chance(m) for m in metrics] == pytest.approx([1900 / 48, 1300 / 36, 1400 / 36])
+    assert [found.result["metrics"]["all"][m]["n"] for m in (*metrics, "group")] == [4, 3, 6, 1]
+    assert found.samples["correct_text"] == [True, False, True, True, False, False]
+    assert found.samples["correct_image"] == [False] * 4 + [True, False]
+    assert found.samples["images"] == [1, 1, 1, 2, 3, 2]
+    assert found.samples["texts"] == [2, 2, 3, 2, 1, 1]
+    # Picture by picture: 0 with 5 and 8, 9 with 5 and 8; and three pictures with 4.6.
+    angles = [5, 8, 4, 1], [4.4, 5.4, 4.6]
+    for scores, degrees in zip(found.samples["scores"][3:5], angles, strict=True):
+        assert scores == pytest.approx([cos(radians(angle)) for angle in degrees], abs=1e-6)
+
+
+def test_strata_of_a_subset_are_averaged_equally(world):
+    """On: 3 of 4, by chance 1/2; under: 1 of 3, by chance 1/3. Pooled it would be 4/7 and 3/7."""
+    farther = world.text(100)
+    on = [replace(asked(world, number < 3, number), stratum="on") for number in range(4)]
+    rows = [asked(world, number < 5, number) for number in range(4, 7)]
+    under = [replace(row, texts=(*row.texts, farther), stratum="under") for row in rows]
+
+    found = world.ask(world.task("strata", ["text"], {"all": 7}), on + under)
+
+    assert found.value("text") == pytest.approx(1300 / 24, abs=HAND)
+    assert found.chance("text") == pytest.approx(500 / 12)
+    assert found.samples["stratum"] == ["on"] * 4 + ["under"] * 3
 
 
 def test_tables_within_tables_pool_all_that_is_below_them(world):
@@ -730,7 +779,12 @@ def test_the_right_caption_again_is_right_and_another_caption_as_near_is_a_miss(
     found = world.ask(world.task("ties", ["text"], {"all": 5}), records)
 
     assert found.value("text") == pytest.approx(60.0, abs=HAND)
-    assert found.result["metrics"]["headline"]["text"]["strict"] == pytest.approx(20.0, abs=HAND)
+    assert found.strict("text") == pytest.approx(20.0, abs=HAND)
+    assert found.samples["free"] == [False, False, False, True, False]
+    assert found.samples["easier"] == [False, True, False, False, True]
+    assert found.samples["tie"] == [False, False, True, False, False]
+    assert found.result["audits"] == {"missing_images": 0, "free": 1, "easier": 2}
+    assert found.chance("text") == pytest.approx(60.0)  # 1/2 four times, and 1
 
 
 def test_the_right_picture_again_is_right_and_another_picture_as_near_is_a_miss(world):

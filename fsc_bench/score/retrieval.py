@@ -103,7 +103,7 @@ def _ranks(
 def _for_each_query(asks: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(query, right answer) of every query with each of its right answers, by query."""
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    starts = np.searchsorted(pairs[:, 0], np.arange(asks.max(initial=0) + 2))
+    starts = np.searchsorted(pairs[:, 0], np.arange(len(asks) + 1))
     counts = np.diff(starts)[asks]
     query = np.repeat(np.arange(len(asks)), counts)
     within = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
