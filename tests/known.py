@@ -168,7 +168,10 @@ class World:
             **more,
         }
         tables = facts.pop("tables", "")
-        lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
+        lines = [
+            f"{key} = {inline(value) if isinstance(value, Mapping) else json.dumps(value)}"
+            for key, value in facts.items()
+        ]
         lines += [f"subsets = {inline(subsets)}", tables, "[data]", 'reader = "records"']
         lines += [f'options = {{ files = ["{name}.parquet"] }}']
         path = self.folder / f"{name}.toml"
@@ -242,9 +245,9 @@ def matching(
     return Record("", subset, tuple(images), tuple(texts), cluster=cluster)
 
 
-def labelled(image: ImageRef, *labels: int) -> Record:
+def labelled(image: ImageRef, *labels: int, cluster: str = "") -> Record:
     """A record of `kind = "classification"`."""
-    return Record("", "test", (image,), labels=labels)
+    return Record("", "test", (image,), labels=labels, cluster=cluster)
 
 
 def captioned(image: ImageRef, *texts: str) -> Record:

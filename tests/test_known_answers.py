@@ -60,6 +60,7 @@ def test_text_image_and_group_are_three_different_numbers(world):
     assert found.value("group") == pytest.approx(20.0, abs=HAND)  # the first alone
     assert found.samples["correct_text"] == [True, True, True, False, False]
     assert found.samples["correct_image"] == [True, False, False, True, False]
+    assert set(found.result["metrics"]["headline"]) == {"text", "image", "group"}
     assert float(found.row["pairs"]) == 60.0
 
 
@@ -478,7 +479,66 @@ def test_of_two_classes_the_margin_ranks_the_pictures(world):
     assert found.samples["score_label"] == pytest.approx([0.8, 0.2, 0.45, 0.45, 0.7])
     assert found.samples["score_best_other"] == pytest.approx([0.5, 0.1, 0.65, 0.5, 0.6])
     assert found.samples["labels"] == [[1], [1], [1], [0], [0]]
-    assert [len(found.result["metrics"][node]) for node in ("test", "headline")] == [3, 3]
+    assert found.result["metrics"]["test"]["roc_auc"]["n"] == 5
+
+
+def test_margins_of_two_images_rise_and_fall_together(world):
+    """Margins of b over a. Of the first image .3 for b, .1 and .35 for a: 1 of 2. Of the second .2
+    for b, .25, .1 and .05 for a: 2 of 3. Of both: .3 beats four of five, .2 three: 7 of 10.
+
+    Two images are drawn of two: twice the first in a quarter of the draws, so the interval is
+    [1/2, 7/10].
+    """
+    world.text((1.0, 0.0, 0.0), "a")
+    world.text((0.0, 1.0, 0.0), "b")
+    margins = {"first": [(0.3, 1), (0.1, 0), (0.35, 0)],
+               "second": [(0.2, 1), (0.25, 0), (0.11, 0), (0.05, 0)]}  # fmt: skip
+    records = [
+        labelled(world.picture(f"p{margin}", filled(0.4, 0.4 + margin)), label, cluster=image)
+        for image, rows in margins.items()
+        for margin, label in rows
+    ]
+    task = world.task("two", ["roc_auc"], {"test": 7}, tables=classes(("a", "b")))
+
+    found = world.ask(task, records)
+
+    assert found.value("roc_auc") == pytest.approx(70.0, abs=1e-4)
+    assert found.interval("roc_auc") == pytest.approx([50.0, 70.0], abs=1e-4)
+
+
+def test_a_class_that_is_no_number_makes_every_picture_of_several_classes_one(world):
+    world.text((1.0, 0.0), "a")
+    world.text(NOTHING, "b")
+    records = [labelled(world.picture(f"p{at}", at), label) for at, label in ((5, 0), (60, 1))]
+    task = world.task("none", ["map11"], {"test": 2}, tables=classes("ab"))
+
+    found = world.ask(task, records)
+
+    assert found.result["nan"] == 2
+    assert found.samples["prediction"] == [-1, -1]
+
+
+def test_classes_of_the_same_name_are_one_answer(world):
+    """Six classes, four answers: a at 0 and b at 30 stand twice. All but 40, which is c's, are
+    right: 4 of 5, by chance 1 of 4; four answers are all among the first five.
+
+    Strictly the copies of a and b tie, and only d's is right: 1 of 5.
+    """
+    for name, angle in zip("abcd", (0, 30, 60, 90), strict=True):
+        world.text(angle, name)
+    rows = [(2, 0), (28, 1), (31, 5), (40, 2), (91, 3)]
+    records = [labelled(world.picture(f"p{angle}", angle), label) for angle, label in rows]
+    task = world.task("twins", ["accuracy"], {"test": 5}, tables=classes("abcdab"))
+
+    found = world.ask(task, records)
+
+    assert found.value("accuracy") == pytest.approx(80.0, abs=HAND)
+    assert found.strict("accuracy") == pytest.approx(20.0, abs=HAND)
+    assert found.samples["prediction"] == [0, 1, 5, 1, 3]
+    others = [cos(radians(angle)) for angle in (28, 28, 29, 10, 31)]
+    assert found.samples["score_best_other"] == pytest.approx(others, abs=1e-6)
+    assert (found.chance("accuracy"), found.chance("top5")) == (25.0, 100.0)
+    assert found.result["audits"]["equal_classes"] == 4
 
 
 def filled(*first: float) -> tuple[float, ...]:
@@ -508,11 +568,11 @@ def test_mean_average_precision_ranks_pictures_by_softmax_of_100_cosines(world):
         "Z": ((0.60, 0.62, 0.00), (1,)),
     }
     records = [
-        labelled(world.picture(name, filled(*cosines)), *labels)
+        labelled(world.picture(name, filled(*cosines)), *labels, cluster=str(name in "WY"))
         for name, (cosines, labels) in pictures.items()
     ]
-    headline = ["map11", "map11_devkit"]
-    task = world.task("several", headline, {"test": 4}, tables=classes("abc"))
+    headline, chance = ["map11", "map11_devkit"], {"map11": 20, "map11_devkit": 15}
+    task = world.task("several", headline, {"test": 4}, chance=chance, tables=classes("abc"))
 
     found = world.ask(task, records)
 
@@ -522,7 +582,10 @@ def test_mean_average_precision_ranks_pictures_by_softmax_of_100_cosines(world):
     assert found.samples["labels"] == [[1], [0, 2], [2], [1]]
     assert found.samples["scores"][2] == pytest.approx([0.51, 0.46, -0.39])
     assert found.samples["tie"] == [False] * 4
-    assert found.chance("map11") == found.chance("map11_devkit") == 25.0
+    assert (found.chance("map11"), found.chance("map11_devkit")) == (20.0, 15.0)
+    # Two images are drawn of two. W and Y twice: a and b 1/2 each (Y and W come last), c 1. X and Z
+    # twice: b 1, c 1/2 (X comes last), and nothing of a. So the ends are 2/3 and 3/4.
+    assert found.interval("map11_devkit") == pytest.approx([200 / 3, 75.0], abs=1e-4)
     assert (found.result["ties"], found.result["nan"]) == (0, 0)
 
 
@@ -647,6 +710,7 @@ def test_an_official_classifier_takes_the_first_of_equal_classes(world):
     assert found.value("accuracy") == pytest.approx(200 / 6, abs=HAND)
     assert found.result["official"]["headline"]["accuracy"] == pytest.approx(400 / 6, abs=HAND)
     assert found.samples["tie"] == [True, True, True, False, False, False]
+    assert found.result["ties"] == 3
 
 
 def test_official_recall_takes_a_picture_that_ties_with_the_right_one(world):
@@ -761,9 +825,9 @@ def test_a_result_of_other_templates_under_the_same_name_is_not_accepted(world):
 
 
 def test_the_right_caption_again_is_right_and_another_caption_as_near_is_a_miss(world):
-    """Headline: the first, the second and the fourth, 3 of 5. Strict, any tie a miss: 1 of 5.
+    """Headline: all but the third, the fifth and the last, 4 of 7. Strict, any tie a miss: 1 of 7.
 
-    Ties taken as hits would make it 4.
+    Ties taken as hits would make it 5.
     """
     near, twin, far = world.text(15), world.text(15, "as near"), world.text(80)
     picture = world.picture("p", 10)
@@ -773,18 +837,20 @@ def test_the_right_caption_again_is_right_and_another_caption_as_near_is_a_miss(
         [twin, near],  # another caption with the same vector
         [near, near],  # nothing but the right caption
         [far, near, far],  # the right caption twice, and wrong
+        [near, near],
+        [far, near],
     ]
     records = [matching([picture], texts, cluster=str(n)) for n, texts in enumerate(options)]
 
-    found = world.ask(world.task("ties", ["text"], {"all": 5}), records)
+    found = world.ask(world.task("ties", ["text"], {"all": 7}), records)
 
-    assert found.value("text") == pytest.approx(60.0, abs=HAND)
-    assert found.strict("text") == pytest.approx(20.0, abs=HAND)
-    assert found.samples["free"] == [False, False, False, True, False]
-    assert found.samples["easier"] == [False, True, False, False, True]
-    assert found.samples["tie"] == [False, False, True, False, False]
-    assert found.result["audits"] == {"missing_images": 0, "free": 1, "easier": 2}
-    assert found.chance("text") == pytest.approx(60.0)  # 1/2 four times, and 1
+    assert found.value("text") == pytest.approx(400 / 7, abs=HAND)
+    assert found.strict("text") == pytest.approx(100 / 7, abs=HAND)
+    assert found.samples["free"] == [False, False, False, True, False, True, False]
+    assert found.samples["easier"] == [False, True, False, False, True, False, False]
+    assert found.samples["tie"] == [False, False, True, False, False, False, False]
+    assert found.result["audits"] == {"missing_images": 0, "free": 2, "easier": 2}
+    assert found.chance("text") == pytest.approx(450 / 7)  # 1/2 five times, and 1 twice
 
 
 def test_the_right_picture_again_is_right_and_another_picture_as_near_is_a_miss(world):

@@ -140,7 +140,8 @@ def _multilabel(given: Material) -> Scores:
         "prediction": np.where(nan, -1, scores.argmax(axis=1)),
         "tie": np.zeros(len(rows), bool),
     }
-    chance = {metric: {subset: task.chance[task.headline[0]]} for metric in measures}
+    known = task.chance[task.headline[0]]  # for the one that the task file may not name
+    chance = {metric: {subset: task.chance.get(metric, known)} for metric in measures}
     return Scores(measures, chance, samples, ties=0, nan=nan)
 
 
@@ -158,7 +159,7 @@ class Weighted:
     def leaves(
         self, weights: np.ndarray | None = None
     ) -> tuple[dict[str, Values], dict[str, Values]]:
-        one = np.ones((1, len(self.clusters)))
+        one = np.ones(len(self.clusters))[None]
         drawn = one if weights is None else np.ascontiguousarray(weights)[:, self.clusters]
         return {self.subset: self.compute(drawn)}, {self.subset: drawn.sum(axis=1)}
 
