@@ -280,7 +280,7 @@ class StoredFacts(msgspec.Struct):
 
     suite: Name
     group: Literal["compositionality", "classification", "retrieval"]
-    headline: tuple[Name, ...]
+    headline: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     chance: dict[str, Percent]
     decays: bool = False
 
@@ -319,7 +319,9 @@ def read_result(path: Path) -> Result:
     if (schema := raw.get("schema")) != SCHEMA_VERSION:
         raise UsageError(f"{path}: schema {schema!r:.20}; this version reads {SCHEMA_VERSION}.")
     stored = typed(raw, StoredResult, str(path))
-    typed(stored.facts, StoredFacts, f"{path}: facts")
+    facts = typed(stored.facts, StoredFacts, f"{path}: facts")
+    if lacking := set(facts.headline) - set(facts.chance):
+        raise UsageError(f"{path}: facts: 'chance' lacks {min(lacking)!r}, which 'headline' names.")
     fields = {name: getattr(stored, name) for name in stored.__struct_fields__ if name != "schema"}
     metrics = {
         node: {metric: cell.cell() for metric, cell in cells.items()}

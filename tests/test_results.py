@@ -217,3 +217,16 @@ def test_a_result_of_another_schema_is_refused(directory):
 
     with pytest.raises(UsageError, match="schema 2; this version reads 1"):
         directory.finished("stairs")
+
+
+@pytest.mark.parametrize(
+    "change", [{"headline": []}, {"headline": ["text", "group"]}, {"suite": ""}, {"group": "other"}]
+)
+def test_facts_that_make_no_column_are_refused(directory, change):
+    file = directory.task_file("stairs")
+    content = json.loads(file.read_text())
+    content["facts"] |= change
+    file.write_text(json.dumps(content))
+
+    with pytest.raises(UsageError, match=r"stairs\.json: facts"):
+        directory.finished("stairs")

@@ -225,6 +225,8 @@ def test_wilsons_interval_worked_out_by_hand():
     assert wilson(60, 5) == pytest.approx((23.0725, 88.2379), abs=1e-3)
     assert wilson(0, 5) == (0.0, pytest.approx(100 * 0.768292 / 1.768292, abs=1e-3))
     assert wilson(100, 5) == (pytest.approx(100 / 1.768292, abs=1e-3), 100.0)
+    ends = [(wilson(0, n)[0], wilson(100, n)[1]) for n in range(1, 200)]
+    assert set(ends) == {(0.0, 100.0)}
 
 
 class Pictures:

@@ -60,7 +60,6 @@ def averages(cells: Mapping[str, Cell], tasks: Sequence[TaskFacts]) -> dict[str,
         wanted = [
             task.name if len(task.headline) == 1 else f"{task.name} {task.headline[place]}"
             for task in members
-            if place < len(task.headline) or len(task.headline) == 1
         ]
         parts = [cells.get(column) for column in wanted]
         if not parts or any(part is None or not part.counts for part in parts):

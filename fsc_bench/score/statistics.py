@@ -140,7 +140,7 @@ class Means:
         self, weights: np.ndarray | None = None
     ) -> tuple[dict[str, Values], dict[str, Values]]:
         if weights is None:
-            weights = np.ones((1, self.sums.shape[1]))
+            weights = np.ones(self.sums.shape[1])[None]
         sums = (self.sums @ weights.T).T
         counts = (self.counts @ weights.T).T
         with np.errstate(invalid="ignore"):
@@ -255,5 +255,5 @@ def wilson(percent: float, n: float) -> tuple[float, float]:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # At the ends the two terms are equal but for rounding.
-    low = 0.0 if share == 0 else 100 * max(0.0, middle - half)
-    return low, 100.0 if share == 1 else 100 * min(1.0, middle + half)
+    low = 0.0 if share == 0 else 100 * (middle - half)
+    return low, 100.0 if share == 1 else 100 * (middle + half)
