@@ -416,6 +416,18 @@ def test_the_second_headline_of_a_classification_task_is_in_no_average():
     assert averages(cells, [plain, both]) == {"ZS": Cell(55.5)}
 
 
+def test_each_way_of_retrieval_enters_its_own_average_whatever_stands_first():
+    """I2T: 30 and 50, T2I: 20, 10 and 60. A task of one way alone is in the other's average not."""
+    turned = replace(PAIRS, name="turned", headline=("t2i_r1", "i2t_r1"))
+    alone = replace(PAIRS, name="alone", headline=("t2i_r1",))
+    cells = {"pairs i2t_r1": Cell(30.0), "pairs t2i_r1": Cell(20.0), "turned t2i_r1": Cell(10.0)}
+    cells |= {"turned i2t_r1": Cell(50.0), "alone": Cell(60.0)}
+
+    assert averages(cells, [PAIRS, turned, alone]) == {"I2T": Cell(40.0), "T2I": Cell(30.0)}
+    page = to_markdown("own", [Row("m", "measured", {"alone": Cell(60.0)})], [], [alone])
+    assert "| Model | T2I |" in page
+
+
 @pytest.mark.parametrize(
     ("decays", "change", "counts"),
     [

@@ -217,10 +217,10 @@ def _group_starts(ordered: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean along the last axis over what is not NaN; NaN where nothing is."""
+    """[n] of [n, classes]: the mean over what is not NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0).sum(axis=-1) / defined.sum(axis=-1)
+        return np.where(defined, values, 0).sum(axis=1) / defined.sum(axis=1)
 
 
 def _plain(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray | float:

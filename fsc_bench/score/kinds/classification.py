@@ -89,12 +89,13 @@ def _outcomes(
         part = labels[start : start + len(block)]
         parts.append(classification.outcomes(block, part, alike))
         shown.append(_best_scores(block, part, alike))
-        scores.append(block if block.shape[1] == 2 else block[:0])
+        if block.shape[1] == 2:
+            scores.append(block)
     joined = {
         name: None if first is None else np.concatenate([getattr(part, name) for part in parts])
         for name, first in vars(parts[0]).items()
     }
-    both = np.concatenate(scores) if len(given.task.classes) == 2 else None
+    both = np.concatenate(scores) if scores else None
     return classification.Outcomes(**joined), np.concatenate(shown), both
 
 
