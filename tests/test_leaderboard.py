@@ -417,7 +417,7 @@ def test_the_second_headline_of_a_classification_task_is_in_no_average():
 
 
 def test_each_way_of_retrieval_enters_its_own_average_whatever_stands_first():
-    """I2T: 30 and 50, T2I: 20, 10 and 60. A task of one way alone is in the other's average not."""
+    """I2T: 30 and 50, T2I: 20, 10 and 60. A task of one way is no part of the other's average."""
     turned = replace(PAIRS, name="turned", headline=("t2i_r1", "i2t_r1"))
     alone = replace(PAIRS, name="alone", headline=("t2i_r1",))
     cells = {"pairs i2t_r1": Cell(30.0), "pairs t2i_r1": Cell(20.0), "turned t2i_r1": Cell(10.0)}

@@ -160,9 +160,9 @@ def by_definition(similarity, answer_of, right, own):
 @pytest.mark.parametrize("block", [3, 1024])
 @pytest.mark.parametrize("copies", [False, True])
 def test_ranks_are_those_of_the_definition(block, copies, monkeypatch):
-    """Small whole numbers, so that much ties and every product is exact; some vectors are NaN, some
-    images and captions are one though their vectors differ, and some vectors are equal though they
-    are different answers. Captions do not stand in the order of their images.
+    """Small whole numbers, so that there are many ties and every product is exact. Some vectors are
+    NaN, some images and captions are one although their vectors differ, and some vectors are equal
+    although they are different answers. Captions do not stand in the order of their images.
     """
     monkeypatch.setattr(retrieval, "BLOCK", block)
     rng = np.random.default_rng(11)
