@@ -94,8 +94,8 @@ def _ranks(
         if not np.array_equal(best, best_own, equal_nan=True):
             behind = similarity < best_own[:, None]
         found[1, begin:end] = len(gallery) - answers.entries(behind) - level_own
-        for row, lost in ((0, best), (1, best_own), (2, best)):
-            found[row, begin:end][np.isnan(lost)] = len(gallery)
+        for row in (0, 2):  # by strict counting it is there: no entry is less than NaN
+            found[row, begin:end][np.isnan(best)] = len(gallery)
     right = np.bincount(right_query, minlength=len(queries))
     return Ranks(found[0], found[1], found[2], right, answers.count)
 
