@@ -316,7 +316,10 @@ def test_the_whole_page_of_a_table():
 
     ZS is no column, for there is no such task; T2I has no interval, as its only number has none.
     """
-    published = [Row("paper", "Table 1", {"T2I": Cell(12.5), "ramps": Cell(33.3)})]
+    published = [
+        Row("paper", "Table 1", {"T2I": Cell(12.5), "ramps": Cell(33.3)}),
+        Row("other", "Table 2", {"stairs": Cell(20.0)}),
+    ]
 
     page = to_markdown("fsc_bench: own", own_rows(), published, OWN)
 
@@ -350,9 +353,10 @@ PAGE = """
 
 Quoted, not measured here; sources in the CSV.
 
-| Model | Comp | I2T | T2I | ramps |
-|---|---:|---:|---:|---:|
-| paper | - | - | 12.5 | 33.3 |
+| Model | Comp | I2T | T2I | stairs | ramps |
+|---|---:|---:|---:|---:|---:|
+| paper | - | - | 12.5 | - | 33.3 |
+| other | - | - | - | 20.0 | - |
 
 ## Not complete (`*`)
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.score import statistics
 from fsc_bench.score.clusters import source_images
 from fsc_bench.score.statistics import (
     ROOT,
@@ -116,11 +117,15 @@ def test_the_same_results_give_the_same_interval():
     )
 
 
-def test_replicates_counted_in_blocks_are_those_drawn_one_by_one():
+def test_replicates_counted_in_blocks_are_those_drawn_one_by_one(monkeypatch):
     rng = np.random.default_rng(SEED)
     each = [np.bincount(rng.integers(0, 900, 900), minlength=900) for _ in range(200)]
 
     assert np.array_equal(np.concatenate(list(cluster_weights(900, 200))), each)
+    monkeypatch.setattr(statistics, "AT_ONCE", 900 * 70 + 1)
+    parts = list(cluster_weights(900, 200))
+    assert [len(part) for part in parts] == [70, 70, 60]
+    assert np.array_equal(np.concatenate(parts), each)
 
 
 def test_of_200_samples_an_interval_is_taken_from_2000_seeded_draws_and_of_199_by_wilson():

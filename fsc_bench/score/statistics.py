@@ -18,6 +18,7 @@ from scipy import sparse
 REPLICATES = 2000
 SEED = 20241007  # any constant: the same results give the same interval
 ROOT = "headline"
+AT_ONCE = 8_000_000  # draws of clusters, in replicates that are held together
 FEW = 200  # independent samples below which Wilson's interval is taken: resampling is too narrow
 Tree: TypeAlias = Mapping[str, "int | Tree"]  # a subset's promised count, or a table of nodes
 Values: TypeAlias = float | np.ndarray  # one number, or one a replicate
@@ -100,7 +101,7 @@ def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.
     cluster's column lies in one piece, as `Means` needs it.
     """
     rng = np.random.default_rng(SEED)
-    part = max(1, min(replicates, 8_000_000 // clusters))
+    part = max(1, min(replicates, AT_ONCE // clusters))
     few = max(1, 65_536 // clusters)  # replicates counted at once, in the processor's cache
     for begin in range(0, replicates, part):
         rows = min(part, replicates - begin)
