@@ -261,7 +261,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
-class StoredCell(Facts, frozen=True, omit_defaults=True):
+class StoredCell(Facts):
     """One number of a result file. Results may be a stranger's: types and bounds are checked."""
 
     value: Percent | None
@@ -275,17 +275,17 @@ class StoredCell(Facts, frozen=True, omit_defaults=True):
         return Cell(self.value, *self.ci, self.n, self.chance, strict)
 
 
-class StoredFacts(msgspec.Struct, frozen=True):
+class StoredFacts(msgspec.Struct):
     """What tables read of the facts of a task; the others are kept as they are."""
 
     suite: Name
     group: Literal["compositionality", "classification", "retrieval"]
-    headline: tuple[Name, ...]
+    headline: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     chance: dict[str, Percent]
     decays: bool = False
 
 
-class StoredResult(Facts, frozen=True):
+class StoredResult(Facts):
     """A `tasks/<task>.json` as it stands."""
 
     schema: int
@@ -307,7 +307,7 @@ class StoredResult(Facts, frozen=True):
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-class StoredRun(msgspec.Struct, frozen=True):
+class StoredRun(msgspec.Struct):
     """What tables read of a `run.json`."""
 
     model: Name
@@ -319,7 +319,9 @@ def read_result(path: Path) -> Result:
     if (schema := raw.get("schema")) != SCHEMA_VERSION:
         raise UsageError(f"{path}: schema {schema!r:.20}; this version reads {SCHEMA_VERSION}.")
     stored = typed(raw, StoredResult, str(path))
-    typed(stored.facts, StoredFacts, f"{path}: facts")
+    facts = typed(stored.facts, StoredFacts, f"{path}: facts")
+    if lacking := set(facts.headline) - set(facts.chance):
+        raise UsageError(f"{path}: facts: 'chance' lacks {min(lacking)!r}, which 'headline' names.")
     fields = {name: getattr(stored, name) for name in stored.__struct_fields__ if name != "schema"}
     metrics = {
         node: {metric: cell.cell() for metric, cell in cells.items()}

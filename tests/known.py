@@ -8,7 +8,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import cos, radians, sin
+from math import cos, nan, radians, sin
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,34 @@ from fsc_bench.task import KINDS, Task, read_task
 SIDE = 8  # pixels of a picture's part
 GROUP = {"matching": "compositionality"}  # where a kind is not called as its group
 Vector = float | tuple[float, ...]  # degrees on the half circle, or the coordinates themselves
+NOTHING = (nan, 0.0)  # what a broken model gives
 
 # Whatever is not in the table (a probe, say) is the first axis.
 ADAPTER = '''
 import hashlib
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from fsc_bench.model import Identity
+from fsc_bench.model import Extras, Identity
 
 CONTENT = Path(__file__).with_suffix(".json").read_bytes()
+
+
+class Words(Extras):
+    """Sees so many words of a text."""
+
+    def __init__(self, context):
+        self.context = context
+
+    def tokenize(self, texts):
+        words = [text.split() for text in texts]
+        ids = np.zeros((len(texts), self.context), np.int64)
+        for row, some in zip(ids, words):
+            row[: len(some)] = [zlib.crc32(word.encode()) for word in some[: self.context]]
+        return ids, np.array([len(some) > self.context for some in words])
 
 
 class Known:
@@ -45,6 +61,7 @@ class Known:
 
     def __init__(self):
         self.table = json.loads(CONTENT)
+        self.extras = Words(self.table["context"]) if self.table["context"] else Extras()
         weights = hashlib.sha256(CONTENT).hexdigest()
         self.identity = Identity(weights, "known", "none", "corner", "whole texts", 0, "fp32")
 
@@ -76,14 +93,23 @@ def coordinates(vector: Vector) -> tuple[float, ...]:
 
 @dataclass
 class Answer:
-    """What a run left on disk about one task: its JSON, its samples, its row of the CSV."""
+    """What a run left on disk about one task: its JSON, its samples, its row of the CSV, and what
+    sums the samples up, where something does.
+    """
 
     result: dict[str, Any]
     samples: dict[str, list]
     row: dict[str, str]
+    summary: dict[str, Any]
 
     def value(self, metric: str, node: str = "headline") -> float:
         return self.result["metrics"][node][metric]["value"]
+
+    def chance(self, metric: str) -> float:
+        return self.result["metrics"]["headline"][metric]["chance"]
+
+    def strict(self, metric: str) -> float:
+        return self.result["metrics"]["headline"][metric]["strict"]
 
     def interval(self, metric: str, node: str = "headline") -> list[float]:
         return self.result["metrics"][node][metric]["ci"]
@@ -96,6 +122,7 @@ class World:
     folder: Path
     colours: dict[tuple[float, ...], tuple[int, int, int]] = field(default_factory=dict)
     texts: dict[str, Vector] = field(default_factory=dict)
+    context: int = 0  # words that the adapter's tokenizer sees; 0: it has none
 
     def __post_init__(self) -> None:
         self.data, self.raw, self.out = (self.folder / name for name in ("data", "raw", "runs"))
@@ -141,7 +168,10 @@ class World:
             **more,
         }
         tables = facts.pop("tables", "")
-        lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
+        lines = [
+            f"{key} = {inline(value) if isinstance(value, Mapping) else json.dumps(value)}"
+            for key, value in facts.items()
+        ]
         lines += [f"subsets = {inline(subsets)}", tables, "[data]", 'reader = "records"']
         lines += [f'options = {{ files = ["{name}.parquet"] }}']
         path = self.folder / f"{name}.toml"
@@ -159,6 +189,7 @@ class World:
         images = {" ".join(map(str, colour)): point for point, colour in self.colours.items()}
         table = {
             "width": len(points[0]),
+            "context": self.context,
             "images": images,
             "texts": dict(zip(self.texts, points, strict=True)),
         }
@@ -180,10 +211,12 @@ class World:
     def read(self, task: Task, summary: Summary, **options: Any) -> Answer:
         folder = summary.folders[self.spec]
         name = task.name + Options(self.data, self.out, **options).variant
+        samples = pq.read_table(folder / "samples" / f"{name}.parquet")
         return Answer(
             json.loads((folder / "tasks" / f"{name}.json").read_text()),
-            pq.read_table(folder / "samples" / f"{name}.parquet").to_pydict(),
+            samples.to_pydict(),
             self.row(task),
+            json.loads((samples.schema.metadata or {}).get(b"fsc_bench", "{}")),
         )
 
     def row(self, *tasks: Task) -> dict[str, str]:
@@ -212,9 +245,9 @@ def matching(
     return Record("", subset, tuple(images), tuple(texts), cluster=cluster)
 
 
-def labelled(image: ImageRef, *labels: int) -> Record:
+def labelled(image: ImageRef, *labels: int, cluster: str = "") -> Record:
     """A record of `kind = "classification"`."""
-    return Record("", "test", (image,), labels=labels)
+    return Record("", "test", (image,), labels=labels, cluster=cluster)
 
 
 def captioned(image: ImageRef, *texts: str) -> Record:

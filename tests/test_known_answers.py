@@ -7,13 +7,16 @@ could be taken for: one direction for the other, one average for another, items 
 
 import json
 from collections.abc import Mapping
-from math import sqrt
+from dataclasses import replace
+from math import cos, radians, sqrt
 from pathlib import Path
 
 import pytest
-from known import World, captioned, labelled, matching
+from known import NOTHING, World, captioned, labelled, matching
 
 from fsc_bench.records import Record
+from fsc_bench.score.kinds import classification
+from fsc_bench.score.kinds import matching as matching_kind
 from fsc_bench.score.statistics import wilson
 from fsc_bench.task import Task
 
@@ -57,6 +60,7 @@ def test_text_image_and_group_are_three_different_numbers(world):
     assert found.value("group") == pytest.approx(20.0, abs=HAND)  # the first alone
     assert found.samples["correct_text"] == [True, True, True, False, False]
     assert found.samples["correct_image"] == [True, False, False, True, False]
+    assert set(found.result["metrics"]["headline"]) == {"text", "image", "group"}
     assert float(found.row["pairs"]) == 60.0
 
 
@@ -87,6 +91,77 @@ def test_unequal_subsets_pool_or_average_as_within_says(world, within, inner, he
     assert found.value("text") == pytest.approx(headline, abs=HAND)
     assert found.result["metrics"]["a"]["text"]["n"] == 6
     assert float(found.row["tree"]) == pytest.approx(headline, abs=1e-4)
+
+
+def test_records_of_several_shapes_are_each_asked_what_their_shape_asks(world):
+    """Three choose a text, one chooses both ways, two choose a picture.
+
+    Text: the first, third and fourth, 3 of 4; by chance 1/2, 1/2, 1/3 and 1/4. Image: the fifth, 1
+    of 3; by chance 1/4, 1/3 and 1/2. All that is asked: the first, third and fifth, 3 of 6; by
+    chance 1/2, 1/2, 1/3, 1/6, 1/3 and 1/2.
+    """
+    near, far, farther = world.text(15), world.text(80), world.text(100)
+    one, left, right = world.picture("one", 10), world.picture("left", 0), world.picture("right", 9)
+    records = [
+        matching([one], [near, far]),
+        matching([one], [far, near]),
+        matching([one], [near, far, farther]),
+        matching([left, right], [world.text(5), world.text(8)]),  # right is nearer to both
+        matching([right, one, left], [world.text(4.6)]),
+        matching([left, right], [near]),
+    ]
+    task = world.task("shapes", ["text", "accuracy"], {"all": 6})
+
+    found = world.ask(task, records)
+
+    metrics = ("text", "image", "accuracy")
+    assert [found.value(m) for m in metrics] == pytest.approx([75.0, 100 / 3, 50.0], abs=HAND)
+    assert [found.chance(m) for m in metrics] == pytest.approx([1900 / 48, 1300 / 36, 1400 / 36])
+    assert [found.result["metrics"]["all"][m]["n"] for m in (*metrics, "group")] == [4, 3, 6, 1]
+    assert found.samples["correct_text"] == [True, False, True, True, False, False]
+    assert found.samples["correct_image"] == [False] * 4 + [True, False]
+    assert found.samples["images"] == [1, 1, 1, 2, 3, 2]
+    assert found.samples["texts"] == [2, 2, 3, 2, 1, 1]
+    # Picture by picture: 0 with 5 and 8, 9 with 5 and 8; and three pictures with 4.6.
+    angles = [5, 8, 4, 1], [4.4, 5.4, 4.6]
+    for scores, degrees in zip(found.samples["scores"][3:5], angles, strict=True):
+        assert scores == pytest.approx([cos(radians(angle)) for angle in degrees], abs=1e-6)
+
+
+def test_strata_of_a_subset_are_averaged_equally(world):
+    """On: 3 of 4, by chance 1/2; under: 1 of 3, by chance 1/3. Pooled it would be 4/7 and 3/7."""
+    farther = world.text(100)
+    on = [replace(asked(world, number < 3, number), stratum="on") for number in range(4)]
+    rows = [asked(world, number < 5, number) for number in range(4, 7)]
+    under = [replace(row, texts=(*row.texts, farther), stratum="under") for row in rows]
+
+    found = world.ask(world.task("strata", ["text"], {"all": 7}), on + under)
+
+    assert found.value("text") == pytest.approx(1300 / 24, abs=HAND)
+    assert found.chance("text") == pytest.approx(500 / 12)
+    assert found.samples["stratum"] == ["on"] * 4 + ["under"] * 3
+
+
+def test_tables_within_tables_pool_all_that_is_below_them(world):
+    """deep pools 1 of 1 and 2 of 3: 3/4; a pools that and 1 of 2: 4/6; the whole is the mean of a
+    and b, 1 of 3. Averaged throughout, deep would be 5/6.
+    """
+    hits = {"a1": [1, 0], "d1": [1], "d2": [1, 1, 0], "b": [0, 1, 0]}
+    tree = {"a": {"a1": 2, "deep": {"d1": 1, "d2": 3}}, "b": 3}
+    task = world.task("nested", ["text"], tree, within="samples")
+    records = [
+        asked(world, bool(hit), number, leaf)
+        for leaf, row in hits.items()
+        for number, hit in enumerate(row)
+    ]
+
+    found = world.ask(task, records)
+
+    assert found.value("text", "deep") == pytest.approx(75.0, abs=HAND)
+    assert found.value("text", "a") == pytest.approx(200 / 3, abs=HAND)
+    assert found.value("text") == pytest.approx(50.0, abs=HAND)
+    nodes = ("d2", "deep", "a", "b", "headline")
+    assert [found.result["metrics"][node]["text"]["n"] for node in nodes] == [3, 4, 6, 3, 9]
 
 
 def test_two_boxes_of_one_picture_are_two_images(world):
@@ -216,6 +291,79 @@ def test_recall_at_1_5_and_10_both_ways_are_six_different_numbers(world):
     assert found.row["circle i2t_r1"] == "50.0000" and found.row["circle t2i_r1"] == "42.8571"
 
 
+def test_ranks_ties_and_chance_of_both_ways(world):
+    """Five pictures; r has captions with the vectors of p's and q's, t and s have one vector.
+
+    Image to text: p and q tie with r's copies; t's caption at 152 comes after s's at 151: 2 of 5.
+    Text to image: the captions of s and t tie; r's "as 1" comes after p and q, "as 61" after q: 3
+    of 7. Ties: two and two. Chance to hold one of seven captions in five: 15/21, all three of r: 1.
+    """
+    records = [
+        captioned(world.picture("p", 0), world.text(1)),
+        captioned(world.picture("q", 60), world.text(61)),
+        captioned(
+            world.picture("r", 100), world.text(99), world.text(1, "as 1"), world.text(61, "as 61")
+        ),
+        captioned(world.picture("s", 150), world.text(151)),
+        captioned(world.picture("t", 150, 150), world.text(152)),
+    ]
+
+    found = world.ask(world.task("ties", ["i2t_r1", "t2i_r1"], {"test": 5}), records)
+
+    assert found.value("i2t_r1") == pytest.approx(40.0, abs=HAND)
+    assert found.value("t2i_r1") == pytest.approx(300 / 7, abs=HAND)
+    assert found.samples["i2t_rank"] == [2, 2, 1, 1, 2]
+    assert found.samples["t2i_rank"] == [[1], [1], [1, 3, 2], [2], [2]]
+    assert found.samples["correct"] == [False, False, True, True, False]
+    assert found.samples["tie"] == [True, True, False, False, False]
+    assert found.result["ties"] == 4
+    assert found.chance("i2t_r1") == pytest.approx(20.0)
+    assert found.chance("i2t_r5") == pytest.approx((4 * 1500 / 21 + 100) / 5)
+    assert found.result["nan"] == 0
+
+
+def test_captions_and_pictures_that_stand_twice_are_counted_and_strictly_come_before(world):
+    """Of seven captions three equal an earlier one; of four pictures one does; two pictures have a
+    caption twice.
+
+    Image to text: both p find a, which is right for p; q (at 50) and the last find another's: 2 of
+    4. Text to image: all but the last caption, which q is nearer to, find a picture that is right
+    for them, 6 of 7. Strictly p and its copy tie, and q's a finds them first: only b is right.
+    """
+    a, b, c = world.text(1), world.text(55), world.text(3)
+    records = [
+        captioned(world.picture("p", 0), a, a),
+        captioned(world.picture("q", 50), a, b),
+        captioned(world.picture("p again", 0), c, c),
+        captioned(world.picture("far", 90), world.text(50)),
+    ]
+
+    found = world.ask(world.task("copies", ["i2t_r1", "t2i_r1"], {"test": 4}), records)
+
+    audits = {"repeated_texts": 3, "repeated_images": 1, "duplicate_texts": 2}
+    assert found.result["audits"] == {"missing_images": 0, **audits}
+    assert found.value("i2t_r1") == pytest.approx(50.0, abs=HAND)
+    assert found.value("t2i_r1") == pytest.approx(600 / 7, abs=HAND)
+    assert found.strict("t2i_r1") == pytest.approx(100 / 7, abs=HAND)
+
+
+def test_a_caption_that_is_no_number_is_compared_with_every_picture(world):
+    """Of p, q and r one picture is NaN: two find their caption. With a caption that is NaN too, all
+    three have a similarity that is none."""
+    records = [
+        captioned(world.picture("p", 0), world.text(1)),
+        captioned(world.picture("q", 60), world.text(61)),
+        captioned(world.picture("r", NOTHING), world.text(120)),
+    ]
+    one = world.ask(world.task("one", ["i2t_r1", "t2i_r1"], {"test": 3}), records)
+    records[2] = captioned(records[2].images[0], world.text(120), world.text(NOTHING))
+    world.out = world.folder / "again"
+    every = world.ask(world.task("every", ["i2t_r1", "t2i_r1"], {"test": 3}), records)
+
+    assert one.value("i2t_r1") == pytest.approx(200 / 3, abs=HAND)
+    assert (one.result["nan"], every.result["nan"]) == (1, 3)
+
+
 # ---------------------------------------------------------------- classification
 
 
@@ -257,6 +405,37 @@ def test_accuracy_mean_per_class_and_top_5_are_three_different_numbers(world, me
     assert found.value(metric) == pytest.approx(percent, abs=HAND)
     assert float(found.row["seven"]) == pytest.approx(percent, abs=1e-4)
     assert sum(found.samples["correct"]) == 6
+    assert found.chance(metric) == pytest.approx(500 / 7 if metric == "top5" else 100 / 7)
+    assert found.summary == {
+        "classes": list(SEVEN),
+        "n": [6, 0, 0, 2, 0, 2, 0],
+        "recall": [pytest.approx(500 / 6), None, None, 50.0, None, 0.0, None],
+        # Of a, one is taken for g; of d, one for e (at 80, from 72); of f, one for d and one for a.
+        "confusion": [[0, 0, 5], [0, 6, 1], [3, 3, 1], [3, 4, 1], [5, 0, 1], [5, 3, 1]],
+    }
+
+
+def test_blocks_of_records_make_no_difference(world, monkeypatch):
+    """Ten pictures in blocks of three, and questions of two shapes in blocks of two."""
+    near, far = world.text(15), world.text(80)
+    pictures = [world.picture(f"q{number}", 10 + number) for number in range(5)]
+    texts = [(near, far), (far, near), (near, far, "at 80"), (near, far), (far, near, near)]
+    pairs = [matching([one], some) for one, some in zip(pictures, texts, strict=True)]
+    classified = seven_classes(world)
+    tasks = [
+        (world.task("seven", ["accuracy"], {"test": 10}, tables=classes(SEVEN)), classified),
+        (world.task("pairs", ["text"], {"all": 5}), pairs),
+    ]
+    whole = [world.ask(*task) for task in tasks]
+    monkeypatch.setattr(classification, "BLOCK", 3)
+    monkeypatch.setattr(matching_kind, "BLOCK", 2)
+    world.out = world.folder / "again"
+
+    parts = [world.ask(*task) for task in tasks]
+
+    for before, after in zip(whole, parts, strict=True):
+        assert after.samples == before.samples
+        assert after.result["metrics"] == before.result["metrics"]
 
 
 def test_class_vectors_are_means_of_their_prompts_made_unit_length(world):
@@ -280,21 +459,86 @@ def test_class_vectors_are_means_of_their_prompts_made_unit_length(world):
 
 
 def test_of_two_classes_the_margin_ranks_the_pictures(world):
-    """ROC-AUC: margins of b over a .3, .1 and -.2 for pictures of b; .2, -.1 for pictures of a.
+    """ROC-AUC: margins of b over a .3, .1, -.2 for pictures of b; .05, -.1 for pictures of a.
 
-    Of six pairs, .3 beats both, .1 beats -.1 alone and -.2 neither: 3 of 6. The cosine with b alone
-    would rank .8, .2, .45 against .5, .6: 2 of 6. Three of the five pictures are right.
+    Of six pairs, .3 and .1 beat both and -.2 neither: 4 of 6. The cosine with b alone would rank
+    .8, .2, .45 against .5, .6: 2 of 6, as with the classes exchanged. Three of five are right.
     """
     world.text((1.0, 0.0, 0.0), "a")
     world.text((0.0, 1.0, 0.0), "b")
-    rows = [((0.5, 0.8), 1), ((0.1, 0.2), 1), ((0.65, 0.45), 1), ((0.3, 0.5), 0), ((0.7, 0.6), 0)]
+    rows = [((0.5, 0.8), 1), ((0.1, 0.2), 1), ((0.65, 0.45), 1), ((0.45, 0.5), 0), ((0.7, 0.6), 0)]
     records = [labelled(world.picture(f"p{x}-{y}", filled(x, y)), label) for (x, y), label in rows]
     task = world.task("two", ["roc_auc"], {"test": 5}, tables=classes(("a", "b")))
 
     found = world.ask(task, records)
 
-    assert found.value("roc_auc") == pytest.approx(50.0, abs=1e-4)
+    assert found.value("roc_auc") == pytest.approx(400 / 6, abs=1e-4)
     assert found.value("accuracy") == pytest.approx(60.0, abs=HAND)
+    assert (found.chance("roc_auc"), found.chance("accuracy")) == (50.0, 50.0)
+    assert found.samples["scores"][2] == pytest.approx([0.65, 0.45])
+    assert found.samples["score_label"] == pytest.approx([0.8, 0.2, 0.45, 0.45, 0.7])
+    assert found.samples["score_best_other"] == pytest.approx([0.5, 0.1, 0.65, 0.5, 0.6])
+    assert found.samples["labels"] == [[1], [1], [1], [0], [0]]
+    assert found.result["metrics"]["test"]["roc_auc"]["n"] == 5
+
+
+def test_margins_of_two_images_rise_and_fall_together(world):
+    """Margins of b over a. Of the first image .3 for b, .1 and .35 for a: 1 of 2. Of the second .2
+    for b, .25, .1 and .05 for a: 2 of 3. Of both: .3 beats four of five, .2 three: 7 of 10.
+
+    Two images are drawn of two: twice the first in a quarter of the draws, so the interval is
+    [1/2, 7/10].
+    """
+    world.text((1.0, 0.0, 0.0), "a")
+    world.text((0.0, 1.0, 0.0), "b")
+    margins = {"first": [(0.3, 1), (0.1, 0), (0.35, 0)],
+               "second": [(0.2, 1), (0.25, 0), (0.11, 0), (0.05, 0)]}  # fmt: skip
+    records = [
+        labelled(world.picture(f"p{margin}", filled(0.4, 0.4 + margin)), label, cluster=image)
+        for image, rows in margins.items()
+        for margin, label in rows
+    ]
+    task = world.task("two", ["roc_auc"], {"test": 7}, tables=classes(("a", "b")))
+
+    found = world.ask(task, records)
+
+    assert found.value("roc_auc") == pytest.approx(70.0, abs=1e-4)
+    assert found.interval("roc_auc") == pytest.approx([50.0, 70.0], abs=1e-4)
+
+
+def test_a_class_that_is_no_number_makes_every_picture_of_several_classes_one(world):
+    world.text((1.0, 0.0), "a")
+    world.text(NOTHING, "b")
+    records = [labelled(world.picture(f"p{at}", at), label) for at, label in ((5, 0), (60, 1))]
+    task = world.task("none", ["map11"], {"test": 2}, tables=classes("ab"))
+
+    found = world.ask(task, records)
+
+    assert found.result["nan"] == 2
+    assert found.samples["prediction"] == [-1, -1]
+
+
+def test_classes_of_the_same_name_are_one_answer(world):
+    """Six classes, four answers: a at 0 and b at 30 stand twice. All but 40, which is c's, are
+    right: 4 of 5, by chance 1 of 4; four answers are all among the first five.
+
+    Strictly the copies of a and b tie, and only d's is right: 1 of 5.
+    """
+    for name, angle in zip("abcd", (0, 30, 60, 90), strict=True):
+        world.text(angle, name)
+    rows = [(2, 0), (28, 1), (31, 5), (40, 2), (91, 3)]
+    records = [labelled(world.picture(f"p{angle}", angle), label) for angle, label in rows]
+    task = world.task("twins", ["accuracy"], {"test": 5}, tables=classes("abcdab"))
+
+    found = world.ask(task, records)
+
+    assert found.value("accuracy") == pytest.approx(80.0, abs=HAND)
+    assert found.strict("accuracy") == pytest.approx(20.0, abs=HAND)
+    assert found.samples["prediction"] == [0, 1, 5, 1, 3]
+    others = [cos(radians(angle)) for angle in (28, 28, 29, 10, 31)]
+    assert found.samples["score_best_other"] == pytest.approx(others, abs=1e-6)
+    assert (found.chance("accuracy"), found.chance("top5")) == (25.0, 100.0)
+    assert found.result["audits"]["equal_classes"] == 4
 
 
 def filled(*first: float) -> tuple[float, ...]:
@@ -324,16 +568,25 @@ def test_mean_average_precision_ranks_pictures_by_softmax_of_100_cosines(world):
         "Z": ((0.60, 0.62, 0.00), (1,)),
     }
     records = [
-        labelled(world.picture(name, filled(*cosines)), *labels)
+        labelled(world.picture(name, filled(*cosines)), *labels, cluster=str(name in "WY"))
         for name, (cosines, labels) in pictures.items()
     ]
-    headline = ["map11", "map11_devkit"]
-    task = world.task("several", headline, {"test": 4}, tables=classes("abc"))
+    headline, chance = ["map11", "map11_devkit"], {"map11": 20, "map11_devkit": 15}
+    task = world.task("several", headline, {"test": 4}, chance=chance, tables=classes("abc"))
 
     found = world.ask(task, records)
 
     assert found.value("map11_devkit") == pytest.approx(1500 / 22, abs=1e-4)
     assert found.value("map11") == pytest.approx(100 * (6 / 11 + 17 / 11) / 3, abs=1e-4)
+    assert found.samples["prediction"] == [0, 0, 0, 1]
+    assert found.samples["labels"] == [[1], [0, 2], [2], [1]]
+    assert found.samples["scores"][2] == pytest.approx([0.51, 0.46, -0.39])
+    assert found.samples["tie"] == [False] * 4
+    assert (found.chance("map11"), found.chance("map11_devkit")) == (20.0, 15.0)
+    # Two images are drawn of two. W and Y twice: a and b 1/2 each (Y and W come last), c 1. X and Z
+    # twice: b 1, c 1/2 (X comes last), and nothing of a. So the ends are 2/3 and 3/4.
+    assert found.interval("map11_devkit") == pytest.approx([200 / 3, 75.0], abs=1e-4)
+    assert (found.result["ties"], found.result["nan"]) == (0, 0)
 
 
 # ---------------------------------------------------------------- averages
@@ -457,6 +710,7 @@ def test_an_official_classifier_takes_the_first_of_equal_classes(world):
     assert found.value("accuracy") == pytest.approx(200 / 6, abs=HAND)
     assert found.result["official"]["headline"]["accuracy"] == pytest.approx(400 / 6, abs=HAND)
     assert found.samples["tie"] == [True, True, True, False, False, False]
+    assert found.result["ties"] == 3
 
 
 def test_official_recall_takes_a_picture_that_ties_with_the_right_one(world):
@@ -571,9 +825,9 @@ def test_a_result_of_other_templates_under_the_same_name_is_not_accepted(world):
 
 
 def test_the_right_caption_again_is_right_and_another_caption_as_near_is_a_miss(world):
-    """Headline: the first, the second and the fourth, 3 of 5. Strict, any tie a miss: 1 of 5.
+    """Headline: all but the third, the fifth and the last, 4 of 7. Strict, any tie a miss: 1 of 7.
 
-    Ties taken as hits would make it 4.
+    Ties taken as hits would make it 5.
     """
     near, twin, far = world.text(15), world.text(15, "as near"), world.text(80)
     picture = world.picture("p", 10)
@@ -583,13 +837,20 @@ def test_the_right_caption_again_is_right_and_another_caption_as_near_is_a_miss(
         [twin, near],  # another caption with the same vector
         [near, near],  # nothing but the right caption
         [far, near, far],  # the right caption twice, and wrong
+        [near, near],
+        [far, near],
     ]
     records = [matching([picture], texts, cluster=str(n)) for n, texts in enumerate(options)]
 
-    found = world.ask(world.task("ties", ["text"], {"all": 5}), records)
+    found = world.ask(world.task("ties", ["text"], {"all": 7}), records)
 
-    assert found.value("text") == pytest.approx(60.0, abs=HAND)
-    assert found.result["metrics"]["headline"]["text"]["strict"] == pytest.approx(20.0, abs=HAND)
+    assert found.value("text") == pytest.approx(400 / 7, abs=HAND)
+    assert found.strict("text") == pytest.approx(100 / 7, abs=HAND)
+    assert found.samples["free"] == [False, False, False, True, False, True, False]
+    assert found.samples["easier"] == [False, True, False, False, True, False, False]
+    assert found.samples["tie"] == [False, False, True, False, False, False, False]
+    assert found.result["audits"] == {"missing_images": 0, "free": 2, "easier": 2}
+    assert found.chance("text") == pytest.approx(450 / 7)  # 1/2 five times, and 1 twice
 
 
 def test_the_right_picture_again_is_right_and_another_picture_as_near_is_a_miss(world):
@@ -607,3 +868,129 @@ def test_the_right_picture_again_is_right_and_another_picture_as_near_is_a_miss(
 
     assert found.value("image") == pytest.approx(50.0, abs=HAND)
     assert found.result["metrics"]["headline"]["image"]["strict"] == pytest.approx(25.0, abs=HAND)
+
+
+# ---------------------------------------------------------------- what is counted beside a number
+
+
+def test_what_is_no_number_is_a_miss_is_counted_and_enters_no_average(world):
+    """Of the five questions four would be right; a caption of one and the picture of one are NaN.
+
+    So 2 of 5 are right, and 2 of 5 have a similarity that is no number, of one of them half of it.
+    """
+    near, far, nothing = world.text(15), world.text(80), world.text(NOTHING)
+    pictures = [world.picture(f"p{n}", 10 + n) for n in range(4)]
+    options = [[near, far], [near, far], [far, near], [near, nothing]]
+    records = [matching([one], texts) for one, texts in zip(pictures, options, strict=True)]
+    records.append(matching([world.picture("none", NOTHING)], [near, far]))
+
+    found = world.ask(world.task("holes", ["text"], {"all": 5}), records)
+
+    why = "2 of 5 samples have a similarity that is no number (NaN)"
+    assert found.value("text") == pytest.approx(40.0, abs=HAND)
+    assert (found.result["nan"], found.result["flags"]) == (2, [why])
+    assert (found.row["holes"], found.row["Comp"]) == ("40.0000", "")
+    assert found.row["notes"] == f"holes: {why}"
+    assert found.samples["correct_text"] == [True, True, False, False, False]
+
+
+def test_a_picture_without_a_vector_has_no_class_and_is_a_miss(world):
+    """3 of 5 are right; of the other two one picture is NaN, the other is nearer to b."""
+    world.text(0, "a")
+    world.text(90, "b")
+    rows = [(5, 0), (10, 0), (80, 1), (60, 0), (NOTHING, 0)]
+    records = [labelled(world.picture(f"p{n}", at), label) for n, (at, label) in enumerate(rows)]
+
+    found = world.ask(
+        world.task("gone", ["accuracy"], {"test": 5}, tables=classes(("a", "b"))), records
+    )
+
+    assert found.value("accuracy") == pytest.approx(60.0, abs=HAND)
+    assert found.samples["prediction"] == [0, 0, 1, 1, -1]
+    assert found.result["nan"] == 1
+    assert found.result["flags"] == ["1 of 5 samples have a similarity that is no number (NaN)"]
+
+
+def test_what_is_only_kept_in_the_file_is_not_scored(world):
+    """2 of 3 scored questions are right; with the two that are not scored it would be 4 of 5."""
+    records = [asked(world, number != 2, number) for number in range(5)]
+    records = [replace(row, scored=number < 3) for number, row in enumerate(records)]
+
+    found = world.ask(world.task("kept", ["text"], {"all": 5}), records)
+
+    assert found.value("text") == pytest.approx(200 / 3, abs=HAND)
+    assert found.samples["id"] == ["kept 0", "kept 1", "kept 2"]
+    assert found.result["n"] == 3
+
+
+def test_texts_that_a_model_cuts_and_texts_that_become_equal_are_counted(world):
+    """A model that sees three words: four different captions are cut; in two records all that is
+    left of both captions is the same.
+    """
+    world.context = 3
+    world.text(90, "a class of many words")
+    options = [
+        ("a red dog", "a red cat"),  # whole
+        ("a red dog runs", "a red dog sleeps"),  # both cut, and equal
+        ("a red dog", "a red dog runs"),  # cut to what the other is
+        ("one red dog runs", "two red dogs run"),  # both cut, and different
+    ]
+    for number, text in enumerate(dict.fromkeys(text for pair in options for text in pair)):
+        world.text(number, text)
+    records = [matching([world.picture(f"p{n}", 30 + n)], texts) for n, texts in enumerate(options)]
+    found = world.ask(world.task("cut", ["text"], {"all": 4}), records).result["audits"]
+    captions = [captioned(row.images[0], *row.texts) for row in records]
+    gallery = world.ask(world.task("seen", ["t2i_r1"], {"test": 4}), captions).result["audits"]
+    labels = [labelled(row.images[0], number % 2) for number, row in enumerate(records)]
+    tables = classes(("a class of many words", "a red dog"))
+    task = world.task("named", ["accuracy"], {"test": 4}, tables=tables)
+
+    assert (found["truncated_texts"], found["equal_after_tokenizing"]) == (4, 2)
+    assert gallery["truncated_texts"] == 4 and "equal_after_tokenizing" not in gallery
+    assert "truncated_texts" not in world.ask(task, labels).result["audits"]
+
+
+def test_missing_pictures_are_named_and_their_questions_left_out(world):
+    """Three of five are right; of those three one loses its picture: 2 of 4."""
+    records = [asked(world, number < 3, number) for number in range(5)]
+    task = world.task("missing", ["text"], {"all": 5})
+    whole = world.ask(task, records)
+    (world.raw / "all1.png").unlink()
+
+    found = world.ask(task, records, allow_partial=True)
+
+    assert whole.value("text") == pytest.approx(60.0, abs=HAND)
+    assert whole.result["flags"] == []
+    assert whole.result["audits"] == {"missing_images": 0, "free": 0, "easier": 0}
+    assert found.value("text") == pytest.approx(50.0, abs=HAND)
+    assert (found.result["n"], found.result["expected"]) == (4, 5)
+    assert found.result["flags"] == ["1 images missing, 1 records out"]
+    audits = found.result["audits"]
+    assert (audits["missing_images"], audits["missing"]) == (1, ["all1.png"])
+
+
+def test_a_limit_takes_evenly_spaced_records_and_enters_no_average(world):
+    """Of six questions 0 to 3 are right; of the limited three (0, 2, 4) two: 66.7, not 100."""
+    records = [asked(world, number < 4, number) for number in range(6)]
+    task = world.task("some", ["text"], {"all": 6})
+
+    found = world.ask(task, records, limit=3)
+
+    assert found.value("text") == pytest.approx(200 / 3, abs=HAND)
+    assert found.samples["id"] == ["some 0", "some 2", "some 4"]
+    assert found.result["flags"] == ["limited to 3 records a subset"]
+    assert "strict" not in found.result["metrics"]["headline"]["text"]
+    assert found.result["settings"]["limit"] == 3
+
+
+def test_the_strict_number_stands_there_however_near_it_is(world):
+    """Of 120 questions 90 are right, and one of these offers the right caption twice."""
+    near, far = world.text(15), world.text(80)
+    picture = world.picture("p", 10)
+    right, wrong, twice = ((near, far), (far, near), (near, far, near))
+    records = [matching([picture], texts) for texts in [*[right] * 89, twice, *[wrong] * 30]]
+
+    found = world.ask(world.task("many", ["text"], {"all": 120}), records)
+
+    assert found.value("text") == pytest.approx(75.0, abs=HAND)
+    assert found.strict("text") == pytest.approx(8900 / 120, abs=HAND)

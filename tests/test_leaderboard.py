@@ -11,8 +11,10 @@ import pytest
 from fsc_bench.errors import GateError, UsageError
 from fsc_bench.report.leaderboard import (
     AVERAGES,
+    Row,
     averages,
     chance_row,
+    headline_cell,
     measured_row,
     order,
     published_rows,
@@ -102,7 +104,7 @@ def test_what_decays_by_nature_enters_averages_and_marks_them():
     row = measured_row(run_of(results), FSC)
 
     assert str(row.cells["Comp"]) == "50.0*"
-    assert "svo_probes" in row.cells["Comp"].note
+    assert row.cells["Comp"].note == "holds svo_probes, not complete"
     assert "2,000 of 22,162 records missing" in to_markdown("fsc", [row], [], FSC)
 
 
@@ -284,3 +286,237 @@ def test_a_result_that_is_none_is_left_out_and_the_rest_is_shown(tmp_path, chang
     assert str(file) in said[0] and why in said[0]
     with pytest.raises(UsageError):
         read_runs([tmp_path / "runs"])
+
+
+# ---------------------------------------------------------------- whole tables, cell by cell
+
+STAIRS = MINE
+RAMPS = replace(MINE, name="ramps", chance={"text": 20.0})
+PAIRS = TaskFacts(
+    "pairs", "own", "retrieval", 1, ("i2t_r1", "t2i_r1"), {"i2t_r1": 4.0, "t2i_r1": 8.0}
+)
+OWN = [STAIRS, RAMPS, PAIRS]
+
+
+def own_rows() -> list:
+    """Two models: the first whole, with a note and a strict number; the second with a hole."""
+    first = {
+        "stairs": Cell(62.0, 59.0, 67.0),
+        "ramps": Cell(41.0, 37.0, 53.0, strict=38.0, note="2 missing"),
+        "pairs i2t_r1": Cell(30.0, 20.0, 45.0),
+        "pairs t2i_r1": Cell(25.0),
+    }
+    second = {"stairs": Cell(50.0, 48.0, 53.0)}
+    rows = [Row("a|b", "measured", {**averages(first, OWN), **first})]
+    return [*rows, Row("hole", "measured", {**averages(second, OWN), **second}, {"x": "too old"})]
+
+
+def test_the_whole_page_of_a_table():
+    """Comp: (62 + 41) / 2; below sqrt(9 + 16) / 2, above sqrt(25 + 144) / 2; strict (62 + 38) / 2.
+
+    ZS is no column, for there is no such task; T2I has no interval, as its only number has none.
+    """
+    published = [
+        Row("paper", "Table 1", {"T2I": Cell(12.5), "ramps": Cell(33.3)}),
+        Row("other", "Table 2", {"stairs": Cell(20.0)}),
+    ]
+
+    page = to_markdown("fsc_bench: own", own_rows(), published, OWN)
+
+    title, _, explained, *rest = page.splitlines()
+    assert title == "# fsc_bench: own"
+    assert explained.startswith("Percent, with 95% intervals")
+    assert "\n".join(rest) == PAGE
+
+
+PAGE = """
+| Model | Comp | I2T | T2I |
+|---|---:|---:|---:|
+| a\\|b | 51.5*† [49.0, 58.0] | 30.0 [20.0, 45.0] | 25.0 |
+| hole | - | - | - |
+
+## Compositionality
+
+| Model | stairs | ramps |
+|---|---:|---:|
+| a\\|b | 62.0 | 41.0*† |
+| hole | 50.0 | - |
+
+## Retrieval
+
+| Model | pairs i2t_r1 | pairs t2i_r1 |
+|---|---:|---:|
+| a\\|b | 30.0 | 25.0 |
+| hole | - | - |
+
+## Published numbers
+
+Quoted, not measured here; sources in the CSV.
+
+| Model | Comp | I2T | T2I | stairs | ramps |
+|---|---:|---:|---:|---:|---:|
+| paper | - | - | 12.5 | - | 33.3 |
+| other | - | - | - | 20.0 | - |
+
+## Not complete (`*`)
+
+- a|b, Comp: holds ramps, not complete
+- a|b, ramps: 2 missing
+
+## Any tie a miss (`†`)
+
+- a|b, Comp: 51.5, by the strict rule 50.0
+- a|b, ramps: 41.0, by the strict rule 38.0
+
+## Left out
+
+- hole, x: too old"""
+
+
+def test_a_page_without_notes_and_quotes_has_no_such_headings():
+    page = to_markdown("own", [Row("m", "measured", {"stairs": Cell(1.0)})], [], OWN)
+
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == ["## Compositionality", "## Retrieval"]
+
+
+def test_the_whole_csv_of_a_table():
+    """The numbers of the page above. Of each column: value, low, high, strict."""
+    header, first, second = csv.reader(io.StringIO(to_csv(own_rows(), OWN)))
+    names = ["Comp", "ZS", "I2T", "T2I", "stairs", "ramps", "pairs i2t_r1", "pairs t2i_r1"]
+
+    assert header[:2] == ["model", "source"] and header[2:-1:4] == names
+    assert header[2:6] == ["Comp", "Comp low", "Comp high", "Comp strict"]
+    assert header[-1] == "notes"
+    assert first == [
+        *("a|b", "measured"),
+        *("51.5000", "49.0000", "58.0000", "50.0000"),
+        *("", "", "", ""),
+        *("30.0000", "20.0000", "45.0000", ""),
+        *("25.0000", "", "", ""),
+        *("62.0000", "59.0000", "67.0000", ""),
+        *("41.0000", "37.0000", "53.0000", "38.0000"),
+        *("30.0000", "20.0000", "45.0000", ""),
+        *("25.0000", "", "", ""),
+        "Comp: holds ramps, not complete; ramps: 2 missing",
+    ]
+    assert second[:2] == ["hole", "measured"] and second[-1] == "x left out: too old"
+    assert second[18:22] == ["50.0000", "48.0000", "53.0000", ""]
+    assert not any(second[2:18] + second[22:-1])
+
+
+def test_a_mean_of_numbers_of_which_one_has_no_interval_has_none():
+    cells = {"stairs": Cell(62.0, 59.0, 67.0), "ramps": Cell(41.0)}
+
+    assert averages(cells, OWN)["Comp"] == Cell(51.5)
+
+
+def test_the_second_headline_of_a_classification_task_is_in_no_average():
+    """Both mAPs of VOC are columns; ZS takes the first: (40 + 71) / 2, not (40 + 62) / 2."""
+    plain = TaskFacts("plain", "own", "classification", 1, ("accuracy",), {"accuracy": 10.0})
+    both = replace(plain, name="both", headline=("map11", "map11_devkit"))
+    cells = {"plain": Cell(40.0), "both map11": Cell(71.0), "both map11_devkit": Cell(62.0)}
+
+    assert averages(cells, [plain, both]) == {"ZS": Cell(55.5)}
+
+
+def test_each_way_of_retrieval_enters_its_own_average_whatever_stands_first():
+    """I2T: 30 and 50, T2I: 20, 10 and 60. A task of one way is no part of the other's average."""
+    turned = replace(PAIRS, name="turned", headline=("t2i_r1", "i2t_r1"))
+    alone = replace(PAIRS, name="alone", headline=("t2i_r1",))
+    cells = {"pairs i2t_r1": Cell(30.0), "pairs t2i_r1": Cell(20.0), "turned t2i_r1": Cell(10.0)}
+    cells |= {"turned i2t_r1": Cell(50.0), "alone": Cell(60.0)}
+
+    assert averages(cells, [PAIRS, turned, alone]) == {"I2T": Cell(40.0), "T2I": Cell(30.0)}
+    page = to_markdown("own", [Row("m", "measured", {"alone": Cell(60.0)})], [], [alone])
+    assert "| Model | T2I |" in page
+
+
+@pytest.mark.parametrize(
+    ("decays", "change", "counts"),
+    [
+        (False, {}, True),
+        (False, {"flags": ("2 missing",)}, False),
+        (True, {"flags": ("2 missing",)}, True),
+        (True, {"flags": ("first 5",), "settings": {"limit": 5}}, False),
+        (True, {"flags": ("1 of 100 is no number",), "nan": 1}, False),
+        (False, {"flags": ("2 missing",), "nan": 1}, False),
+        (False, {"settings": {"limit": 500}}, True),  # of fewer records than that: whole
+    ],
+)
+def test_only_dying_pictures_may_be_missing_in_an_average(decays, change, counts):
+    """Neither a limit nor a similarity that is no number is of the pictures' doing."""
+    task = replace(STAIRS, decays=decays)
+
+    cell = headline_cell(task, replace(result(task, 62.0), **change), "text")
+
+    assert cell.counts == counts
+    assert cell.note == "".join(change.get("flags", ()))
+
+
+def test_a_headline_that_was_not_computed_is_a_hole():
+    found = result(STAIRS, 62.0)
+    nothing = replace(found, metrics={"headline": {"text": Cell(None)}})
+
+    assert headline_cell(STAIRS, found, "text").value == 62.0
+    assert headline_cell(STAIRS, nothing, "text") is None
+    assert headline_cell(STAIRS, found, "image") is None
+
+
+def test_rows_are_ordered_by_the_mean_of_all_averages_not_by_the_best():
+    """Sums: 170, 190, 180, though the first has the highest single number; then holes by name."""
+    rows = [
+        Row(model, "measured", dict(zip(AVERAGES, map(Cell, values), strict=False)))
+        for model, values in {
+            "third": (90.0, 30.0, 30.0, 20.0),
+            "first": (50.0, 50.0, 50.0, 40.0),
+            "second": (60.0, 40.0, 40.0, 40.0),
+            "z": (99.0, 99.0, 99.0),
+            "y": (98.0, 98.0),
+        }.items()
+    ]
+
+    assert [row.model for row in order(rows)] == ["first", "second", "third", "y", "z"]
+
+
+def test_differences_keep_notes_and_leave_out_what_the_other_has_not():
+    base = Row("base", "measured", {"stairs": Cell(50.0), "Comp": Cell(44.0)})
+    tuned = Row("tuned", "measured", {"stairs": Cell(53.5, note="2 missing"), "ramps": Cell(9.0)})
+
+    found = relative([tuned, base], "base")
+
+    assert found == [
+        Row("tuned", "minus base", {"stairs": Cell(3.5, note="2 missing")}),
+        Row("base", "minus base", {"stairs": Cell(0.0), "Comp": Cell(0.0)}),
+    ]
+
+
+def test_quoted_numbers_are_read_where_they_are_columns_and_a_bad_one_names_its_line(tmp_path):
+    file = tmp_path / "paper.csv"
+    file.write_text("model,source,Comp,stairs,ramps,other\nm,p. 3,41.5,-,,7\nn,p. 4,,12,2,\n")
+
+    assert published_rows(OWN, tmp_path) == [
+        Row("m", "p. 3", {"Comp": Cell(41.5)}),
+        Row("n", "p. 4", {"stairs": Cell(12.0), "ramps": Cell(2.0)}),
+    ]
+    file.write_text("model,source,Comp\nm,p. 3,41.5\nn,p. 4,much\n")
+    with pytest.raises(UsageError, match=r"paper\.csv: line 3: .*much"):
+        published_rows(OWN, tmp_path)
+
+
+def test_tables_of_other_suites_quote_nothing_and_the_demos_says_what_it_is(tmp_path):
+    pages = {
+        suite: write(tmp_path, suite, [run_of([])], OWN)[1].read_text() for suite in ("demo", "own")
+    }
+
+    assert pages["own"].splitlines()[0] == "# fsc_bench: own"
+    assert pages["demo"].splitlines()[0] == (
+        "# fsc_bench: demo (a miniature world; not comparable with any real benchmark)"
+    )
+    assert all("Published" not in page for page in pages.values())
+
+
+def test_checking_says_where_a_table_is_missing_and_writes_none(tmp_path):
+    with pytest.raises(GateError, match=r"own\.csv: stale"):
+        write(tmp_path, "own", [run_of([])], OWN, check=True)
+    assert not list(tmp_path.iterdir())

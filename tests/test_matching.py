@@ -184,3 +184,33 @@ def test_what_a_record_offers_is_what_is_different_in_it(images, texts, chance, 
     expected = {**chance, "accuracy": found.chance.get("group", list(chance.values())[-1])}
     assert {name: found.chance[name] for name in expected} == pytest.approx(expected)
     assert (found.free, found.easier) == (free, easier)
+
+
+def test_the_first_equal_option_of_each():
+    assert first_equal(np.array([[7, 3, 7, 9], [4, 4, 4, 8]])).tolist() == [
+        [0, 1, 0, 3],
+        [0, 0, 0, 3],
+    ]
+
+
+def test_chance_both_ways_of_as_many_images_as_texts_some_of_which_are_equal():
+    """Image 0 stands twice, with texts 0 and 1; text 1 twice, with images 0 and 1: of the different
+    pairs all but (1, 0) are right.
+
+    The best of four cells is (0, 0): of (0, 1), (1, 0) and (1, 1) then (0, 1) is the best, and
+    (1, 1) that of row 1, 1/3 1/2, or (1, 1), 1/3: 1/2. Likewise from (1, 1): 1/2. From (0, 1): 1/3
+    1/2 twice, 1/3. All in all 1/4 (1/2 + 1/2 + 1/3). (With one text each it would be 1/6.)
+    """
+    found = offer((0, 0, 1), (0, 1, 1)).chance
+
+    assert found == pytest.approx({"text": 50, "image": 50, "group": 100 / 3, "accuracy": 100 / 3})
+
+
+def test_chance_both_ways_of_large_records():
+    """Of eight and eight: 7! / 15!. Partly equal ones are worked out up to seven and seven."""
+    eight = tuple(range(8))
+    partly = (0, *range(7)), (*range(7), 0)
+
+    assert offer(eight, eight).chance["group"] == pytest.approx(100 * 5040 / 1307674368000)
+    assert 0 < offer(*partly).chance["group"] < 1
+    assert np.isnan(offer(eight, partly[1]).chance["group"])

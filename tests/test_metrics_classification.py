@@ -252,3 +252,9 @@ def test_chance_of_voc_is_what_the_task_file_says():
         truth[:count, place] = 1
     draws = [ours.map11(rng.random((4952, 20)), truth)[0] for _ in range(40)]
     assert 100 * np.mean(draws) == pytest.approx(catalogue()["voc2007"].chance["map11"], abs=0.05)
+
+
+def test_probabilities_are_softmax_of_100_cosines():
+    # Two hundredths and one: e and 1, of e + 1.
+    found = ours.probabilities(np.array([[0.02, 0.01]]))
+    assert found[0] == pytest.approx([0.7310586, 0.2689414], abs=1e-7)

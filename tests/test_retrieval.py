@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fsc_bench.score import retrieval
 from fsc_bench.score.retrieval import chance, ranks
 
 
@@ -105,3 +106,95 @@ def test_chance_is_hypergeometric():
     # 5 right answers among 25,010: the chance that the first of a random order is right
     assert chance(np.array([5]), 25_010, 1) == pytest.approx([100 * 5 / 25_010])
     assert chance(np.array([1, 3]), 10, 2) == pytest.approx([20.0, 100 * (1 - 21 / 45)])
+
+
+def test_all_that_is_shown_holds_the_right_answer():
+    # The second of four: one of the other three comes first with 3/4, then 2/3 are wrong: 1 - 1/2.
+    assert chance(np.array([1]), 4, 2) == pytest.approx([50.0])
+    assert chance(np.array([1, 2]), 3, 3).tolist() == [100.0, 100.0]
+    assert chance(np.array([1]), 3, 5).tolist() == [100.0]
+
+
+def test_an_answer_with_a_vector_that_another_answer_has_too_is_not_as_similar_as_that_one():
+    """To image 0, x is .8 similar (.6 by its first vector) and y .6, by the vector that is x's too.
+
+    Once y took what x had become by then, .8, and tied.
+    """
+    images = np.array([[0.6, 0.8], [-1, 0]], np.float32)
+    texts = np.array([[1, 0], [-1, 0], [0, 1], [1, 0]], np.float32)  # x, y, x, y
+
+    i2t, _ = ranks(images, texts, np.array([0, 1, 0, 1]), same_text=np.array([0, 1, 0, 1]))
+
+    assert i2t.hits.tolist() == [0, 0]
+    assert i2t.strict.tolist() == [0, 0]
+
+
+def by_definition(similarity, answer_of, right, own):
+    """(hits, strict, lenient) of each query, as `Ranks` defines them, one number at a time.
+
+    similarity: [queries, entries]; right: the answers that are right for each query; own: the
+    entries that are its own.
+    """
+    found = []
+    for row, rights, mine in zip(similarity, right, own, strict=True):
+        level = {answer: np.max(row[answer_of == answer]) for answer in set(answer_of)}
+        best = np.max([level[answer] for answer in rights])
+        best_own = np.max([level[answer_of[entry]] for entry in mine])
+        wrong = [level[answer] for answer in level if answer not in rights]
+        others = [
+            level[answer]
+            for entry, answer in enumerate(answer_of)
+            if entry not in mine or level[answer] > best_own
+        ]
+        lost = np.isnan(best)
+        found.append(
+            (
+                len(answer_of) if lost else sum(not value < best for value in wrong),
+                len(answer_of) if np.isnan(best_own) else sum(not v < best_own for v in others),
+                len(answer_of) if lost else sum(not value <= best for value in wrong),
+            )
+        )
+    return np.array(found).T.tolist()
+
+
+@pytest.mark.parametrize("block", [3, 1024])
+@pytest.mark.parametrize("copies", [False, True])
+def test_ranks_are_those_of_the_definition(block, copies, monkeypatch):
+    """Small whole numbers, so that there are many ties and every product is exact. Some vectors are
+    NaN, some images and captions are one although their vectors differ, and some vectors are equal
+    although they are different answers. Captions do not stand in the order of their images.
+    """
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    rng = np.random.default_rng(11)
+    for case in range(40):
+        images = rng.integers(-2, 3, (7, 2 + case % 3)).astype(np.float32)
+        texts = rng.integers(-2, 3, (12, images.shape[1])).astype(np.float32)
+        if case % 4 == 0:
+            images[rng.integers(7)] = texts[rng.integers(12)] = np.nan
+        owner = rng.permutation(np.r_[np.arange(7), rng.integers(0, 7, 5)])
+        same_image = 5 * rng.integers(0, 5 if copies else 10**6, 7)
+        same_text = 3 * rng.integers(0, 9 if copies else 10**6, 12)
+        said = {(same_image[i], same_text[t]) for t, i in enumerate(owner)}
+
+        found = ranks(images, texts, owner, same_image, same_text)
+
+        with np.errstate(invalid="ignore"):
+            similarity = images @ texts.T
+        i2t = by_definition(
+            similarity,
+            same_text,
+            [{text for image, text in said if image == one} for one in same_image],
+            [np.flatnonzero(owner == image) for image in range(7)],
+        )
+        t2i = by_definition(
+            similarity.T,
+            same_image,
+            [{image for image, text in said if text == one} for one in same_text],
+            [[image] for image in owner],
+        )
+        for ours, theirs in zip(found, (i2t, t2i), strict=True):
+            assert [part.tolist() for part in (ours.hits, ours.strict, ours.lenient)] == theirs
+        assert [one.gallery for one in found] == [len(set(same_text)), len(set(same_image))]
+        assert found[0].right.tolist() == [
+            len({text for image, text in said if image == one}) for one in same_image
+        ]

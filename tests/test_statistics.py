@@ -4,15 +4,22 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
+from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.score import statistics
+from fsc_bench.score.clusters import source_images
 from fsc_bench.score.statistics import (
     ROOT,
     SEED,
     Means,
+    Support,
     bootstrap,
     cluster_weights,
+    interval,
+    node_support,
     tree_mean,
     wilson,
 )
+from fsc_bench.task import catalogue
 
 TREE = {"x": {"a": 10, "b": 30}, "y": 5}
 
@@ -110,8 +117,154 @@ def test_the_same_results_give_the_same_interval():
     )
 
 
-def test_replicates_counted_in_blocks_are_those_drawn_one_by_one():
+def test_replicates_counted_in_blocks_are_those_drawn_one_by_one(monkeypatch):
     rng = np.random.default_rng(SEED)
     each = [np.bincount(rng.integers(0, 900, 900), minlength=900) for _ in range(200)]
 
     assert np.array_equal(np.concatenate(list(cluster_weights(900, 200))), each)
+    monkeypatch.setattr(statistics, "AT_ONCE", 900 * 70 + 1)
+    parts = list(cluster_weights(900, 200))
+    assert [len(part) for part in parts] == [70, 70, 60]
+    assert np.array_equal(np.concatenate(parts), each)
+
+
+def test_of_200_samples_an_interval_is_taken_from_2000_seeded_draws_and_of_199_by_wilson():
+    rng = np.random.default_rng(20241007)
+    values = np.random.default_rng(1).random(200)
+    draws = [100 * values[rng.integers(0, 200, 200)].mean() for _ in range(2000)]
+
+    found = {
+        n: bootstrap({"m": means(values[:n], range(n))}, {"a": n}, "subsets", n)["a"]["m"]
+        for n in (199, 200)
+    }
+
+    assert found[200][1:] == pytest.approx(np.percentile(draws, [2.5, 97.5]))
+    assert found[199][1:] == pytest.approx(wilson(100 * values[:199].mean(), 199))
+
+
+def test_a_part_of_which_no_sample_was_drawn_weighs_nothing():
+    """Four samples of x each time: b's four; one of a and three of b; three of a and one of b."""
+    values = {"a": np.array([np.nan, 50, 100]), "b": np.array([80, 60, 20])}
+    counts = {"a": np.array([0, 1, 3]), "b": np.array([4, 3, 1])}
+
+    found = tree_mean({"x": {"a": 1, "b": 1}}, values, counts, "samples")
+
+    # 80; (50 + 180) / 4; (300 + 20) / 4
+    assert found["x"].tolist() == found[ROOT].tolist() == [80.0, 57.5, 80.0]
+
+
+def test_a_stratum_of_which_no_sample_was_drawn_is_left_out_of_the_mean():
+    """Strata: 2 of 3 about images 0 and 1; 1 of 2 about images 1 and 2; 4 of 4 about image 2."""
+    measure = means(
+        [1, 1, 0, 1, 0, 1, 1, 1, 1],
+        [0, 0, 1, 1, 2, 2, 2, 2, 2],
+        strata=["on"] * 3 + ["under"] * 2 + ["by"] * 4,
+    )
+    once, twice_first, last = np.array([[1, 1, 1], [2, 1, 0], [0, 0, 3]], float)
+
+    values, counts = measure.leaves(np.asfortranarray([once, twice_first, last]))
+
+    # (2/3 + 1/2 + 1) / 3; (4/5 + 1/1) / 2; (0/1 + 1) / 2
+    assert values["a"] == pytest.approx([1300 / 18, 90.0, 50.0])
+    assert counts["a"].tolist() == [9, 6, 15]
+
+
+def test_what_a_value_rests_on():
+    """a: two strata, of images 0, 1, 2 and of image 0 twice; b: images 3, 4, 5; c: 6 twice, 7, 8.
+
+    The smaller of a's strata has one image, and two such strata are like one of two images.
+    """
+    subsets = ["a"] * 5 + ["b"] * 3 + ["c"] * 4
+    strata = ["on"] * 3 + ["under"] * 2 + [""] * 7
+    measure = means([1.0] * 12, [0, 1, 2, 0, 0, 3, 4, 5, 6, 6, 7, 8], subsets, strata)
+    tree = {"x": {"a": 5, "b": 3}, "c": 4}
+
+    leaves = {"a": Support(2, False), "b": Support(3, True), "c": Support(3, False)}
+    assert measure.support() == leaves
+    # x: 2 images by half the weight, 4; b's 3 would be 6. All: c's 3 by half the weight; a's 2 by a
+    # quarter would be 8.
+    by_subsets = node_support(tree, "subsets", measure)
+    assert by_subsets == {**leaves, "x": Support(4, False), ROOT: Support(6, False)}
+    # x: a has 5 of 8 samples: 2 / (5 / 8). All: c as before; a 2 / (5 / 16) = 6.4.
+    by_samples = node_support(tree, "samples", measure)
+    assert by_samples["x"].images == pytest.approx(3.2)
+    assert by_samples[ROOT].images == pytest.approx(6.0)
+
+
+def test_a_mean_of_two_independent_subsets_is_not_a_share_of_independent_samples():
+    """Of one it is: b, and y, which is b alone; the whole is of b and d, 2 images by half."""
+    measure = means([1.0] * 5, range(5), ["b"] * 3 + ["d"] * 2)
+
+    found = node_support({"y": {"b": 3}, "d": 2}, "subsets", measure)
+
+    alone = {"b": Support(3, True), "y": Support(3, True), "d": Support(2, True)}
+    assert found == {**alone, ROOT: Support(4, False)}
+
+
+@pytest.mark.parametrize(
+    ("value", "sample", "support", "expected"),
+    [
+        # The percentiles of 10, 30 and 50 lie a twentieth within: 10 + 20 x .05, 50 - 20 x .05.
+        (40.0, [np.nan, 30, 10, 50], Support(3, False), (11.0, 49.0)),
+        (40.0, [np.nan, 30, 10, 50], Support(200, True), (11.0, 49.0)),
+        (40.0, [30, 10, 50], Support(199, True), wilson(40, 199)),
+        (40.0, [30, 30, 30], Support(7, False), wilson(40, 7)),
+        (40.0, [], Support(7, False), wilson(40, 7)),
+        (40.0, [np.nan], Support(7, False), wilson(40, 7)),
+    ],
+)
+def test_an_interval_is_of_what_was_drawn_unless_that_says_nothing(
+    value, sample, support, expected
+):
+    assert interval(value, np.array(sample, float), support) == pytest.approx(expected)
+
+
+def test_what_is_no_number_has_no_interval():
+    assert np.isnan(interval(np.nan, np.array([10.0, 30.0]), Support(3, False))).all()
+
+
+def test_wilsons_interval_worked_out_by_hand():
+    """3 of 5: z^2 / n = .768292; the middle (.6 + .384146) / 1.768292 = .556552; the half width
+    1.959964 sqrt(.6 x .4 / 5 + .768292 / 20) / 1.768292 = .325827. The ends are exact.
+    """
+    assert wilson(60, 5) == pytest.approx((23.0725, 88.2379), abs=1e-3)
+    assert wilson(0, 5) == (0.0, pytest.approx(100 * 0.768292 / 1.768292, abs=1e-3))
+    assert wilson(100, 5) == (pytest.approx(100 / 1.768292, abs=1e-3), 100.0)
+    ends = [(wilson(0, n)[0], wilson(100, n)[1]) for n in range(1, 200)]
+    assert set(ends) == {(0.0, 100.0)}
+
+
+class Pictures:
+    """As much of `Vectors` as clusters need: a picture's bytes are the first letter of its name."""
+
+    def image_keys(self, task, refs):
+        return [ref.path[0] for ref in refs]
+
+
+def test_clusters_with_a_picture_of_the_same_bytes_are_one():
+    """z and y share P, and z shares R with the record 4; the reader's "3" is not the record 3.
+
+    What x chooses among is no reason to be one with z. A cluster is called as the first of its
+    names; those that no reader gave come first.
+    """
+    given = [("z", "P"), ("y", "P again"), ("x", "P", "Q"), ("", "Q"), ("", "R"), ("3", "S")]
+    rows = [
+        Record(str(number), "all", tuple(ImageRef(OWN, name) for name in names), cluster=cluster)
+        for number, (cluster, *names) in enumerate([*given, ("z", "R again")])
+    ]
+
+    clusters, names = source_images(catalogue()["sugarcrepe"], rows, Pictures())
+
+    assert names == ["3", "3", "4", "x"]
+    assert clusters.tolist() == [2, 2, 3, 0, 2, 1, 2]
+
+
+def test_records_that_all_choose_among_pictures_have_clusters_too():
+    rows = [
+        Record(name, "all", (ImageRef(OWN, "P"), ImageRef(OWN, "Q")), cluster=cluster)
+        for name, cluster in (("0", "b"), ("1", ""), ("2", "b"))
+    ]
+
+    clusters, names = source_images(catalogue()["sugarcrepe"], rows, Pictures())
+
+    assert (clusters.tolist(), names) == ([1, 0, 1], ["1", "b"])

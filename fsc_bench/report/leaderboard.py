@@ -18,11 +18,11 @@ from fsc_bench.results import Cell, Result, Run, slug
 from fsc_bench.system.files import write_text
 
 AVERAGES = {
-    # column: (group, headline metric's place)
-    "Comp": ("compositionality", 0),
-    "ZS": ("classification", 0),
-    "I2T": ("retrieval", 0),
-    "T2I": ("retrieval", 1),
+    # column: (group, how the headline metric begins: the first of a task's that does)
+    "Comp": ("compositionality", ""),
+    "ZS": ("classification", ""),
+    "I2T": ("retrieval", "i2t"),
+    "T2I": ("retrieval", "t2i"),
 }
 
 
@@ -41,12 +41,22 @@ class Row:
 
 def columns(tasks: Sequence[TaskFacts]) -> dict[str, tuple[TaskFacts, str]]:
     """Column name -> (task, headline metric): one a task, two a retrieval task."""
-    found = {}
-    for task in tasks:
-        for metric in task.headline:
-            name = task.name if len(task.headline) == 1 else f"{task.name} {metric}"
-            found[name] = (task, metric)
-    return found
+    return {_column(task, metric): (task, metric) for task in tasks for metric in task.headline}
+
+
+def _column(task: TaskFacts, metric: str) -> str:
+    return task.name if len(task.headline) == 1 else f"{task.name} {metric}"
+
+
+def _averaged(name: str, tasks: Sequence[TaskFacts]) -> list[str]:
+    """The columns that an average is of."""
+    group, way = AVERAGES[name]
+    found = [
+        [_column(task, metric) for metric in task.headline if metric.startswith(way)][:1]
+        for task in tasks
+        if task.group == group
+    ]
+    return [column for first in found for column in first]
 
 
 def averages(cells: Mapping[str, Cell], tasks: Sequence[TaskFacts]) -> dict[str, Cell]:
@@ -55,13 +65,8 @@ def averages(cells: Mapping[str, Cell], tasks: Sequence[TaskFacts]) -> dict[str,
     The interval takes the tasks as independent: half-widths add in squares.
     """
     found = {}
-    for name, (group, place) in AVERAGES.items():
-        members = [task for task in tasks if task.group == group]
-        wanted = [
-            task.name if len(task.headline) == 1 else f"{task.name} {task.headline[place]}"
-            for task in members
-            if place < len(task.headline) or len(task.headline) == 1
-        ]
+    for name in AVERAGES:
+        wanted = _averaged(name, tasks)
         parts = [cells.get(column) for column in wanted]
         if not parts or any(part is None or not part.counts for part in parts):
             continue
@@ -209,9 +214,7 @@ def to_markdown(
     title: str, measured: Sequence[Row], published: Sequence[Row], tasks: Sequence[TaskFacts]
 ) -> str:
     """The page: averages with intervals, one table a group, then the published numbers."""
-    present = [
-        name for name, (group, _) in AVERAGES.items() if any(t.group == group for t in tasks)
-    ]
+    present = [name for name in AVERAGES if _averaged(name, tasks)]
     lines = [f"# {title}", ""]
     lines += [
         "Percent, with 95% intervals (bootstrap over source images). "

@@ -125,7 +125,7 @@ def roc_auc(
     scores = _worst_for_nan(scores, positive)
     order = np.argsort(scores, kind="stable")
     starts = _group_starts(scores[order])
-    draws = np.ones((1, len(scores))) if weights is None else weights
+    draws = np.ones(len(scores))[None] if weights is None else weights
     right = np.add.reduceat((draws * positive)[:, order], starts, axis=1, dtype=float)
     wrong = np.add.reduceat((draws * ~positive)[:, order], starts, axis=1, dtype=float)
     below = np.cumsum(wrong, axis=1) - wrong
@@ -177,7 +177,7 @@ def ap11(
     enter together. ELEVATER inherits sklearn's end point (recall 0, precision 1), so its term at
     recall 0 is always 1; the devkit has no such point. Samples with truth -1 are left out.
     """
-    draws = np.ones((1, len(scores))) if weights is None else np.asarray(weights)
+    draws = np.ones(len(scores))[None] if weights is None else np.asarray(weights)
     kept = truth >= 0
     scores, positive, draws = scores[kept], truth[kept] > 0, draws[:, kept]
     if not positive.any():
@@ -199,11 +199,11 @@ def ap11(
         recall = found / found[:, -1:]
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     rows = np.arange(len(best))
-    terms = [best[rows, np.minimum((recall < t).sum(axis=1), best.shape[1] - 1)] for t in RECALLS]
+    terms = [best[rows, (recall < t).sum(axis=1)] for t in RECALLS]  # the last recall is 1
     devkit = np.stack(terms, axis=1)
     devkit[found[:, -1] == 0] = np.nan
     elevater = devkit.copy()
-    elevater[:, -1] = np.where(np.isnan(devkit[:, -1]), np.nan, 1.0)
+    elevater[:, -1] = 1.0  # where nothing was drawn the other ten terms, and the mean, stay NaN
     return _plain(elevater.mean(axis=1), weights), _plain(devkit.mean(axis=1), weights)
 
 
@@ -217,10 +217,10 @@ def _group_starts(ordered: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean along the last axis over what is not NaN; NaN where nothing is."""
+    """[n] of [n, classes]: the mean over what is not NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0).sum(axis=-1) / defined.sum(axis=-1)
+        return np.where(defined, values, 0).sum(axis=1) / defined.sum(axis=1)
 
 
 def _plain(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray | float:

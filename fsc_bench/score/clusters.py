@@ -36,10 +36,10 @@ def source_images(
 
 def _components(names: int, name_of: np.ndarray, picture_of: np.ndarray) -> np.ndarray:
     """int [names]: the first of the names that each is joined with by pictures."""
-    size = names + int(picture_of.max(initial=-1)) + 1
+    size = names + len(picture_of)  # there are no more different pictures than that
     edges = sparse.csr_matrix(
         (np.ones(len(name_of), bool), (name_of, names + picture_of)), shape=(size, size)
     )
-    labels = sparse.csgraph.connected_components(edges, directed=False)[1][:names]
+    labels = sparse.csgraph.connected_components(edges)[1][:names]
     _, first, place = np.unique(labels, return_index=True, return_inverse=True)
     return first[place.ravel()]

@@ -142,7 +142,7 @@ def _cells(
             if metric not in table.get(node, {}):
                 continue
             value, low, high = table[node][metric]
-            n = int(sum(counts.get(leaf, 0) for leaf in leaves))
+            n = int(sum(counts[leaf] for leaf in leaves))
             strict = stricts.get(node, value)
             differs = abs(strict - value) > 1e-9
             found[node][metric] = Cell(

@@ -94,8 +94,8 @@ def _ranks(
         if not np.array_equal(best, best_own, equal_nan=True):
             behind = similarity < best_own[:, None]
         found[1, begin:end] = len(gallery) - answers.entries(behind) - level_own
-        for row, lost in ((0, best), (1, best_own), (2, best)):
-            found[row, begin:end][np.isnan(lost)] = len(gallery)
+        for row in (0, 2):  # by strict counting it is there: no entry is less than NaN
+            found[row, begin:end][np.isnan(best)] = len(gallery)
     right = np.bincount(right_query, minlength=len(queries))
     return Ranks(found[0], found[1], found[2], right, answers.count)
 
@@ -103,7 +103,7 @@ def _ranks(
 def _for_each_query(asks: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(query, right answer) of every query with each of its right answers, by query."""
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
-    starts = np.searchsorted(pairs[:, 0], np.arange(asks.max(initial=0) + 2))
+    starts = np.searchsorted(pairs[:, 0], np.arange(len(asks) + 1))
     counts = np.diff(starts)[asks]
     query = np.repeat(np.arange(len(asks)), counts)
     within = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -143,7 +143,7 @@ class Answers:
         pairs = np.unique(np.column_stack([answer_of, vector_of]), axis=0)
         self.more = pairs[pairs[:, 1] != chosen[pairs[:, 0]]]
         self.vectors, self.columns = vectors, chosen
-        if len(np.unique(chosen)) == self.count:  # no two answers share one: no column is moved
+        if len(pairs) == len(vectors):  # no two answers share one: no column is moved
             rest = np.setdiff1d(np.arange(len(vectors)), chosen)
             order = np.concatenate([chosen, rest])
             self.vectors, self.columns = vectors[order], None
@@ -178,5 +178,6 @@ def chance(right: np.ndarray, gallery: int, k: int) -> np.ndarray:
     right: int [queries], the different right answers of each in a gallery of that many.
     """
     values, place = np.unique(right, return_inverse=True)
-    missed = [comb(gallery - int(v), k) / comb(gallery, k) if k <= gallery else 0 for v in values]
+    shown = min(k, gallery)
+    missed = [comb(gallery - int(v), shown) / comb(gallery, shown) for v in values]
     return 100 * (1 - np.array(missed))[place.ravel()]

@@ -12,7 +12,7 @@ from fsc_bench.task import Task
 
 # Raised whenever the same vectors would give other numbers: results of another way of counting are
 # scored anew.
-VERSION = 1
+VERSION = 2
 
 
 class Vectors(Protocol):

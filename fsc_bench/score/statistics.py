@@ -18,6 +18,7 @@ from scipy import sparse
 REPLICATES = 2000
 SEED = 20241007  # any constant: the same results give the same interval
 ROOT = "headline"
+AT_ONCE = 8_000_000  # draws of clusters, in replicates that are held together
 FEW = 200  # independent samples below which Wilson's interval is taken: resampling is too narrow
 Tree: TypeAlias = Mapping[str, "int | Tree"]  # a subset's promised count, or a table of nodes
 Values: TypeAlias = float | np.ndarray  # one number, or one a replicate
@@ -92,8 +93,6 @@ def tree_mean(
 
 def _total(value: Values, count: Values) -> Values:
     """value x count; nothing where a replicate drew no sample, whose value is NaN."""
-    if np.ndim(count) == 0:
-        return value * count
     return np.where(np.asarray(count) > 0, value * count, 0.0)
 
 
@@ -102,8 +101,8 @@ def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.
     cluster's column lies in one piece, as `Means` needs it.
     """
     rng = np.random.default_rng(SEED)
-    part = max(1, min(replicates, 8_000_000 // max(clusters, 1)))
-    few = max(1, 65_536 // max(clusters, 1))  # replicates counted at once, in the processor's cache
+    part = max(1, min(replicates, AT_ONCE // clusters))
+    few = max(1, 65_536 // clusters)  # replicates counted at once, in the processor's cache
     for begin in range(0, replicates, part):
         rows = min(part, replicates - begin)
         weights = np.empty((rows, clusters), order="F")
@@ -142,7 +141,7 @@ class Means:
         self, weights: np.ndarray | None = None
     ) -> tuple[dict[str, Values], dict[str, Values]]:
         if weights is None:
-            weights = np.ones((1, self.sums.shape[1]))
+            weights = np.ones(self.sums.shape[1])[None]
         sums = (self.sums @ weights.T).T
         counts = (self.counts @ weights.T).T
         with np.errstate(invalid="ignore"):
@@ -257,5 +256,5 @@ def wilson(percent: float, n: float) -> tuple[float, float]:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # At the ends the two terms are equal but for rounding.
-    low = 0.0 if share == 0 else 100 * max(0.0, middle - half)
-    return low, 100.0 if share == 1 else 100 * min(1.0, middle + half)
+    low = 0.0 if share == 0 else 100 * (middle - half)
+    return low, 100.0 if share == 1 else 100 * (middle + half)

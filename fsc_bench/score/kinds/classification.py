@@ -89,12 +89,13 @@ def _outcomes(
         part = labels[start : start + len(block)]
         parts.append(classification.outcomes(block, part, alike))
         shown.append(_best_scores(block, part, alike))
-        scores.append(block if block.shape[1] == 2 else block[:0])
+        if block.shape[1] == 2:
+            scores.append(block)
     joined = {
         name: None if first is None else np.concatenate([getattr(part, name) for part in parts])
         for name, first in vars(parts[0]).items()
     }
-    both = np.concatenate(scores) if len(given.task.classes) == 2 else None
+    both = np.concatenate(scores) if scores else None
     return classification.Outcomes(**joined), np.concatenate(shown), both
 
 
@@ -140,7 +141,8 @@ def _multilabel(given: Material) -> Scores:
         "prediction": np.where(nan, -1, scores.argmax(axis=1)),
         "tie": np.zeros(len(rows), bool),
     }
-    chance = {metric: {subset: task.chance[task.headline[0]]} for metric in measures}
+    known = task.chance[task.headline[0]]  # for the one that the task file may not name
+    chance = {metric: {subset: task.chance.get(metric, known)} for metric in measures}
     return Scores(measures, chance, samples, ties=0, nan=nan)
 
 
@@ -158,7 +160,7 @@ class Weighted:
     def leaves(
         self, weights: np.ndarray | None = None
     ) -> tuple[dict[str, Values], dict[str, Values]]:
-        one = np.ones((1, len(self.clusters)))
+        one = np.ones(len(self.clusters))[None]
         drawn = one if weights is None else np.ascontiguousarray(weights)[:, self.clusters]
         return {self.subset: self.compute(drawn)}, {self.subset: drawn.sum(axis=1)}
 

@@ -119,7 +119,7 @@ def _similarity(given: Material, rows: Sequence[Record]) -> np.ndarray:
     result = np.empty((n, images, texts), np.float32)
     for i in range(images):
         for k in range(texts):
-            result[:, i, k] = (v[:, i, 0] * t[:, 0, k]).sum(axis=-1)
+            result[:, i, k] = (v[:, i, 0] * t[:, 0, k]).sum(axis=1)
     return result
 
 
