@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from fsc_bench.data.images import cropped
 from fsc_bench.data.jpeg import decoder, open_rgb
-from fsc_bench.embed import encode
 from fsc_bench.models.shortcuts import pixels as _pixels
 from fsc_bench.models.shortcuts import resize as _resize
 
@@ -214,6 +214,6 @@ def test_arrays_of_the_faster_decoder_and_their_crops_are_the_same_pixels():
     # The last two reach beyond the picture, which PIL fills with black.
     for box in (None, (0, 0, 500, 333), (3, 5, 250, 330), (499, 332, 500, 333),
                 (-4, 5, 90, 100), (400, 300, 600, 340)):  # fmt: skip
-        ours = pixels.load(encode._crop(array, box))
+        ours = pixels.load(cropped(array, box))
 
-        assert np.array_equal(ours, plain.load(encode._crop(image, box))), box
+        assert np.array_equal(ours, plain.load(cropped(image, box))), box

@@ -284,7 +284,7 @@ class Images:
     def open(self, task_name: str, ref: ImageRef) -> Image.Image:
         """The image in RGB, cropped to its box. Raises DataError that names the file."""
         image = decode(self.content(task_name, ref), f"{task_name}: {self._name(task_name, ref)}")
-        return image.crop(ref.box) if ref.box else image
+        return cropped(image, ref.box)
 
     def _name(self, task_name: str, ref: ImageRef) -> str:
         path, member = self.locate(task_name, ref)
@@ -339,6 +339,22 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
         ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a readable image: {' '.join(str(error).split())}") from None
+
+
+def cropped(
+    image: Image.Image | np.ndarray, box: tuple[int, ...] | None
+) -> Image.Image | np.ndarray:
+    """What lies in the box (left, upper, right, lower; edges as `pixel_box` rounds them) of an
+    image or of its pixels, uint8 [h, w, 3 or 4]. What lies outside the image is black.
+    """
+    if not box:
+        return image
+    if isinstance(image, np.ndarray):
+        left, upper, right, lower = box
+        if 0 <= left < right <= image.shape[1] and 0 <= upper < lower <= image.shape[0]:
+            return image[upper:lower, left:right]
+        image = Image.fromarray(image[:, :, :3])
+    return image.crop(box)
 
 
 def image_digest(content: bytes | np.ndarray, box: tuple[int, ...] | None) -> bytes:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fsc_bench.data.images import Images
+from fsc_bench.data.images import Images, cropped
 from fsc_bench.data.jpeg import open_rgb
 from fsc_bench.embed.batch_size import found_batch
 from fsc_bench.embed.plan import Place, Plan
@@ -178,7 +178,7 @@ class Encoder:
                 whole = open_rgb(self.images.content(task, ref), "", arrays)
             except DataError:
                 return [(key, self._why(place[key])) for key in keys]
-            return [(key, prepare(_crop(whole, place[key][1].box))) for key in keys]
+            return [(key, prepare(cropped(whole, place[key][1].box))) for key in keys]
 
         with ThreadPoolExecutor(decoders()) as pool:
             window: list[tuple[int, Future]] = []
@@ -391,19 +391,6 @@ def bucket(length: int) -> int:
 def buckets(lengths: np.ndarray, context: int) -> np.ndarray:
     table = np.array([bucket(length) for length in range(context + 1)])
     return np.minimum(table[lengths], context)
-
-
-def _crop(
-    image: Image.Image | np.ndarray, box: tuple[int, int, int, int] | None
-) -> Image.Image | np.ndarray:
-    if not box:
-        return image
-    if isinstance(image, np.ndarray):
-        left, upper, right, lower = box
-        if 0 <= left < right <= image.shape[1] and 0 <= upper < lower <= image.shape[0]:
-            return image[upper:lower, left:right]
-        image = Image.fromarray(image[:, :, :3])  # PIL fills what lies outside with black
-    return image.crop(box)
 
 
 def decoders() -> int:
