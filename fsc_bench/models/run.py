@@ -33,7 +33,7 @@ OPTIONS = ("weights", "skeleton")
 
 
 def load(spec: Spec, device: str, precision: str) -> OpenClip:
-    folder, options = Path(spec.place).expanduser(), spec.options(*OPTIONS, last="skeleton")
+    folder, options = Path(spec.place).expanduser(), spec.options(*OPTIONS, nested="skeleton")
     which = options.get("weights", "model")
     if which not in ("model", "ema"):
         raise UsageError(f"model '{spec}': weights={which!r}: choose model or ema.")
@@ -130,7 +130,7 @@ def skeleton(spec: str, identity: Identity) -> str:
         return f"open_clip:{identity.architecture}/random?seed=0{option}"
     parsed = Spec.read(spec)
     if parsed.kind == "run":
-        options = parsed.options(*OPTIONS, last="skeleton")
+        options = parsed.options(*OPTIONS, nested="skeleton")
         return options.get("skeleton") or read_facts(Path(parsed.place).expanduser())["skeleton"]
     return spec
 

@@ -41,20 +41,17 @@ class Spec:
         file = self.place.partition("@")[2]
         return Path(file).expanduser() if file else None
 
-    def options(self, *allowed: str, last: str = "") -> dict[str, str]:
-        """The options by name; the one called `last` takes all that follows, a spec with options.
+    def options(self, *allowed: str, nested: str = "") -> dict[str, str]:
+        """The options by name. The one called `nested` is a spec itself: what is written behind it
+        is its own, up to the next option that is allowed here.
 
         Raises UsageError for another option and for one without a value.
         """
         found: dict[str, str] = {}
         waiting = self.rest.partition("?")[2]
         while waiting:
-            key, equals, value = waiting.partition("=")
-            if key != last:
-                part, _, waiting = waiting.partition("&")
-                key, equals, value = part.partition("=")
-            else:
-                part, waiting = waiting, ""
+            part, _, waiting = waiting.partition("&")
+            key, equals, value = part.partition("=")
             if not part:
                 continue
             if key not in allowed or not equals:
@@ -62,5 +59,8 @@ class Spec:
                     f"{str(self)!r}: option {part!r}: write key=value with {', '.join(allowed)}."
                     f"{near_miss(key, allowed)}"
                 )
+            while key == nested and waiting and waiting.partition("=")[0] not in allowed:
+                more, _, waiting = waiting.partition("&")
+                value += f"&{more}"
             found[key] = value
         return found
