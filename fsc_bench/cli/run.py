@@ -127,7 +127,8 @@ def _show_results(
     summary: "Summary", tasks: list["Task"], out: Path, demo: bool, json: bool
 ) -> None:
     """The table or the JSON document, and one line on what was written."""
-    from fsc_bench.cli.show import print_json, results_table
+    from fsc_bench.cli.scores import results_table
+    from fsc_bench.cli.show import print_json
 
     results = {model: found for model, found in summary.results.items() if found}
     if json:

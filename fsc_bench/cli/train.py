@@ -177,7 +177,8 @@ def _say(line: str) -> None:
 
 def _score(models: list[str], tasks: list, out: Path, data: Path | None, **options: Any) -> Any:
     """Scores models and prints the table; a summary of `run`."""
-    from fsc_bench.cli.show import Terminal, results_table
+    from fsc_bench.cli.scores import results_table
+    from fsc_bench.cli.show import Terminal
     from fsc_bench.run import suite as runner
     from fsc_bench.system.distributed import is_first
     from fsc_bench.task import data_folder
