@@ -5,15 +5,18 @@ may be left out: a model without extras is scored at the same batch sizes, with 
 `control:fake` (models/control.py) is the smallest model that has it all.
 """
 
+from __future__ import annotations  # numpy is named in types alone: commands start without it
+
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fsc_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MEMBERS = ("identity", "device", "preprocess", "encode_images", "encode_texts")
 
