@@ -1,5 +1,6 @@
 """Models: what is refused, what is corrected, and what makes two models the same."""
 
+import logging
 import shutil
 import warnings
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models import load_model
+from fsc_bench.models.checkpoints.quiet import quiet
 from fsc_bench.models.checkpoints.state import read_state
 from fsc_bench.models.open_clip import activation_of, declared_activation
 
@@ -129,6 +131,17 @@ def test_a_local_checkpoint_gives_the_same_model_however_it_is_wrapped(
     loaded = load_model(f"open_clip:{tiny_clip}@{file}?activation=gelu", "cpu")
 
     assert loaded.identity.weights == small.identity.weights
+
+
+def test_loading_logs_nothing_and_a_failure_is_told_once(small, tiny_clip, tmp_path, caplog):
+    torch.save(small.model.state_dict(), tmp_path / "a.pt")
+    load_model(f"open_clip:{tiny_clip}@{tmp_path / 'a.pt'}?activation=gelu", "cpu")
+    with quiet():
+        logging.error("Failed to download weights for tag 'openai'")
+    assert not [record for record in caplog.records if record.name == "root"]
+
+    logging.error("of somebody else")
+    assert [record.getMessage() for record in caplog.records] == ["of somebody else"]
 
 
 def test_a_checkpoint_with_numpy_numbers_loads_and_one_with_code_does_not(tmp_path):

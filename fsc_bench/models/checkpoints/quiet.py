@@ -1,6 +1,7 @@
 """Quiet: open_clip logs to the root logger, which would set itself up and print at the first line.
 
-It warns of random weights wherever no tag is named, also where a checkpoint is loaded next.
+It warns of random weights wherever no tag is named, also where a checkpoint is loaded next, and
+logs each error that it raises as well.
 """
 
 import logging
@@ -10,17 +11,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps what is logged to the root logger within the block to handlers that were there."""
+    """Drops what is logged to the root logger itself within the block; errors are raised too."""
     root = logging.getLogger()
     nobody = logging.NullHandler()
 
-    def wanted(record: logging.LogRecord) -> bool:
-        return "nitialized randomly" not in record.getMessage()
+    def unwanted(record: logging.LogRecord) -> bool:
+        return False
 
-    root.addHandler(nobody)
-    root.addFilter(wanted)
+    root.addHandler(nobody)  # without one, the first line that is logged adds one that prints
+    root.addFilter(unwanted)
     try:
         yield
     finally:
-        root.removeFilter(wanted)
+        root.removeFilter(unwanted)
         root.removeHandler(nobody)

@@ -12,6 +12,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models.checkpoints.hub import how_to_get
+from fsc_bench.models.checkpoints.quiet import quiet
 from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import refuse_code
 
@@ -68,7 +69,8 @@ def repository_tokenizer(config: Mapping[str, Any], folder: Path | None, spec: s
 def _guarded(build: Callable[[], Callable], source: str, spec: str) -> Callable:
     """What `build` gives, or one line that says why the tokenizer cannot be used."""
     try:
-        return build()
+        with quiet():
+            return build()
     except MemoryError:
         raise
     except Exception as error:  # the tokenizers library raises plain Exceptions
