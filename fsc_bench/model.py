@@ -138,3 +138,23 @@ def check_model(model: Any, name: str) -> DualEncoder:
             f"model {name!r}: extras is a {kind}; it must be an fsc_bench.model.Extras."
         )
     return model
+
+
+def stacked(pixels: Sequence[Any]) -> Any:
+    """One batch [n, ...] of what `preprocess` gave: tensors or arrays."""
+    import numpy as np
+
+    if isinstance(pixels[0], np.ndarray):
+        return np.stack(pixels)
+    import torch
+
+    return torch.stack(list(pixels))
+
+
+def as_rows(vectors: Any) -> np.ndarray:
+    """What an encoder gave, a tensor or an array, as float32 [n, d]."""
+    import numpy as np
+
+    if hasattr(vectors, "detach"):
+        vectors = vectors.detach().float().cpu().numpy()
+    return np.asarray(vectors, np.float32)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fsc_bench.errors import UsageError
-from fsc_bench.model import Extras, Identity, check_model, extras_of
+from fsc_bench.model import Extras, Identity, check_model, extras_of, stacked
 from fsc_bench.models import families, fsc_clip, load_model
 from fsc_bench.models.control import Fake
 from fsc_bench.models.fsc_clip import Released
@@ -67,10 +67,6 @@ def pictures() -> list[Image.Image]:
 
 def rows(vectors) -> np.ndarray:
     return vectors.numpy() if hasattr(vectors, "numpy") else np.asarray(vectors)
-
-
-def stacked(parts):
-    return np.stack(parts) if isinstance(parts[0], np.ndarray) else torch.stack(parts)
 
 
 @pytest.mark.parametrize("family", sorted(SPECS))

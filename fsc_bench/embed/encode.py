@@ -31,7 +31,7 @@ from fsc_bench.embed.batch_size import found_batch
 from fsc_bench.embed.plan import Place, Plan
 from fsc_bench.embed.store import Store
 from fsc_bench.errors import DataError, RunError, UsageError
-from fsc_bench.model import DualEncoder, extras_of
+from fsc_bench.model import DualEncoder, as_rows, extras_of, stacked
 from fsc_bench.system.memory import free_memory, out_of_memory
 
 CPU_BATCH = 32  # images at once: a CPU is fastest between 8 and 32, whatever the tower
@@ -208,7 +208,7 @@ class Encoder:
 
     def images_at_once(self, pixels: Sequence[Any], rows: int) -> Any:
         """Vectors of prepared images; a tower that wants batches of one shape gets them."""
-        batch = stack(filled(pixels, rows) if self._fills("images") else pixels)
+        batch = stacked(filled(pixels, rows) if self._fills("images") else pixels)
         self.calls["images"] += 1
         whole = self.extras.pixels
         return self.model.encode_images(batch if whole is None else whole.finish(batch))
@@ -410,20 +410,9 @@ def card(device: str) -> str:
     return device.partition(":")[0]
 
 
-def stack(pixels: Sequence[Any]) -> Any:
-    """One batch of what `preprocess` gave: tensors or arrays."""
-    if isinstance(pixels[0], np.ndarray):
-        return np.stack(pixels)
-    import torch
-
-    return torch.stack(list(pixels))
-
-
 def unit_rows(vectors: Any, n: int) -> np.ndarray:
     """What an encoder gave as float32 [n, d]; an adapter that breaks its promise is told so."""
-    if hasattr(vectors, "detach"):
-        vectors = vectors.detach().float().cpu().numpy()
-    rows = np.asarray(vectors, np.float32)
+    rows = as_rows(vectors)
     if rows.ndim != 2 or len(rows) != n:
         raise UsageError(f"the model gave embeddings of shape {rows.shape} for {n} items.")
     lengths = np.linalg.norm(rows, axis=1)

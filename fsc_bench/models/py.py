@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from fsc_bench.errors import FscBenchError, UsageError, near_miss
-from fsc_bench.model import Extras, Identity
+from fsc_bench.model import Extras, Identity, as_rows, stacked
 from fsc_bench.models import pick_device
 from fsc_bench.system.memory import out_of_memory
 from fsc_bench.system.spec import Spec
@@ -387,19 +387,3 @@ def pictures() -> list[Image.Image]:
 
 def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "detach")
-
-
-def stacked(pixels: Sequence[Any]) -> Any:
-    """One batch of what `preprocess` gave."""
-    if isinstance(pixels[0], np.ndarray):
-        return np.stack(pixels)
-    import torch
-
-    return torch.stack(list(pixels))
-
-
-def as_rows(vectors: Any) -> np.ndarray:
-    """float32 [n, d] of a tensor or an array."""
-    if hasattr(vectors, "detach"):
-        vectors = vectors.detach().float().cpu().numpy()
-    return np.asarray(vectors, np.float32)
