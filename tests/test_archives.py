@@ -1,13 +1,13 @@
 """Archives: hostile and damaged ones are refused in one line, and nothing leaves its folder."""
 
 import gzip
-import io
 import struct
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from tars import write_tar
 
 from fsc_bench.data import archives
 from fsc_bench.data.archives import check_archive, check_link, decompress, unpack
@@ -27,15 +27,6 @@ def zipped(path: Path, contents: dict[str, bytes]) -> Path:
     return path
 
 
-def tarred(path: Path, contents: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in contents.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
-
-
 def zip_with(path: Path, name: str, mode: int = 0, content: bytes = b"x") -> Path:
     """A zip with two good members and a bad one."""
     zipped(path, GOOD)
@@ -49,7 +40,7 @@ def zip_with(path: Path, name: str, mode: int = 0, content: bytes = b"x") -> Pat
 
 
 def tar_with(path: Path, name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> Path:
-    tarred(path, GOOD)
+    write_tar(path, GOOD)
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     with tarfile.open(path, "a") as archive:
@@ -153,7 +144,7 @@ def test_too_many_members_are_refused(tmp_path, monkeypatch):
 
 
 def test_good_archives_pass_and_unpack(tmp_path):
-    for path in (zipped(tmp_path / "a.zip", GOOD), tarred(tmp_path / "a.tar", GOOD)):
+    for path in (zipped(tmp_path / "a.zip", GOOD), write_tar(tmp_path / "a.tar", GOOD)):
         folder = tmp_path / path.suffix
         check_link(path)
 
@@ -163,7 +154,7 @@ def test_good_archives_pass_and_unpack(tmp_path):
 
 
 def test_a_link_in_the_users_own_folder_does_not_lead_out(tmp_path):
-    path = tarred(tmp_path / "a.tar", GOOD)
+    path = write_tar(tmp_path / "a.tar", GOOD)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "val").symlink_to(tmp_path / "elsewhere")
@@ -173,7 +164,7 @@ def test_a_link_in_the_users_own_folder_does_not_lead_out(tmp_path):
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.parametrize("make", [zipped, tarred])
+@pytest.mark.parametrize("make", [zipped, write_tar])
 def test_damage_is_said_in_one_line(make, tmp_path):
     good = make(tmp_path / f"good.{make.__name__[:3]}", {f"{n}.jpg": b"x" * 999 for n in range(9)})
     path = tmp_path / f"a{good.suffix}"
@@ -192,7 +183,7 @@ def test_damage_is_said_in_one_line(make, tmp_path):
 
 
 def test_a_tar_that_breaks_off_in_the_middle_is_not_taken_for_a_short_one(tmp_path):
-    path = tarred(tmp_path / "a.tar", {f"{n}.jpg": b"x" * 512 for n in range(4)})
+    path = write_tar(tmp_path / "a.tar", {f"{n}.jpg": b"x" * 512 for n in range(4)})
     data = bytearray(path.read_bytes())
     data[2048:2060] = b"not a header"
     path.write_bytes(data)
@@ -205,7 +196,7 @@ def test_archives_with_random_damage_never_raise_anything_else(tmp_path):
     import random
 
     rng = random.Random(0)
-    for make, container in ((zipped, ZipContainer), (tarred, TarContainer)):
+    for make, container in ((zipped, ZipContainer), (write_tar, TarContainer)):
         path = tmp_path / f"a.{make.__name__[:3]}"
         good = make(path, {f"{n}.jpg": bytes(range(200)) for n in range(5)}).read_bytes()
         for _ in range(300):
@@ -239,7 +230,7 @@ def test_reading_in_place_ignores_hostile_members(tmp_path):
 
 def test_a_compressed_tar_cannot_be_linked(tmp_path):
     path = tmp_path / "images.tar.gz"
-    path.write_bytes(gzip.compress(tarred(tmp_path / "a.tar", GOOD).read_bytes()))
+    path.write_bytes(gzip.compress(write_tar(tmp_path / "a.tar", GOOD).read_bytes()))
 
     with pytest.raises(DataError, match=r"gunzip -k images\.tar\.gz"):
         check_link(path)
@@ -269,7 +260,7 @@ def test_a_users_copy_is_read_as_it_lies(path, tmp_path):
     zipped(tmp_path / "val2017.zip", {"val2017/1.jpg": b"one"})
     zipped(tmp_path / "zips" / "val2017.zip", {"val2017/1.jpg": b"one"})
     zipped(tmp_path / "flat.zip", {"1.jpg": b"one"})
-    tarred(tmp_path / "flat.tar", {"./1.jpg": b"one"})
+    write_tar(tmp_path / "flat.tar", {"./1.jpg": b"one"})
     write_link(tmp_path / "data", "coco/val2017", tmp_path / path)
     images = Images(tmp_path / "data")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from oracle import Oracle
 from PIL import Image
-from test_classification_tasks import write_tar
+from tars import write_tar
 from test_miniatures import headline, score
 
 from fsc_bench.data.images import Images

@@ -10,7 +10,6 @@ import io
 import json
 import pickle
 import re
-import tarfile
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from fuzz_raw import check_reader, fuzz
 from PIL import Image
+from tars import write_tar
 
 from fsc_bench.data.containers import cifar as cifar_container
 from fsc_bench.data.images import Images
@@ -211,15 +211,6 @@ def write(path: Path, content: bytes | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
 
 
 def write_wds(folder: Path, names, labels, shards=2, suffix="jpg", split="test") -> None:

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import struct
-import tarfile
 import unicodedata
 import zipfile
 from dataclasses import replace
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tars import write_tar
 
 from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.images import Images, write_link
@@ -103,16 +103,6 @@ def write_folders(place: Path, folders: dict[str, str]) -> None:
     """folders: name -> the colour that its one picture shows and is called after."""
     for folder, colour in folders.items():
         write(place / folder / f"{colour}.png")
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 def write_zip(path: Path, members: dict[str, bytes]) -> Path:
