@@ -76,6 +76,11 @@ class Record:
     scored: bool = True
 
 
+def shown_as(ref: ImageRef) -> str:
+    """A picture as samples files name it: source, path, and the box of a crop."""
+    return f"{ref.source}:{ref.path}" + (f"{list(ref.box)}" if ref.box else "")
+
+
 def folded(text: str) -> str:
     """The text as CLIP's tokenizer reads it: two texts that are equal so are one answer.
 

@@ -18,6 +18,25 @@ be made from the run folders alone:
 
 `n` is the promised number of records, `shipped` whether the task file is one of this package's.
 Results that older versions wrote have no facts.
+
+A samples file has one row a sample and these columns (list columns are lists of one row):
+
+    id, subset, cluster, stratum   of the record; cluster: the source image as the reader names it
+    images, image_digests          "source:path[box]" of each picture, and 16 digits of its content
+    texts                          its captions; empty for classification
+    tie                            a right answer ties with a different one
+  matching
+    scores                         cosines [images x texts], row by row; image i belongs with text i
+    correct_text, _image, _group, _groupmatch, _accuracy    hits, where the record asks that
+    free, easier                   every option is right; fewer different options than promised
+  classification
+    labels, label_names, prediction, prediction_name        of the classes, in the task's order
+    score_label, score_best_other  the right class's cosine, and the best different one's
+    scores                         all cosines, of two classes or where an image has several labels
+    correct, correct_top5          hits
+  retrieval
+    i2t_rank, t2i_rank             of the best caption; of the image, for each of its captions
+    correct                        i2t_rank is 1
 """
 
 import json

@@ -24,7 +24,7 @@ from fsc_bench.evidence import Evidence, EvidenceTable, read_evidence
 from fsc_bench.system.facts import Facts, check_choice, read_toml
 
 KINDS = {
-    "matching": ("text", "image", "group", "accuracy"),
+    "matching": ("text", "image", "group", "groupmatch", "accuracy"),
     "classification": (
         "accuracy",
         "top5",

@@ -5,20 +5,31 @@ import pytest
 
 from fsc_bench.score.matching import first_equal, offer, outcomes
 
+BOTH_WAYS = ("text", "image", "group", "groupmatch")
+
 
 @pytest.mark.parametrize(
     ("similarity", "expected"),
     [
         # rows are images, columns are captions; image i belongs with caption i
-        ([[0.9, 0.1], [0.2, 0.8]], {"text": True, "image": True, "group": True}),
-        ([[0.9, 0.1], [0.95, 0.96]], {"text": True, "image": False, "group": False}),
-        ([[0.3, 0.4], [0.1, 0.9]], {"text": False, "image": True, "group": False}),
+        (
+            [[0.9, 0.1], [0.2, 0.8]],
+            {"text": True, "image": True, "group": True, "groupmatch": True},
+        ),
+        (
+            [[0.9, 0.1], [0.95, 0.96]],
+            {"text": True, "image": False, "group": False, "groupmatch": True},
+        ),
+        (
+            [[0.3, 0.4], [0.1, 0.9]],
+            {"text": False, "image": True, "group": False, "groupmatch": True},
+        ),
         (
             [[0.5, 0.5], [0.1, 0.9]],
-            {"text": False, "image": True, "group": False},
+            {"text": False, "image": True, "group": False, "groupmatch": True},
         ),  # a tie is a miss
-        ([[np.nan, 0.1], [0.2, 0.8]], {"text": False, "image": False, "group": False}),
-        ([[0.2, 0.2], [0.2, 0.2]], {"text": False, "image": False, "group": False}),
+        ([[np.nan, 0.1], [0.2, 0.8]], dict.fromkeys(BOTH_WAYS, False)),
+        ([[0.2, 0.2], [0.2, 0.2]], dict.fromkeys(BOTH_WAYS, False)),
         # one image, three captions: the first is right
         ([[0.9, 0.8, 0.1]], {"text": True}),
         ([[0.8, 0.9, 0.1]], {"text": False}),
@@ -55,6 +66,27 @@ def test_equals_winogrounds_definition_by_brute_force():
         assert group == (text and image)
 
 
+def test_groupmatch_asks_whether_the_best_assignment_is_the_right_one():
+    """Three pictures and texts. Right: .5 + .4 + .3 = 1.2. The best of the others is .6 + .4 + .1,
+    1.1, though the first picture is nearest to text 2. With .8 there, .8 + .4 + .1 = 1.3 is better.
+    """
+    similarity = np.array([[0.5, 0.2, 0.6], [0.3, 0.4, 0.2], [0.1, 0.2, 0.3]])
+    worse = similarity.copy()
+    worse[0, 2] = 0.8
+
+    found = outcomes(np.stack([similarity, worse]))
+
+    assert found.hits["groupmatch"].tolist() == [True, False]
+    assert found.hits["group"].tolist() == [False, False]
+
+
+def test_a_tied_assignment_is_a_miss_and_a_hit_only_in_the_lenient_reading():
+    found = outcomes(np.array([[[0.5, 0.25], [0.5, 0.25]]]))
+
+    assert [table["groupmatch"].tolist() for table in (found.hits, found.strict)] == [[False]] * 2
+    assert found.lenient["groupmatch"].tolist() == [True]
+
+
 @pytest.mark.parametrize(
     ("images", "texts"),
     [
@@ -88,7 +120,7 @@ def test_chance_worked_out_by_hand():
     assert offer((0,), (0, 1, 1, 3, 1)).chance["text"] == pytest.approx(100 / 3)
     # Two and two: each image its text, 1/2 x 1/2; both ways together 4 of 24 orders.
     assert offer((0, 1), (0, 1)).chance == pytest.approx(
-        {"text": 25.0, "image": 25.0, "group": 100 / 6, "accuracy": 100 / 6}
+        {"text": 25, "image": 25, "group": 100 / 6, "accuracy": 100 / 6, "groupmatch": 50}
     )
 
 
@@ -203,6 +235,8 @@ def test_chance_both_ways_of_as_many_images_as_texts_some_of_which_are_equal():
     """
     found = offer((0, 0, 1), (0, 1, 1)).chance
 
+    # The second picture has text 1 and the first both, or it has text 0 and the first twice text 1.
+    assert found.pop("groupmatch") == 50
     assert found == pytest.approx({"text": 50, "image": 50, "group": 100 / 3, "accuracy": 100 / 3})
 
 

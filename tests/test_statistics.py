@@ -6,10 +6,9 @@ from scipy.stats import bootstrap as scipy_bootstrap
 
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.score import statistics
-from fsc_bench.score.clusters import source_images
+from fsc_bench.score.clusters import Marks, marks_of_records, source_images
 from fsc_bench.score.statistics import (
     ROOT,
-    SEED,
     Means,
     Support,
     bootstrap,
@@ -19,7 +18,6 @@ from fsc_bench.score.statistics import (
     tree_mean,
     wilson,
 )
-from fsc_bench.task import catalogue
 
 TREE = {"x": {"a": 10, "b": 30}, "y": 5}
 
@@ -36,6 +34,11 @@ def test_a_hole_leaves_the_average_out():
     found = tree_mean(TREE, {"a": 1.0, "y": 2.0}, {}, "subsets")
 
     assert found == {"a": 1.0, "y": 2.0}
+
+
+def keys(n: int) -> np.ndarray:
+    """So many different source images."""
+    return np.random.default_rng(7).integers(1, 2**63, n, dtype=np.uint64)
 
 
 def means(hits, clusters, subsets=None, strata=None):
@@ -61,9 +64,9 @@ def test_strata_are_averaged_equally():
 def test_independent_samples_give_scipys_percentile_interval():
     rng = np.random.default_rng(3)
     hits = (rng.random(400) < 0.7).astype(float)
-    value, low, high = bootstrap({"m": means(hits, np.arange(400))}, {"a": 400}, "subsets", 400)[
-        "a"
-    ]["m"]
+    value, low, high = bootstrap(
+        {"m": means(hits, np.arange(400))}, {"a": 400}, "subsets", keys(400)
+    )["a"]["m"]
     theirs = scipy_bootstrap(
         (hits,), np.mean, method="percentile", n_resamples=4000, rng=rng
     ).confidence_interval
@@ -78,8 +81,10 @@ def test_samples_of_one_image_rise_and_fall_together():
     image_is_easy = rng.random(100) < 0.5
     clusters = np.repeat(np.arange(100), 10)
     hits = image_is_easy[clusters].astype(float)
-    wide = bootstrap({"m": means(hits, clusters)}, {"a": 1000}, "subsets", 100)[ROOT]["m"]
-    narrow = bootstrap({"m": means(hits, np.arange(1000))}, {"a": 1000}, "subsets", 1000)[ROOT]["m"]
+    wide = bootstrap({"m": means(hits, clusters)}, {"a": 1000}, "subsets", keys(100))[ROOT]["m"]
+    narrow = bootstrap({"m": means(hits, np.arange(1000))}, {"a": 1000}, "subsets", keys(1000))[
+        ROOT
+    ]["m"]
 
     # Ten questions an image, all alike: sqrt(10) times as wide.
     assert (wide[2] - wide[1]) / (narrow[2] - narrow[1]) == pytest.approx(np.sqrt(10), rel=0.2)
@@ -87,22 +92,23 @@ def test_samples_of_one_image_rise_and_fall_together():
 
 def test_coverage_of_the_interval_is_about_95_percent():
     rng = np.random.default_rng(5)
+    drawn = keys(80)
     covered = 0
     for _ in range(200):
         share = rng.beta(3, 2, 80)  # each image has its own difficulty
         clusters = np.repeat(np.arange(80), 4)
         hits = (rng.random(320) < share[clusters]).astype(float)
-        _, low, high = bootstrap({"m": means(hits, clusters)}, {"a": 320}, "subsets", 80, 300)["a"][
-            "m"
-        ]
+        _, low, high = bootstrap({"m": means(hits, clusters)}, {"a": 320}, "subsets", drawn, 300)[
+            "a"
+        ]["m"]
         covered += low <= 60.0 <= high
     assert 180 <= covered <= 199
 
 
 def test_all_right_is_not_certain():
-    value, low, high = bootstrap({"m": means([1] * 50, range(50))}, {"a": 50}, "subsets", 50)["a"][
-        "m"
-    ]
+    value, low, high = bootstrap({"m": means([1] * 50, range(50))}, {"a": 50}, "subsets", keys(50))[
+        "a"
+    ]["m"]
 
     assert (value, high) == (100.0, pytest.approx(100.0))
     assert low == pytest.approx(wilson(100.0, 50)[0])
@@ -112,33 +118,51 @@ def test_all_right_is_not_certain():
 def test_the_same_results_give_the_same_interval():
     measure = means([1, 0, 1, 1, 0, 1], [0, 0, 1, 1, 2, 2])
 
-    assert bootstrap({"m": measure}, {"a": 6}, "subsets", 3) == bootstrap(
-        {"m": measure}, {"a": 6}, "subsets", 3
+    assert bootstrap({"m": measure}, {"a": 6}, "subsets", keys(3)) == bootstrap(
+        {"m": measure}, {"a": 6}, "subsets", keys(3)
     )
 
 
-def test_replicates_counted_in_blocks_are_those_drawn_one_by_one(monkeypatch):
-    rng = np.random.default_rng(SEED)
-    each = [np.bincount(rng.integers(0, 900, 900), minlength=900) for _ in range(200)]
+def test_how_often_an_image_is_drawn_does_not_depend_on_what_is_drawn_beside_it(monkeypatch):
+    known = keys(900)
+    whole = np.concatenate(list(cluster_weights(known, 202)))
 
-    assert np.array_equal(np.concatenate(list(cluster_weights(900, 200))), each)
+    some = np.concatenate(list(cluster_weights(known[[5, 300, 899]], 202)))
     monkeypatch.setattr(statistics, "AT_ONCE", 900 * 70 + 1)
-    parts = list(cluster_weights(900, 200))
-    assert [len(part) for part in parts] == [70, 70, 60]
-    assert np.array_equal(np.concatenate(parts), each)
+    parts = list(cluster_weights(known, 202))
+
+    assert whole.shape == (202, 900)
+    assert np.array_equal(some, whole[:, [5, 300, 899]])
+    assert [len(part) for part in parts] == [68, 68, 66]
+    assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_of_200_samples_an_interval_is_taken_from_2000_seeded_draws_and_of_199_by_wilson():
-    rng = np.random.default_rng(20241007)
+def test_draws_are_poissons_of_mean_1_and_of_two_images_independent():
+    drawn = np.concatenate(list(cluster_weights(keys(500), 4000)))
+
+    shares = np.bincount(drawn.astype(int).ravel(), minlength=6)[:6] / drawn.size
+    # exp(-1) / k!, of two million draws
+    assert shares == pytest.approx([0.36788, 0.36788, 0.18394, 0.06131, 0.01533, 0.00307], abs=1e-3)
+    alike = np.corrcoef(drawn.T)[np.triu_indices(500, 1)]
+    assert alike.std() == pytest.approx(1 / np.sqrt(4000), rel=0.02)
+    assert np.corrcoef(drawn[:-1].ravel(), drawn[1:].ravel())[0, 1] == pytest.approx(0, abs=3e-3)
+    # Keys that follow each other draw as independently as any.
+    near = np.concatenate(list(cluster_weights(np.arange(1, 501, dtype=np.uint64), 4000)))
+    assert np.corrcoef(near.T)[np.triu_indices(500, 1)].std() == pytest.approx(0.0158, rel=0.02)
+
+
+def test_of_200_samples_an_interval_is_taken_from_2000_draws_and_of_199_by_wilson():
     values = np.random.default_rng(1).random(200)
-    draws = [100 * values[rng.integers(0, 200, 200)].mean() for _ in range(2000)]
+    weights = np.concatenate(list(cluster_weights(keys(200))))
+    means_of_draws = 100 * (weights @ values) / weights.sum(axis=1)
 
     found = {
-        n: bootstrap({"m": means(values[:n], range(n))}, {"a": n}, "subsets", n)["a"]["m"]
+        n: bootstrap({"m": means(values[:n], range(n))}, {"a": n}, "subsets", keys(n))["a"]["m"]
         for n in (199, 200)
     }
 
-    assert found[200][1:] == pytest.approx(np.percentile(draws, [2.5, 97.5]))
+    assert len(weights) == 2000
+    assert found[200][1:] == pytest.approx(np.percentile(means_of_draws, [2.5, 97.5]))
     assert found[199][1:] == pytest.approx(wilson(100 * values[:199].mean(), 199))
 
 
@@ -241,30 +265,54 @@ class Pictures:
         return [ref.path[0] for ref in refs]
 
 
+def clusters_of(rows: list[Record], task: str = "mine") -> tuple[list[int], list[int]]:
+    found = source_images({task: marks_of_records(task, rows, Pictures())})[task]
+    return found.of.tolist(), found.keys.tolist()
+
+
+def named(given: list[tuple[str, ...]]) -> list[Record]:
+    """Records of (cluster, picture, ...), called 0, 1, 2, ..."""
+    return [
+        Record(str(number), "all", tuple(ImageRef(OWN, name) for name in names), cluster=cluster)
+        for number, (cluster, *names) in enumerate(given)
+    ]
+
+
 def test_clusters_with_a_picture_of_the_same_bytes_are_one():
     """z and y share P, and z shares R with the record 4; the reader's "3" is not the record 3.
 
-    What x chooses among is no reason to be one with z. A cluster is called as the first of its
-    names; those that no reader gave come first.
+    What x chooses among is no reason to be one with z.
     """
-    given = [("z", "P"), ("y", "P again"), ("x", "P", "Q"), ("", "Q"), ("", "R"), ("3", "S")]
-    rows = [
-        Record(str(number), "all", tuple(ImageRef(OWN, name) for name in names), cluster=cluster)
-        for number, (cluster, *names) in enumerate([*given, ("z", "R again")])
-    ]
+    rows = named(
+        [("z", "P"), ("y", "P again"), ("x", "P", "Q"), ("", "Q"), ("", "R"), ("3", "S"),
+         ("z", "R again")]
+    )  # fmt: skip
 
-    clusters, names = source_images(catalogue()["sugarcrepe"], rows, Pictures())
+    of, keys_of = clusters_of(rows)
 
-    assert names == ["3", "3", "4", "x"]
-    assert clusters.tolist() == [2, 2, 3, 0, 2, 1, 2]
+    same = [of[0], of[1], of[4], of[6]]
+    assert set(same) == {of[0]}
+    assert len({of[0], of[2], of[3], of[5]}) == len(keys_of) == 4
 
 
 def test_records_that_all_choose_among_pictures_have_clusters_too():
-    rows = [
-        Record(name, "all", (ImageRef(OWN, "P"), ImageRef(OWN, "Q")), cluster=cluster)
-        for name, cluster in (("0", "b"), ("1", ""), ("2", "b"))
-    ]
+    of, keys_of = clusters_of(named([("b", "P", "Q"), ("", "P", "Q"), ("b", "P", "Q")]))
 
-    clusters, names = source_images(catalogue()["sugarcrepe"], rows, Pictures())
+    assert of[0] == of[2] != of[1]
+    assert len(keys_of) == 2
 
-    assert (clusters.tolist(), names) == ([1, 0, 1], ["1", "b"])
+
+def test_a_picture_is_one_source_in_every_task_by_content_and_by_the_file_that_it_is_cut_from():
+    """Task one asks twice about P and once about a crop of a shared file, task two about P under
+    another name and about another crop of that file; its third picture is its own.
+    """
+    one = Marks(*(np.array(x, np.uint64) for x in ([1, 2, 3], [70, 70, 71], [0, 0, 9])))
+    two = Marks(*(np.array(x, np.uint64) for x in ([4, 5, 6], [70, 72, 73], [0, 9, 0])))
+
+    found = source_images({"one": one, "two": two})
+    alone = source_images({"two": two})["two"]
+
+    keys_one, keys_two = (found[name].keys[found[name].of] for name in ("one", "two"))
+    assert keys_one.tolist() == [70, 70, 71]
+    assert keys_two.tolist() == [70, 71, 73]  # the crop is known by the least of its pictures
+    assert alone.keys[alone.of].tolist() == [70, 72, 73]

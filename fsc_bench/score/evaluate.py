@@ -32,11 +32,11 @@ from fsc_bench.data.prepare import Prepared
 from fsc_bench.embed.plan import Plan, choose_prompts
 from fsc_bench.embed.store import Store
 from fsc_bench.model import DualEncoder, extras_of
-from fsc_bench.records import ImageRef, Record
+from fsc_bench.records import ImageRef, Record, shown_as
 from fsc_bench.results import Cell, Result, Samples, task_facts
-from fsc_bench.score.clusters import source_images
+from fsc_bench.score.clusters import marks_of_records, source_images
 from fsc_bench.score.kinds import classification, matching, retrieval
-from fsc_bench.score.scoring import Material, Scores, Scoring, Vectors
+from fsc_bench.score.scoring import Grouping, Kind, Material, Scores, Vectors
 from fsc_bench.score.statistics import (
     ROOT,
     Estimate,
@@ -47,10 +47,10 @@ from fsc_bench.score.statistics import (
 )
 from fsc_bench.task import Task, walk
 
-KINDS: dict[str, Scoring] = {
-    "matching": matching.score,
-    "classification": classification.score,
-    "retrieval": retrieval.score,
+KINDS: dict[str, Kind] = {
+    "matching": matching,
+    "classification": classification,
+    "retrieval": retrieval,
 }
 
 
@@ -81,10 +81,14 @@ def evaluate(
     """Scores one task. Returns the result and what goes into its samples file."""
     task = prepared.task
     rows = [row for row in prepared.records if row.scored]
-    clusters, names = source_images(task, rows, embeddings)
-    given = Material(task, rows, clusters, len(names), embeddings, prompts)
-    scores = KINDS[task.kind](given)
-    table = bootstrap(scores.measures, task.subsets, task.within, len(names))
+    marks = marks_of_records(task.name, rows, embeddings)
+    sources = source_images({task.name: marks})[task.name]
+    subsets, strata = (
+        np.array([getattr(row, name) for row in rows], object) for name in ("subset", "stratum")
+    )
+    grouping = Grouping(subsets, strata, sources.of, len(sources.keys))
+    scores = KINDS[task.kind].score(Material(task, rows, grouping, embeddings, prompts))
+    table = bootstrap(scores.measures, task.subsets, task.within, sources.keys)
     result = Result(
         task=task.name,
         version=task.version,
@@ -105,8 +109,10 @@ def evaluate(
     columns = {
         "id": [row.id for row in rows],
         "subset": [row.subset for row in rows],
-        "cluster": [names[cluster] for cluster in clusters],
+        "cluster": [row.cluster for row in rows],
         "stratum": [row.stratum for row in rows],
+        "images": [[shown_as(ref) for ref in row.images] for row in rows],
+        "texts": [list(row.texts) for row in rows],
         **scores.samples,
     }
     return result, Samples(columns, scores.summary)

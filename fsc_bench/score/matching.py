@@ -11,11 +11,13 @@ text, or as many images as texts. Image i belongs with text i.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import permutations
 from math import prod
 
 import numpy as np
 
 LARGEST = 14  # different images and texts of a record whose chance is worked out step by step
+LARGEST_MATCH = 5  # images whose texts are assigned in every way, 120 of them
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Outcomes:
     """What came out of n records of one shape.
 
     hits: metric -> bool [n]; `text`: every image chose its text; `image`: every text chose its
-    image; `group`: both; `accuracy`: every choice that the shape has came out right.
+    image; `group`: both; `accuracy`: every choice that the shape has came out right; `groupmatch`:
+    of all ways to give every image a text of its own, the right one has the greatest sum.
     strict: the same where an option equal to the right one ties with it, and any tie is a miss.
     lenient: the same where a tie between different answers is a hit, as for scorers by argmax that
     put the right one first.
@@ -69,7 +72,22 @@ def outcomes(similarity: np.ndarray, right: np.ndarray | None = None) -> Outcome
         table["accuracy"] = _all(n, list(table.values()))
         if len(choices) == 2:
             table["group"] = table["accuracy"]
+    if len(choices) == 2 and images <= LARGEST_MATCH:
+        for table, whole in zip((hits, strict, lenient), _matches(similarity, right), strict=True):
+            table["groupmatch"] = whole
     return Outcomes(hits, strict, lenient, ties)
+
+
+def _matches(similarity: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Whether the best assignment of texts to images is the right one, bool [n], three times: as
+    hits, strict and lenient count (GroupMatch, arXiv 2510.07632).
+    """
+    size = similarity.shape[1]
+    orders = np.array(list(permutations(range(size))))
+    pairs = (slice(None), np.arange(size), orders)  # [n, orders, size]
+    sums = similarity.astype(float)[pairs].sum(axis=2)
+    own, other, alone = _choice(sums, right[pairs].all(axis=2))
+    return own > other, (own > other) & alone, own >= other
 
 
 def _choice(row: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -125,7 +143,21 @@ def offer(images: tuple[int, ...], texts: tuple[int, ...]) -> Offer:
     different = right[np.ix_(*(_firsts(part) for part in (images, texts)))]
     free = bool(right.all())
     easier = not free and different.size < right.size
-    return Offer(right, _chance(different, len(images) > 1, len(texts) > 1), free, easier)
+    chance = _chance(different, len(images) > 1, len(texts) > 1)
+    if "group" in chance and pairs <= LARGEST_MATCH:
+        chance["groupmatch"] = 100 * _share_of_assignments(images, texts, right)
+    return Offer(right, chance, free, easier)
+
+
+def _share_of_assignments(images: Sequence[int], texts: Sequence[int], right: np.ndarray) -> float:
+    """The share of right ones among the different assignments of texts to images: 1/k! where all k
+    differ.
+    """
+    fits: dict[tuple[tuple[int, int], ...], bool] = {}
+    for way in permutations(range(len(texts))):
+        pairs = tuple(sorted((images[i], texts[t]) for i, t in enumerate(way)))
+        fits[pairs] = all(right[i, t] for i, t in enumerate(way))
+    return sum(fits.values()) / len(fits)
 
 
 def _firsts(numbers: Sequence[int]) -> list[int]:

@@ -12,7 +12,7 @@ from fsc_bench.task import Task
 
 # Raised whenever the same vectors would give other numbers: results of another way of counting are
 # scored anew.
-VERSION = 2
+VERSION = 3
 
 
 class Vectors(Protocol):
@@ -28,17 +28,50 @@ class Vectors(Protocol):
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """Which samples are averaged together, and drawn together; one value a sample.
+
+    subsets, strata: objects [n], strings. clusters: int [n], the source image of each, below
+    cluster_count.
+    """
+
+    subsets: np.ndarray
+    strata: np.ndarray
+    clusters: np.ndarray
+    cluster_count: int
+
+    def means(
+        self,
+        values: np.ndarray,
+        kept: np.ndarray | None = None,
+        strata: Sequence[str] | None = None,
+        of: np.ndarray | None = None,
+    ) -> Means:
+        """The means of values over subsets and strata.
+
+        values: one a sample, or one for each of `of`, int [values], the sample that it belongs to.
+        kept: bool [n], the samples that have one.
+        """
+        rows = np.arange(len(self.subsets)) if of is None else of
+        if kept is not None:
+            values, rows = values[kept[rows]], rows[kept[rows]]
+        parts = self.strata if strata is None else np.array(strata, object)
+        return Means(
+            values, self.subsets[rows], parts[rows], self.clusters[rows], self.cluster_count
+        )
+
+
+@dataclass(frozen=True)
 class Material:
     """What a scoring is given.
 
-    rows: the scored records. clusters: int [rows], the source image of each, below cluster_count.
-    prompts: the wanted prompt set of a classification task; None for the first in its file.
+    rows: the scored records. grouping: of the same. prompts: the wanted prompt set of a
+    classification task; None for the first in its file.
     """
 
     task: Task
     rows: Sequence[Record]
-    clusters: np.ndarray
-    cluster_count: int
+    grouping: Grouping
     vectors: Vectors
     prompts: str | None = None
 
@@ -49,19 +82,18 @@ class Material:
         """int [refs]: equal where two references are one image."""
         return numbered(self.vectors.image_keys(self.task.name, refs))
 
-    def means(
-        self,
-        values: np.ndarray,
-        kept: np.ndarray | None = None,
-        strata: Sequence[str] | None = None,
-    ) -> Means:
-        """The means of a value per row over subsets and strata, of the kept rows."""
-        subsets = np.array([row.subset for row in self.rows], object)
-        parts = np.array(strata or [row.stratum for row in self.rows], object)
-        kept = np.ones(len(self.rows), bool) if kept is None else kept
-        return Means(
-            values[kept], subsets[kept], parts[kept], self.clusters[kept], self.cluster_count
-        )
+
+@dataclass(frozen=True)
+class Told:
+    """What a samples file tells of a finished task: enough for other metrics and rules of ties.
+
+    columns: of the file, as results.py lists them; lists are objects [n] of arrays. headline: its
+    metrics.
+    """
+
+    columns: Mapping[str, np.ndarray]
+    grouping: Grouping
+    headline: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -87,10 +119,20 @@ class Scores:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Scoring(Protocol):
-    """`score` of a module of kinds/, which is named as the task's `kind`."""
+class Kind(Protocol):
+    """A module of kinds/, which is named as the task's `kind`."""
 
-    def __call__(self, given: Material) -> Scores: ...
+    def score(self, given: Material) -> Scores: ...
+
+    def measures(self, told: Told) -> dict[str, Measure]:
+        """The metrics that a samples file still tells, from its hits: the headline's are there."""
+        ...
+
+    def flipped(self, told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """(hit, margin) of every sample for a metric: bool [n]; float [n], how far the right answer
+        is ahead of the best different one, or what else orders samples.
+        """
+        ...
 
 
 def numbered(values: Iterable[Hashable]) -> np.ndarray:

@@ -5,11 +5,14 @@ itself a table is averaged first, by `within`: "subsets" averages its entries eq
 pools their samples. This reproduces every published headline from published subset scores.
 
 Intervals resample source images (clusters), not samples: SugarCrepe asks 7,511 questions about
-1,560 images, and the questions about one image rise and fall together.
+1,560 images, and the questions about one image rise and fall together. How often an image is drawn
+follows from the image alone (`cluster_weights`), so that one bootstrap holds for all tasks and all
+runs: an image that is drawn twice counts twice wherever it occurs, and the difference of two
+models sees the same draws whichever command computes it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import sqrt
+from math import exp, factorial, sqrt
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +22,17 @@ REPLICATES = 2000
 SEED = 20241007  # any constant: the same results give the same interval
 ROOT = "headline"
 AT_ONCE = 8_000_000  # draws of clusters, in replicates that are held together
+BLOCK = 128  # clusters whose draws are made at once, in the processor's cache
+PER_WORD = 4  # draws that a word of 64 bits is enough for
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+# Of 16 random bits, from which value on a Poisson variable of mean 1 is at least 1, 2, ..., 8.
+POISSON_CUTS = tuple(
+    np.uint16(round(65536 * sum(exp(-1) / factorial(k) for k in range(n)))) for n in range(1, 9)
+)
 FEW = 200  # independent samples below which Wilson's interval is taken: resampling is too narrow
 Tree: TypeAlias = Mapping[str, "int | Tree"]  # a subset's promised count, or a table of nodes
 Values: TypeAlias = float | np.ndarray  # one number, or one a replicate
@@ -96,22 +110,43 @@ def _total(value: Values, count: Values) -> Values:
     return np.where(np.asarray(count) > 0, value * count, 0.0)
 
 
-def cluster_weights(clusters: int, replicates: int = REPLICATES) -> Iterator[np.ndarray]:
+def cluster_weights(keys: np.ndarray, replicates: int = REPLICATES) -> Iterator[np.ndarray]:
     """How often each cluster is drawn in each replicate: float64 [part, clusters], in parts. Each
     cluster's column lies in one piece, as `Means` needs it.
+
+    keys: uint64 [clusters], by which a cluster is known in every task and run. A cluster is drawn
+    as often as a Poisson variable of mean 1 says, in each replicate independently: the Poisson
+    bootstrap (Hanley and MacGibbon 2006; Chamandy et al. 2012), whose draws of one cluster do not
+    depend on which others there are.
     """
-    rng = np.random.default_rng(SEED)
-    part = max(1, min(replicates, AT_ONCE // clusters))
-    few = max(1, 65_536 // clusters)  # replicates counted at once, in the processor's cache
-    for begin in range(0, replicates, part):
-        rows = min(part, replicates - begin)
-        weights = np.empty((rows, clusters), order="F")
-        for row in range(0, rows, few):
-            block = weights[row : row + few]
-            drawn = rng.integers(0, clusters, block.shape)
-            drawn += clusters * np.arange(len(block))[:, None]
-            block[:] = np.bincount(drawn.ravel(), minlength=block.size).reshape(block.shape)
-        yield weights
+    columns = max(1, min(-(-replicates // PER_WORD), AT_ONCE // (PER_WORD * len(keys))))
+    for begin in range(0, replicates, PER_WORD * columns):
+        steps = np.arange(begin // PER_WORD, begin // PER_WORD + columns, dtype=np.uint64)
+        weights = np.empty((len(keys), min(PER_WORD * columns, replicates - begin)))
+        for row in range(0, len(keys), BLOCK):
+            block = weights[row : row + BLOCK]
+            block[:] = _poisson(_words(keys[row : row + BLOCK], steps))[:, : block.shape[1]]
+        yield weights.T
+
+
+def _words(keys: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Random bits, uint64 [keys, steps]: the steps of SplitMix64 from each key on (Steele, Lea and
+    Flood 2014).
+    """
+    with np.errstate(over="ignore"):
+        word = (keys + np.uint64(SEED))[:, None] + (steps + np.uint64(1)) * GOLDEN
+        for shift, factor in MIX:
+            word = (word ^ (word >> shift)) * factor
+        return word ^ (word >> np.uint64(31))
+
+
+def _poisson(words: np.ndarray) -> np.ndarray:
+    """uint8 [n, 4 words]: four Poisson draws of each word's four times 16 bits."""
+    bits = words.view(np.uint16)
+    drawn = np.zeros(bits.shape, np.uint8)
+    for cut in POISSON_CUTS:
+        drawn += bits >= cut
+    return drawn
 
 
 class Means:
@@ -173,31 +208,48 @@ def bootstrap(
     measures: Mapping[str, Measure],
     tree: Tree,
     within: str,
-    cluster_count: int,
+    keys: np.ndarray,
     replicates: int = REPLICATES,
 ) -> dict[str, dict[str, Estimate]]:
     """{node: {metric: estimate}} for every node of the tree and "headline". All metrics see the
-    same draws.
+    same draws. keys: uint64 [clusters], as for `cluster_weights`.
     """
-    point = {
-        name: tree_mean(tree, *scalar_leaves(measure.leaves()), within)
-        for name, measure in measures.items()
-    }
-    draws: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in measures}
-    if cluster_count > 1:
-        for weights in cluster_weights(cluster_count, replicates):
+    drawn = draws(measures, tree, within, keys, replicates)
+    result: dict[str, dict[str, Estimate]] = {}
+    for name, measure in measures.items():
+        supports = node_support(tree, within, measure)
+        for node, value in points(measure, tree, within).items():
+            low, high = interval(value, drawn[name].get(node, np.empty(0)), supports[node])
+            result.setdefault(node, {})[name] = Estimate(value, low, high)
+    return result
+
+
+def points(measure: Measure, tree: Tree, within: str) -> dict[str, float]:
+    """The measure's value for every node, and "headline", in percent."""
+    return tree_mean(tree, *scalar_leaves(measure.leaves()), within)
+
+
+def draws(
+    measures: Mapping[str, Measure],
+    tree: Tree,
+    within: str,
+    keys: np.ndarray,
+    replicates: int = REPLICATES,
+) -> dict[str, dict[str, np.ndarray]]:
+    """{name of the measure: {node: percent [replicates]}}; nothing for a single cluster, which says
+    nothing of how clusters differ. NaN where a replicate drew no sample of a node.
+    """
+    found: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in measures}
+    if len(keys) > 1:
+        for weights in cluster_weights(keys, replicates):
             for name, measure in measures.items():
                 values, totals = measure.leaves(weights)
                 for node, sample in tree_mean(tree, values, totals, within).items():
-                    draws[name].setdefault(node, []).append(np.asarray(sample))
-    result: dict[str, dict[str, Estimate]] = {}
-    for name, nodes in point.items():
-        supports = node_support(tree, within, measures[name])
-        for node, value in nodes.items():
-            sample = np.concatenate(draws[name].get(node, [np.empty(0)]))
-            low, high = interval(value, sample, supports[node])
-            result.setdefault(node, {})[name] = Estimate(value, low, high)
-    return result
+                    found[name].setdefault(node, []).append(np.asarray(sample))
+    return {
+        name: {node: np.concatenate(parts) for node, parts in nodes.items()}
+        for name, nodes in found.items()
+    }
 
 
 def node_support(tree: Tree, within: str, measure: Measure) -> dict[str, Support]:

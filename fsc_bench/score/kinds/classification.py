@@ -1,15 +1,15 @@
 """Classification: an image among class vectors, made of each class's prompts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fsc_bench.embed.plan import choose_prompts, class_prompts
-from fsc_bench.records import folded
+from fsc_bench.records import Record, folded
 from fsc_bench.score import classification
 from fsc_bench.score.retrieval import unique_rows
-from fsc_bench.score.scoring import Material, Scores, Vectors
+from fsc_bench.score.scoring import Grouping, Material, Scores, Told, Vectors
 from fsc_bench.score.statistics import Measure, Support, Values
 from fsc_bench.task import Task
 
@@ -25,38 +25,22 @@ def score(given: Material) -> Scores:
     labels = np.array([row.labels[0] for row in rows], np.int64)
     found, shown, scores = _outcomes(given, chosen, labels, alike)
     classes, answers = len(task.classes), len(np.unique(alike))
-    whole, by_class = [""] * len(rows), [str(label) for label in labels]
     (subset,) = task.leaves
-    measures: dict[str, Measure] = {
-        "accuracy": given.means(found.correct, strata=whole),
-        "mean_per_class": given.means(found.correct, strata=by_class),
-    }
-    strict = {
-        "accuracy": given.means(found.strict, strata=whole),
-        "mean_per_class": given.means(found.strict, strata=by_class),
-    }
-    official = {
-        "accuracy": given.means(found.official, strata=whole),
-        "mean_per_class": given.means(found.official, strata=by_class),
-    }
-    chance = dict.fromkeys(measures, 100 / answers)
+    measures = _shares(given.grouping, labels, found.correct, found.top5)
+    strict = _shares(given.grouping, labels, found.strict, found.strict_top5)
+    official = _shares(given.grouping, labels, found.official)
+    chance = dict.fromkeys(official, 100 / answers)
     if found.top5 is not None:
-        measures["top5"] = given.means(found.top5, strata=whole)
-        strict["top5"] = given.means(found.strict_top5, strata=whole)
         chance["top5"] = 100 * min(classification.TOP / answers, 1)
-    samples = {"labels": [list(row.labels) for row in rows]}
+    samples = _answers(task, chosen, rows, found.predicted)
     if classes == 2:
-        margin, positive = classification.margin(scores), labels == 1
-        measures["roc_auc"] = Weighted(
-            lambda drawn: 100 * classification.roc_auc(margin, positive, drawn),
-            given.clusters,
-            subset,
-        )
+        measures["roc_auc"] = _auc(given.grouping, scores, labels)
         chance["roc_auc"] = 50.0
         samples["scores"] = list(scores)
-    samples["prediction"] = found.predicted
     samples["score_label"], samples["score_best_other"] = shown.T
     samples["correct"] = found.correct
+    if found.top5 is not None:
+        samples["correct_top5"] = found.top5
     samples["tie"] = found.ties
     return Scores(
         measures=measures,
@@ -69,6 +53,87 @@ def score(given: Material) -> Scores:
         audits={"equal_classes": int((np.bincount(alike)[alike] > 1).sum())},
         summary=_summary(task, found, labels),
     )
+
+
+def _shares(
+    grouping: Grouping, labels: np.ndarray, hits: np.ndarray, top5: np.ndarray | None = None
+) -> dict[str, Measure]:
+    """Accuracy, mean per class and, where there is one, top 5: the metrics that are means."""
+    whole, by_class = [""] * len(labels), [str(label) for label in labels]
+    found: dict[str, Measure] = {
+        "accuracy": grouping.means(hits, strata=whole),
+        "mean_per_class": grouping.means(hits, strata=by_class),
+    }
+    if top5 is not None:
+        found["top5"] = grouping.means(top5, strata=whole)
+    return found
+
+
+def _auc(grouping: Grouping, scores: np.ndarray, labels: np.ndarray) -> "Weighted":
+    """ROC-AUC of the second of two classes; scores: [n, 2]."""
+    margin, positive = classification.margin(scores), labels == 1
+    return Weighted(
+        lambda drawn: 100 * classification.roc_auc(margin, positive, drawn),
+        grouping.clusters,
+        grouping.subsets[0],
+    )
+
+
+def _average_precision(
+    grouping: Grouping, scores: np.ndarray, labels: Sequence[Sequence[int]]
+) -> dict[str, Measure]:
+    """Both 11-point mAPs; scores: [n, classes]; labels: as in records, several an image."""
+    truth = classification.targets(labels, scores.shape[1])
+    ranked = classification.probabilities(scores)
+    curves = _Once(lambda drawn: classification.map11(ranked, truth, drawn))
+    return {
+        name: Weighted(
+            lambda drawn, k=k: 100 * curves(drawn)[k], grouping.clusters, grouping.subsets[0]
+        )
+        for k, name in enumerate(("map11", "map11_devkit"))
+    }
+
+
+def measures(told: Told) -> dict[str, Measure]:
+    columns, grouping = told.columns, told.grouping
+    if "correct" not in columns:
+        scores = np.stack(columns["scores"])
+        return _average_precision(grouping, scores, [list(part) for part in columns["labels"]])
+    labels = np.concatenate(columns["labels"])
+    found = _shares(grouping, labels, columns["correct"], columns.get("correct_top5"))
+    if "scores" in columns:
+        found["roc_auc"] = _auc(grouping, np.stack(columns["scores"]), labels)
+    return found
+
+
+def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The margin is the right class's cosine less the best different one's; for images with
+    several labels, the least of theirs less the best of the others.
+    """
+    columns = told.columns
+    if "correct" in columns:
+        margin = columns["score_label"].astype(float) - columns["score_best_other"]
+        return columns["correct"].astype(bool), margin
+    scores = np.stack(columns["scores"]).astype(float)
+    truth = classification.targets([list(part) for part in columns["labels"]], scores.shape[1])
+    own = np.where(truth == 1, scores, np.inf).min(axis=1)
+    margin = own - np.where(truth == 0, scores, -np.inf).max(axis=1)
+    return margin > 0, margin
+
+
+def _answers(
+    task: Task, prompts: str | None, rows: Sequence[Record], predicted: np.ndarray
+) -> dict[str, Any]:
+    """Columns of the samples file: the labels and what was predicted, as numbers and by name."""
+    names = task.class_names(choose_prompts(task, prompts))
+    labels = [list(row.labels) for row in rows]
+    return {
+        "labels": labels,
+        # ~c marks a class that counts neither as shown nor as absent.
+        "label_names": [[names[label] for label in part if label >= 0] for part in labels],
+        "prediction": predicted,
+        "prediction_name": [names[label] if label >= 0 else "" for label in predicted.tolist()],
+    }
 
 
 def _alike(task: Task, prompts: str) -> np.ndarray:
@@ -127,18 +192,11 @@ def _multilabel(given: Material) -> Scores:
     (subset,) = task.leaves
     blocks = _class_scores(given, choose_prompts(task, given.prompts))
     scores = np.concatenate([block for _, block in blocks])
-    truth = classification.targets([row.labels for row in rows], len(task.classes))
-    ranked = classification.probabilities(scores)
-    curves = _Once(lambda drawn: classification.map11(ranked, truth, drawn))
-    measures = {
-        name: Weighted(lambda drawn, k=k: 100 * curves(drawn)[k], given.clusters, subset)
-        for k, name in enumerate(("map11", "map11_devkit"))
-    }
+    measures = _average_precision(given.grouping, scores, [row.labels for row in rows])
     nan = np.isnan(scores).any(axis=1)
     samples = {
-        "labels": [list(row.labels) for row in rows],
+        **_answers(task, given.prompts, rows, np.where(nan, -1, scores.argmax(axis=1))),
         "scores": list(scores),
-        "prediction": np.where(nan, -1, scores.argmax(axis=1)),
         "tie": np.zeros(len(rows), bool),
     }
     known = task.chance[task.headline[0]]  # for the one that the task file may not name

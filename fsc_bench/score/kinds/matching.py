@@ -1,50 +1,53 @@
 """Matching: records with several texts or images, each right for some and wrong for others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fsc_bench.records import Record
 from fsc_bench.score import matching
-from fsc_bench.score.scoring import Material, Scores, text_numbers
-from fsc_bench.score.statistics import scalar_leaves
+from fsc_bench.score.scoring import Material, Scores, Told, numbered, text_numbers
+from fsc_bench.score.statistics import Measure, scalar_leaves
 
 BLOCK = 4096  # records at once
 
 
 def score(given: Material) -> Scores:
     rows = given.rows
-    shapes = _by_shape(rows)
-    offers = _offers(given, shapes)
-    right = [offer.right for offer in offers]
-    found = _Table(len(rows))
+    sizes = np.array([(len(row.images), len(row.texts)) for row in rows])
+    offers = offered(
+        sizes,
+        given.image_numbers([ref for row in rows for ref in row.images]),
+        text_numbers([text for row in rows for text in row.texts]),
+    )
     similarities: list[Any] = [None] * len(rows)
     nan = np.zeros(len(rows), bool)
-    for numbers in shapes:
-        for start in range(0, len(numbers), BLOCK):
-            part = np.array(numbers[start : start + BLOCK])
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in _parts(sizes):
             similarity = _similarity(given, [rows[i] for i in part])
-            found.put(part, matching.outcomes(similarity, np.stack([right[i] for i in part])))
             nan[part] = np.isnan(similarity).any(axis=(1, 2))
             for number, values in zip(part, similarity.reshape(len(part), -1), strict=True):
                 similarities[number] = values
+            yield part, similarity
+
+    found = tally(blocks(), offers)
     wanted = [m for m in found.hits if m != "accuracy" or "accuracy" in given.task.headline]
     free, easier = (np.array([getattr(offer, name) for offer in offers], bool)
                     for name in ("free", "easier"))  # fmt: skip
     samples = {
         "scores": similarities,  # [images x texts] row by row; image i belongs with text i
-        "images": [len(row.images) for row in rows],
-        "texts": [len(row.texts) for row in rows],
         **{f"correct_{metric}": found.hits[metric] for metric in wanted},
         "tie": found.ties,
         "free": free,
         "easier": easier,
     }
+    means = given.grouping.means
     return Scores(
-        measures={m: given.means(found.hits[m], found.asked[m]) for m in wanted},
-        strict={m: given.means(found.strict[m], found.asked[m]) for m in wanted},
-        official={m: given.means(found.lenient[m], found.asked[m]) for m in wanted},
+        measures={m: means(found.hits[m], found.asked[m]) for m in wanted},
+        strict={m: means(found.strict[m], found.asked[m]) for m in wanted},
+        official={m: means(found.lenient[m], found.asked[m]) for m in wanted},
         chance={m: _chance(given, offers, m, found.asked[m]) for m in wanted},
         samples=samples,
         ties=int(found.ties.sum()),
@@ -53,7 +56,102 @@ def score(given: Material) -> Scores:
     )
 
 
-class _Table:
+def tally(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], offers: Sequence[matching.Offer]
+) -> "Tally":
+    """Outcomes of records in blocks of one shape: (their places [n], similarities [n, I, T])."""
+    found = Tally(len(offers))
+    for part, similarity in blocks:
+        right = np.stack([offers[i].right for i in part])
+        found.put(part, matching.outcomes(similarity, right))
+    return found
+
+
+def measures(told: Told) -> dict[str, Measure]:
+    sizes = _sizes(told)
+    return {
+        metric: told.grouping.means(told.columns[f"correct_{metric}"], asked)
+        for metric, asked in _asked(sizes).items()
+        if f"correct_{metric}" in told.columns
+    }
+
+
+def recounted(told: Told) -> "Tally":
+    """Outcomes from the scores of a samples file: by every rule of ties, and of metrics that the
+    file does not name.
+    """
+    sizes, columns = _sizes(told), told.columns
+    offers = offered(
+        sizes,
+        numbered(digest for part in columns["image_digests"] for digest in part),
+        text_numbers([text for part in columns["texts"] for text in part]),
+    )
+    scores = columns["scores"]
+    return tally(
+        (
+            (part, np.stack([scores[i] for i in part]).reshape(len(part), *sizes[part[0]]))
+            for part in _parts(sizes)
+        ),
+        offers,
+    )
+
+
+def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The margin is the least, over the choices that the metric is of, of the right answer's cosine
+    less the best different one's.
+    """
+    sizes, scores = _sizes(told), told.columns["scores"]
+    texts = told.columns["texts"]
+    margin = np.full(len(sizes), np.nan)
+    for part in _parts(sizes):
+        similarity = np.stack([scores[i] for i in part]).reshape(len(part), *sizes[part[0]])
+        same = np.array([[text == row[0] for text in row] for row in (texts[i] for i in part)])
+        margin[part] = _margin(similarity.astype(float), same, metric)
+    return told.columns[f"correct_{metric}"].astype(bool), margin
+
+
+def _margin(similarity: np.ndarray, same: np.ndarray, metric: str) -> np.ndarray:
+    """float [n]; same: bool [n, T], texts that are the first one again."""
+    n, images, texts = similarity.shape
+    pairs = range(min(images, texts))
+    found = []
+    if texts > 1 and metric != "image":
+        copies = same if images == 1 else np.zeros_like(same)
+        for i in pairs:
+            other = copies.copy()
+            other[:, i] = True
+            wrong = np.where(other, -np.inf, similarity[:, i]).max(axis=1)
+            found.append(similarity[:, i, i] - wrong)
+    if images > 1 and metric != "text":
+        for t in pairs:
+            found.append(similarity[:, t, t] - np.delete(similarity[:, :, t], t, axis=1).max(1))
+    return np.min(found, axis=0) if found else np.full(n, np.nan)
+
+
+def _sizes(told: Told) -> np.ndarray:
+    """int [n, 2]: images and texts of each record."""
+    return np.array(
+        [
+            (len(images), len(texts))
+            for images, texts in zip(told.columns["images"], told.columns["texts"], strict=True)
+        ]
+    )
+
+
+def _asked(sizes: np.ndarray) -> dict[str, np.ndarray]:
+    """metric -> bool [n], the records that have it, as `matching.outcomes` gives them."""
+    texts, images = sizes[:, 1] > 1, sizes[:, 0] > 1
+    small = sizes[:, 0] <= matching.LARGEST_MATCH
+    return {
+        "text": texts,
+        "image": images,
+        "accuracy": texts | images,
+        "group": texts & images,
+        "groupmatch": texts & images & small,
+    }
+
+
+class Tally:
     """Outcomes of records of several shapes, put together; `asked`: which have the metric."""
 
     def __init__(self, n: int):
@@ -76,25 +174,31 @@ class _Table:
                 table.setdefault(metric, np.zeros(self.n, bool))[part] = values
 
 
-def _by_shape(rows: Sequence[Record]) -> list[list[int]]:
-    """The places of the records of each shape."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for number, row in enumerate(rows):
-        found.setdefault((len(row.images), len(row.texts)), []).append(number)
-    return list(found.values())
+def _by_shape(sizes: np.ndarray) -> list[np.ndarray]:
+    """The places of the records of each shape, int arrays."""
+    _, shape_of = np.unique(sizes, axis=0, return_inverse=True)
+    shapes = list(dict.fromkeys(shape_of.ravel().tolist()))
+    return [np.flatnonzero(shape_of.ravel() == shape) for shape in shapes]
 
 
-def _offers(given: Material, shapes: Sequence[Sequence[int]]) -> list[matching.Offer]:
-    """What each record offers, by which of its images and texts are equal."""
-    rows = given.rows
-    images = given.image_numbers([ref for row in rows for ref in row.images])
-    texts = text_numbers([text for row in rows for text in row.texts])
-    image_ends = np.cumsum([len(row.images) for row in rows])
-    text_ends = np.cumsum([len(row.texts) for row in rows])
-    offers: list[Any] = [None] * len(rows)
-    for numbers in shapes:
-        split = len(rows[numbers[0]].images)
-        sides = (images, image_ends, split), (texts, text_ends, len(rows[numbers[0]].texts))
+def _parts(sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """The places of records of one shape, some at a time."""
+    for numbers in _by_shape(sizes):
+        for start in range(0, len(numbers), BLOCK):
+            yield numbers[start : start + BLOCK]
+
+
+def offered(sizes: np.ndarray, images: np.ndarray, texts: np.ndarray) -> list[matching.Offer]:
+    """What each record offers, by which of its images and texts are equal.
+
+    sizes: int [n, 2], images and texts of each; images, texts: int, of all records one after the
+    other, equal where two are one.
+    """
+    image_ends, text_ends = np.cumsum(sizes, axis=0).T
+    offers: list[Any] = [None] * len(sizes)
+    for numbers in _by_shape(sizes):
+        split, width = sizes[numbers[0]].tolist()
+        sides = (images, image_ends, split), (texts, text_ends, width)
         places = [
             matching.first_equal(of[ends[numbers][:, None] - np.arange(size, 0, -1)])
             for of, ends, size in sides
@@ -128,4 +232,4 @@ def _chance(
 ) -> dict[str, float]:
     """Chance by subset: the mean over its samples and strata, as of the outcomes."""
     shares = np.array([offer.chance.get(metric, np.nan) / 100 for offer in offers])
-    return scalar_leaves(given.means(shares, asked).leaves())[0]
+    return scalar_leaves(given.grouping.means(shares, asked).leaves())[0]

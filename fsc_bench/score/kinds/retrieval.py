@@ -5,13 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsc_bench.score import retrieval
-from fsc_bench.score.scoring import Material, Scores, text_numbers
-from fsc_bench.score.statistics import Means, scalar_leaves
+from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
+from fsc_bench.score.statistics import Measure, scalar_leaves
 
 
 def score(given: Material) -> Scores:
     rows = given.rows
-    (subset,) = given.task.leaves
     refs = [row.images[0] for row in rows]
     texts = [text for row in rows for text in row.texts]
     counts = [len(row.texts) for row in rows]
@@ -20,23 +19,16 @@ def score(given: Material) -> Scores:
     pictures, answers = given.image_numbers(refs), text_numbers(texts)
     i2t, t2i = retrieval.ranks(images, captions, owner, pictures, answers)
 
-    def means(values: np.ndarray, clusters: np.ndarray) -> Means:
-        n = len(values)
-        return Means(values, [subset] * n, [""] * n, clusters, given.cluster_count)
-
     measures, strict, official, chance = {}, {}, {}, {}
     # Captions of one image are drawn together.
-    for way, found, clusters in (
-        ("i2t", i2t, given.clusters),
-        ("t2i", t2i, given.clusters[owner]),
-    ):
+    for way, found, of in (("i2t", i2t, None), ("t2i", t2i, owner)):
         for k in retrieval.K:
             name = f"{way}_r{k}"
-            measures[name] = means(found.hits < k, clusters)
-            strict[name] = means(found.strict < k, clusters)
-            official[name] = means(found.lenient < k, clusters)
+            measures[name] = given.grouping.means(found.hits < k, of=of)
+            strict[name] = given.grouping.means(found.strict < k, of=of)
+            official[name] = given.grouping.means(found.lenient < k, of=of)
             luck = retrieval.chance(found.right, found.gallery, k) / 100
-            chance[name] = scalar_leaves(means(luck, clusters).leaves())[0]
+            chance[name] = scalar_leaves(given.grouping.means(luck, of=of).leaves())[0]
     tied = i2t.hits != i2t.lenient
     samples = {
         "i2t_rank": i2t.hits + 1,
@@ -60,6 +52,28 @@ def score(given: Material) -> Scores:
             "duplicate_texts": sum(len(set(row.texts)) < len(row.texts) for row in rows),
         },
     )
+
+
+def measures(told: Told) -> dict[str, Measure]:
+    ranks = told.columns["t2i_rank"]
+    owner = np.repeat(np.arange(len(ranks)), [len(part) for part in ranks])
+    ways = {"i2t": (told.columns["i2t_rank"], None), "t2i": (np.concatenate(ranks), owner)}
+    return {
+        f"{way}_r{k}": told.grouping.means(rank <= k, of=of)
+        for way, (rank, of) in ways.items()
+        for k in retrieval.K
+    }
+
+
+def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The margin is how many places before the last of the top K the best right answer stands; of
+    an image's captions the worst placed one counts.
+    """
+    way, _, k = metric.partition("_r")
+    rank = told.columns[f"{way}_rank"]
+    if way == "t2i":
+        rank = np.array([part.max() for part in rank])
+    return rank <= int(k), int(k) - rank.astype(float)
 
 
 def _repeated(numbers: Sequence[int]) -> int:
