@@ -5,6 +5,7 @@ FscBenchError            one line, exit code 2
     RunError             a task could not be scored                  (1)
     DataError            data that is missing, gated or damaged      (3)
     GateError            a gate the user set did not hold            (4)
+        Undecided        a comparison that must be decided is not    (5)
 """
 
 import difflib
@@ -37,6 +38,12 @@ class GateError(FscBenchError):
     """A condition that the user set (`--fail-if-worse`, `--check`) does not hold."""
 
     exit_code = 4
+
+
+class Undecided(GateError):
+    """A comparison that the user wants decided (`--strict`) is not."""
+
+    exit_code = 5
 
 
 def near_miss(value: str, choices: Iterable[str]) -> str:

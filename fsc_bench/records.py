@@ -9,6 +9,7 @@ A classification record has one image, no text, and labels.
 import hashlib
 import html
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -79,6 +80,18 @@ class Record:
 def shown_as(ref: ImageRef) -> str:
     """A picture as samples files name it: source, path, and the box of a crop."""
     return f"{ref.source}:{ref.path}" + (f"{list(ref.box)}" if ref.box else "")
+
+
+SHOWN = re.compile(r"([^:]*):(.+?)(?:\[(\d+), (\d+), (\d+), (\d+)\])?", re.DOTALL)
+
+
+def read_shown(text: str) -> ImageRef | None:
+    """The picture that `shown_as` named; None where it names none."""
+    found = SHOWN.fullmatch(text)
+    if found is None:
+        return None
+    source, path, *box = found.groups()
+    return ImageRef(source, path, tuple(map(int, box)) if box[0] else None)
 
 
 def folded(text: str) -> str:

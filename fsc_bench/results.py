@@ -44,7 +44,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
@@ -60,6 +60,24 @@ from fsc_bench.system.files import write_atomically, write_text
 from fsc_bench.task import Task, is_shipped
 
 SCHEMA_VERSION = 1
+
+
+AVERAGES = {
+    # name: (group, how the headline metric begins: the first of a task's that does)
+    "Comp": ("compositionality", ""),
+    "ZS": ("classification", ""),
+    "I2T": ("retrieval", "i2t"),
+    "T2I": ("retrieval", "t2i"),
+}
+
+
+def averaged(name: str, group: str, headline: Sequence[str]) -> str | None:
+    """The metric with which a task of a group enters an average; None where it does not."""
+    of, way = AVERAGES[name]
+    return next((metric for metric in headline if group == of and metric.startswith(way)), None)
+
+
+LISTS_OF_STRINGS = ("images", "image_digests", "texts", "label_names")  # of a samples file
 
 
 class Busy(UsageError):
@@ -186,6 +204,13 @@ class RunDirectory:
     def __init__(self, out: Path, spec: str, fingerprint: str):
         self.path = out / f"{slug(spec)}-{fingerprint[:8]}"
 
+    @classmethod
+    def at(cls, path: Path) -> "RunDirectory":
+        """A run's folder that is there."""
+        found = cls.__new__(cls)
+        found.path = path
+        return found
+
     def task_file(self, task: str, variant: str = "") -> Path:
         return self.path / "tasks" / f"{task}{variant}.json"
 
@@ -223,7 +248,13 @@ class RunDirectory:
         import pyarrow.parquet as pq
 
         path = self.samples_file(result.task, variant)
-        table = pa.table(dict(samples.columns))
+        strings = pa.list_(pa.string())  # where every list is empty nothing else says of what
+        table = pa.table(
+            {
+                name: pa.array(values, strings) if name in LISTS_OF_STRINGS else values
+                for name, values in samples.columns.items()
+            }
+        )
         if samples.summary:
             table = table.replace_schema_metadata({"fsc_bench": json.dumps(plain(samples.summary))})
         write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from fsc_bench import __version__
-from fsc_bench.cli import cache, data, negatives, report, run, tasks, train
+from fsc_bench.cli import cache, compare, data, negatives, report, run, tasks, train
 from fsc_bench.errors import FscBenchError
 
 
@@ -67,5 +67,5 @@ def main(
 
 
 # In the order in which `--help` lists them.
-for commands in (run, tasks, report, data, train, negatives, cache):
+for commands in (run, tasks, report, compare, data, train, negatives, cache):
     commands.add_commands(app)

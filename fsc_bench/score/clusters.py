@@ -48,14 +48,16 @@ def marks_of_records(task: str, rows: Sequence[Record], vectors: Vectors) -> Mar
     pictures = np.zeros(len(rows), np.uint64)
     pictures[alone] = [picture_mark(key) for key in vectors.image_keys(task, refs)]
     places = np.zeros(len(rows), np.uint64)
-    places[alone] = [mark(str(place(ref))) if ref.source != OWN else NOTHING for ref in refs]
+    places[alone] = [place_mark(ref) for ref in refs]
     names = name_marks(task, ((row.cluster, row.id) for row in rows))
     return Marks(names, pictures, places)
 
 
-def place(ref: ImageRef) -> ImageRef:
-    """Where a picture lies, whatever part of it is shown."""
-    return ImageRef(ref.source, ref.path)
+def place_mark(ref: ImageRef | None) -> int:
+    """Where a picture lies, whatever part of it is shown; `NOTHING` for a task's own folder."""
+    if ref is None or ref.source == OWN:
+        return NOTHING
+    return mark(f"{ref.source}:{ref.path}")
 
 
 def name_marks(task: str, names: Iterable[tuple[str, str]]) -> np.ndarray:

@@ -42,10 +42,11 @@ from fsc_bench.score.statistics import (
     Estimate,
     Measure,
     bootstrap,
+    leaves_below,
     scalar_leaves,
     tree_mean,
 )
-from fsc_bench.task import Task, walk
+from fsc_bench.task import Task
 
 KINDS: dict[str, Kind] = {
     "matching": matching,
@@ -144,7 +145,7 @@ def _cells(
         _, counts = scalar_leaves(measure.leaves())
         chances = tree_mean(task.subsets, scores.chance[metric], counts, task.within)
         stricts = _nodes(task, scores.strict[metric]) if metric in scores.strict else {}
-        for node, leaves in _leaves_below(task).items():
+        for node, leaves in leaves_below(task.subsets).items():
             if metric not in table.get(node, {}):
                 continue
             value, low, high = table[node][metric]
@@ -160,18 +161,6 @@ def _cells(
 def _nodes(task: Task, measure: Measure) -> dict[str, float]:
     """A measure's value for every node."""
     return tree_mean(task.subsets, *scalar_leaves(measure.leaves()), task.within)
-
-
-def _leaves_below(task: Task) -> dict[str, list[str]]:
-    """Leaves under every node, and under "headline"."""
-    found = {ROOT: list(task.leaves)}
-    for name, node in walk(task.subsets):
-        is_table = isinstance(node, Mapping)
-        below = (
-            [leaf for leaf, part in walk(node) if not isinstance(part, Mapping)] if is_table else []
-        )
-        found[name] = below or [name]
-    return found
 
 
 def _official(task: Task, scores: Scores) -> dict[str, Any]:

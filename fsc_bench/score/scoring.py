@@ -1,8 +1,9 @@
 """Scoring: what the three scorings of kinds/ are given, and what each gives back."""
 
+from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -83,15 +84,24 @@ class Material:
         return numbered(self.vectors.image_keys(self.task.name, refs))
 
 
+class SampleColumns(Mapping[str, np.ndarray]):
+    """Columns of a samples file, as results.py lists them; lists are objects [n] of arrays, or of
+    Python's lists of strings.
+    """
+
+    @abstractmethod
+    def lengths(self, name: str) -> np.ndarray:
+        """int [n]: how many each row of a column of lists has."""
+
+
 @dataclass(frozen=True)
 class Told:
     """What a samples file tells of a finished task: enough for other metrics and rules of ties.
 
-    columns: of the file, as results.py lists them; lists are objects [n] of arrays. headline: its
-    metrics.
+    headline: the metrics of the result.
     """
 
-    columns: Mapping[str, np.ndarray]
+    columns: SampleColumns
     grouping: Grouping
     headline: Sequence[str]
 
@@ -128,11 +138,19 @@ class Kind(Protocol):
         """The metrics that a samples file still tells, from its hits: the headline's are there."""
         ...
 
-    def flipped(self, told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """(hit, margin) of every sample for a metric: bool [n]; float [n], how far the right answer
-        is ahead of the best different one, or what else orders samples.
-        """
+    def verdicts(self, told: Told, metric: str) -> "Verdicts":
+        """What a metric says of every sample."""
         ...
+
+
+class Verdicts(NamedTuple):
+    """asked: bool [n], the samples that have the metric; hit: bool [n]; margin: float [n], how far
+    the right answer is ahead of the best different one, or what else orders samples.
+    """
+
+    asked: np.ndarray
+    hit: np.ndarray
+    margin: np.ndarray
 
 
 def numbered(values: Iterable[Hashable]) -> np.ndarray:

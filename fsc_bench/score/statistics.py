@@ -105,6 +105,17 @@ def tree_mean(
     return found
 
 
+def leaves_below(tree: Tree) -> dict[str, list[str]]:
+    """The leaves below every node, and under "headline" all of them, in order."""
+    found: dict[str, list[str]] = {ROOT: []}
+    for name, node in tree.items():
+        below = leaves_below(node) if isinstance(node, Mapping) else {ROOT: [name]}
+        own = below.pop(ROOT)
+        found |= {name: own, **below}
+        found[ROOT] += own
+    return found
+
+
 def _total(value: Values, count: Values) -> Values:
     """value x count; nothing where a replicate drew no sample, whose value is NaN."""
     return np.where(np.asarray(count) > 0, value * count, 0.0)
@@ -191,6 +202,16 @@ class Means:
             values[subset] = kept
             totals[subset] = counts[:, columns].sum(axis=1)
         return values, totals
+
+    def contributions(self) -> dict[str, np.ndarray]:
+        """What each cluster adds to each subset's value, float [clusters]; they sum to it."""
+        totals = np.asarray(self.counts.sum(axis=1)).ravel()
+        found: dict[str, np.ndarray] = {}
+        for subset in dict.fromkeys(subset for subset, _ in self.cells):
+            places = [place for place, cell in enumerate(self.cells) if cell[0] == subset]
+            shares = 100 / (totals[places] * len(places))
+            found[subset] = np.asarray(shares @ self.sums[places]).ravel()
+        return found
 
     def support(self) -> dict[str, Support]:
         images = self.counts.getnnz(axis=1)

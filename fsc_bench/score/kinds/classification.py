@@ -9,7 +9,7 @@ from fsc_bench.embed.plan import choose_prompts, class_prompts
 from fsc_bench.records import Record, folded
 from fsc_bench.score import classification
 from fsc_bench.score.retrieval import unique_rows
-from fsc_bench.score.scoring import Grouping, Material, Scores, Told, Vectors
+from fsc_bench.score.scoring import Grouping, Material, Scores, Told, Vectors, Verdicts
 from fsc_bench.score.statistics import Measure, Support, Values
 from fsc_bench.task import Task
 
@@ -100,25 +100,26 @@ def measures(told: Told) -> dict[str, Measure]:
         scores = np.stack(columns["scores"])
         return _average_precision(grouping, scores, [list(part) for part in columns["labels"]])
     labels = np.concatenate(columns["labels"])
-    found = _shares(grouping, labels, columns["correct"], columns.get("correct_top5"))
+    top5 = columns.get("correct_top5")
+    found = _shares(grouping, labels, columns["correct"], top5)
     if "scores" in columns:
         found["roc_auc"] = _auc(grouping, np.stack(columns["scores"]), labels)
     return found
 
 
-def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def verdicts(told: Told, metric: str) -> Verdicts:
     """The margin is the right class's cosine less the best different one's; for images with
     several labels, the least of theirs less the best of the others.
     """
     columns = told.columns
     if "correct" in columns:
         margin = columns["score_label"].astype(float) - columns["score_best_other"]
-        return columns["correct"].astype(bool), margin
+        return Verdicts(np.ones(len(margin), bool), columns["correct"].astype(bool), margin)
     scores = np.stack(columns["scores"]).astype(float)
     truth = classification.targets([list(part) for part in columns["labels"]], scores.shape[1])
     own = np.where(truth == 1, scores, np.inf).min(axis=1)
     margin = own - np.where(truth == 0, scores, -np.inf).max(axis=1)
-    return margin > 0, margin
+    return Verdicts(np.ones(len(margin), bool), margin > 0, margin)
 
 
 def _answers(

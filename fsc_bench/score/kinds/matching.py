@@ -7,7 +7,7 @@ import numpy as np
 
 from fsc_bench.records import Record
 from fsc_bench.score import matching
-from fsc_bench.score.scoring import Material, Scores, Told, numbered, text_numbers
+from fsc_bench.score.scoring import Material, Scores, Told, Verdicts, numbered, text_numbers
 from fsc_bench.score.statistics import Measure, scalar_leaves
 
 BLOCK = 4096  # records at once
@@ -96,7 +96,7 @@ def recounted(told: Told) -> "Tally":
     )
 
 
-def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def verdicts(told: Told, metric: str) -> Verdicts:
     """The margin is the least, over the choices that the metric is of, of the right answer's cosine
     less the best different one's.
     """
@@ -107,7 +107,8 @@ def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
         similarity = np.stack([scores[i] for i in part]).reshape(len(part), *sizes[part[0]])
         same = np.array([[text == row[0] for text in row] for row in (texts[i] for i in part)])
         margin[part] = _margin(similarity.astype(float), same, metric)
-    return told.columns[f"correct_{metric}"].astype(bool), margin
+    hit = told.columns[f"correct_{metric}"].astype(bool)
+    return Verdicts(_asked(sizes)[metric], hit, margin)
 
 
 def _margin(similarity: np.ndarray, same: np.ndarray, metric: str) -> np.ndarray:
@@ -130,12 +131,7 @@ def _margin(similarity: np.ndarray, same: np.ndarray, metric: str) -> np.ndarray
 
 def _sizes(told: Told) -> np.ndarray:
     """int [n, 2]: images and texts of each record."""
-    return np.array(
-        [
-            (len(images), len(texts))
-            for images, texts in zip(told.columns["images"], told.columns["texts"], strict=True)
-        ]
-    )
+    return np.column_stack([told.columns.lengths(name) for name in ("images", "texts")])
 
 
 def _asked(sizes: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsc_bench.score import retrieval
-from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
+from fsc_bench.score.scoring import Material, Scores, Told, Verdicts, text_numbers
 from fsc_bench.score.statistics import Measure, scalar_leaves
 
 
@@ -65,7 +65,7 @@ def measures(told: Told) -> dict[str, Measure]:
     }
 
 
-def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def verdicts(told: Told, metric: str) -> Verdicts:
     """The margin is how many places before the last of the top K the best right answer stands; of
     an image's captions the worst placed one counts.
     """
@@ -73,7 +73,7 @@ def flipped(told: Told, metric: str) -> tuple[np.ndarray, np.ndarray]:
     rank = told.columns[f"{way}_rank"]
     if way == "t2i":
         rank = np.array([part.max() for part in rank])
-    return rank <= int(k), int(k) - rank.astype(float)
+    return Verdicts(np.ones(len(rank), bool), rank <= int(k), int(k) - rank.astype(float))
 
 
 def _repeated(numbers: Sequence[int]) -> int:

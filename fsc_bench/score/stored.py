@@ -1,0 +1,247 @@
+"""Stored: what a finished run says of every sample, read again without the model.
+
+A samples file may be a stranger's: its columns are checked for type and length where they are read.
+What fits no result raises UsageError, one line.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fsc_bench.errors import UsageError
+from fsc_bench.records import read_shown
+from fsc_bench.results import Result, Run, RunDirectory
+from fsc_bench.score.clusters import Marks, Sources, name_marks, place_mark
+from fsc_bench.score.evaluate import KINDS
+from fsc_bench.score.scoring import Grouping, SampleColumns, Told
+from fsc_bench.score.statistics import ROOT, Measure, leaves_below, points
+
+ROUNDING = 1e-6  # percent, between a result and the mean of its samples
+
+
+class Columns(SampleColumns):
+    """The columns of a samples file, each read when it is wanted.
+
+    Lists are objects [n], numbers in them arrays and strings in them Python lists.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.file = pq.ParquetFile(path)
+        except FileNotFoundError:
+            raise UsageError(f"{path}: there is no such file: the samples are gone.") from None
+        except (OSError, pa.ArrowException) as error:
+            raise self.unreadable(error) from None
+        self.known: dict[str, np.ndarray] = {}
+
+    def unreadable(self, error: Exception) -> UsageError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UsageError(f"{self.path}: not a readable samples file ({reason}).")
+
+    def __len__(self) -> int:
+        return len(self.file.schema_arrow)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.file.schema_arrow.names)
+
+    @property
+    def rows(self) -> int:
+        return self.file.metadata.num_rows
+
+    def arrow(self, name: str) -> pa.Array:
+        """Raises KeyError where there is no such column, UsageError where it cannot be read."""
+        if name not in self.file.schema_arrow.names:
+            raise KeyError(name)
+        try:
+            found = self.file.read([name]).column(0).combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise self.unreadable(error) from None
+        if isinstance(found, pa.ChunkedArray):
+            found = found.chunk(0) if found.num_chunks else pa.array([], found.type)
+        if found.null_count:
+            raise UsageError(f"{self.path}: the column {name!r} has holes.")
+        return found
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.known:
+            self.known[name] = _as_numpy(self.arrow(name))
+        return self.known[name]
+
+    def lengths(self, name: str) -> np.ndarray:
+        """int [n]: how many each row of a column of lists has."""
+        return np.diff(_offsets(self.arrow(name)))
+
+
+class Part(Columns):
+    """Some rows of a samples file, in another order."""
+
+    def __init__(self, whole: Columns, rows: Sequence[int]):
+        self.path, self.file, self.known = whole.path, whole.file, {}
+        self.whole, self.kept = whole, pa.array(rows, pa.int64())
+
+    @property
+    def rows(self) -> int:
+        return len(self.kept)
+
+    def arrow(self, name: str) -> pa.Array:
+        return self.whole.arrow(name).take(self.kept)
+
+
+def _as_numpy(column: pa.Array) -> np.ndarray:
+    if not pa.types.is_list(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    offsets = _offsets(column)
+    values = column.flatten()
+    if pa.types.is_string(values.type):
+        values = values.to_pylist()
+    else:
+        values = values.to_numpy(zero_copy_only=False)
+    rows = np.empty(len(column), object)
+    for row, (begin, end) in enumerate(pairwise(offsets.tolist())):
+        rows[row] = values[begin:end]
+    return rows
+
+
+def _offsets(column: pa.Array) -> np.ndarray:
+    offsets = np.asarray(column.offsets)
+    return offsets - offsets[0]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One finished task of a run."""
+
+    result: Result
+    columns: Columns
+    whole: bool = True  # whether all samples of the result are meant
+
+    def narrowed(self, rows: Sequence[int]) -> "Stored":
+        """Some of the samples, in another order."""
+        return Stored(self.result, Part(self.columns, rows), whole=False)
+
+    def count(self, node: str, metric: str, rows: int) -> int:
+        """What a node's value is of: as the result says (captions, in text-to-image retrieval);
+        the number of rows where only some are meant.
+        """
+        return self.result.metrics[node][metric].n if self.whole else rows
+
+    @property
+    def tree(self) -> Mapping[str, Any]:
+        return self.result.facts["subsets"]
+
+    @property
+    def within(self) -> str:
+        return self.result.facts["within"]
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return self.columns.arrow("id").to_pylist()
+
+    @cached_property
+    def marks(self) -> Marks:
+        """What tells the source images of the samples."""
+        columns, n = self.columns, self.columns.rows
+        pictures, places = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
+        alone = columns.lengths("images") == 1
+        digests = columns.arrow("image_digests").flatten().to_pylist()
+        first = np.cumsum(columns.lengths("image_digests"))[alone] - 1
+        pictures[alone] = [int(digests[place], 16) if digests[place] else 0 for place in first]
+        shown = columns.arrow("images").flatten().to_pylist()
+        first = np.cumsum(columns.lengths("images"))[alone] - 1
+        places[alone] = [place_mark(read_shown(shown[place])) for place in first]
+        clusters = columns.arrow("cluster").to_pylist()
+        names = name_marks(self.result.task, zip(clusters, self.ids, strict=True))
+        return Marks(names, pictures, places)
+
+    def told(self, sources: Sources) -> Told:
+        """The samples, grouped by subset, stratum and source image."""
+        subsets, strata = (
+            np.array(self.columns.arrow(name).to_pylist(), object) for name in ("subset", "stratum")
+        )
+        grouping = Grouping(subsets, strata, sources.of, len(sources.keys))
+        return Told(self.columns, grouping, self.result.headline)
+
+    def measures(self, told: Told) -> dict[str, Measure]:
+        """The metrics of the headline. Raises UsageError where they are not the result's."""
+        found = KINDS[self.result.kind].measures(told)
+        for metric in self.result.headline:
+            if metric not in found:
+                raise UsageError(f"{self.columns.path}: tells nothing of {metric!r}.")
+            if not self.whole:
+                continue
+            stated = self.result.metrics.get(ROOT, {}).get(metric)
+            value = points(found[metric], self.tree, self.within).get(ROOT)
+            if stated is None or stated.value is None or value is None:
+                raise UsageError(f"{self.columns.path}: {metric} has no headline number.")
+            if not abs(value - stated.value) <= ROUNDING:
+                raise UsageError(
+                    f"{self.columns.path}: its samples make {metric} {value:.4f}, the result says "
+                    f"{stated.value:.4f}: they do not belong together."
+                )
+        return {metric: found[metric] for metric in self.result.headline}
+
+
+def open_stored(run: Run, task: str, variant: str = "") -> Stored:
+    """A finished task of a run with its samples. Raises UsageError, one line, where they are gone
+    or are no samples of the result.
+    """
+    result = run.results[task]
+    folder = RunDirectory.at(run.path)
+    columns = Columns(folder.samples_file(task, variant))
+    _check(result, columns)
+    return Stored(result, columns)
+
+
+COLUMNS = {
+    "id": "string",
+    "subset": "string",
+    "cluster": "string",
+    "stratum": "string",
+    "images": "list<string>",
+    "image_digests": "list<string>",
+    "texts": "list<string>",
+}
+OF_KIND = {
+    "matching": {"scores": "list<float>"},
+    "classification": {"labels": "list<int64>"},
+    "retrieval": {"i2t_rank": "int64", "t2i_rank": "list<int64>"},
+}
+
+
+def _check(result: Result, columns: Columns) -> None:
+    """Whether a file has the columns of its kind, and says something of each sample."""
+    path, schema = columns.path, columns.file.schema_arrow
+    for name, wanted in {**COLUMNS, **OF_KIND[result.kind]}.items():
+        if name not in schema.names:
+            raise UsageError(
+                f"{path}: has no column {name!r}: an older version wrote it. Score the task anew."
+            )
+        found = str(schema.field(name).type).replace("element: ", "").replace("item: ", "")
+        if found != wanted:
+            raise UsageError(f"{path}: the column {name!r} is {found}, not {wanted}.")
+    if columns.rows != result.n:
+        raise UsageError(f"{path}: {columns.rows:,} samples, but the result is of {result.n:,}.")
+    facts = result.facts
+    if not isinstance(facts.get("subsets"), Mapping) or facts.get("within") not in (
+        "subsets",
+        "samples",
+    ):
+        raise UsageError(f"{path}: the result does not say how its subsets are averaged.")
+    strange = set(columns.arrow("subset").to_pylist()) - set(leaves_below(facts["subsets"])[ROOT])
+    if strange:
+        raise UsageError(f"{path}: the subset {min(strange)!r:.80} is none of the result's.")
+    digests, images = columns.lengths("image_digests"), columns.lengths("images")
+    if (digests != images).any():
+        raise UsageError(f"{path}: not one digest for each picture.")
+    if result.kind == "matching":
+        sizes = images * columns.lengths("texts")
+        if (columns.lengths("scores") != sizes).any() or (sizes < 2).any():
+            raise UsageError(f"{path}: not one score for each picture and text of a sample.")
