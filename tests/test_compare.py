@@ -23,7 +23,7 @@ from fsc_bench.score.contrast import (
     sign_flip,
     unpaired,
 )
-from fsc_bench.score.statistics import ROOT, Means
+from fsc_bench.score.statistics import ROOT, Means, cells
 from fsc_bench.task import catalogue, read_task
 
 TASK = """
@@ -60,7 +60,9 @@ def keys(n: int, seed: int = 7) -> np.ndarray:
 
 def means(hits, clusters, count, subsets=None) -> Means:
     n = len(hits)
-    return Means(np.asarray(hits), subsets or ["a"] * n, [""] * n, np.asarray(clusters), count)
+    return Means(
+        np.asarray(hits), cells(subsets or ["a"] * n, [""] * n), np.asarray(clusters), count
+    )
 
 
 # ---------------------------------------------------------------- p, by other software

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from fsc_bench.score import classification as ours
-from fsc_bench.score.statistics import Means
+from fsc_bench.score.statistics import Means, cells
 
 CASES = 60
 
@@ -209,7 +209,7 @@ def test_softmax_changes_the_ranking_of_images():
 def mean_per_class(hits, labels, weights=None) -> np.ndarray:
     """Percent, by the measure that `mean_per_class` is in a result: classes are its strata."""
     n = len(hits)
-    measure = Means(hits, ["test"] * n, [str(label) for label in labels], np.arange(n), n)
+    measure = Means(hits, cells(["test"] * n, [str(label) for label in labels]), np.arange(n), n)
     return np.atleast_1d(measure.leaves(weights)[0]["test"])
 
 

@@ -12,6 +12,7 @@ from fsc_bench.score.statistics import (
     Means,
     Support,
     bootstrap,
+    cells,
     cluster_weights,
     interval,
     node_support,
@@ -45,8 +46,7 @@ def means(hits, clusters, subsets=None, strata=None):
     n = len(hits)
     return Means(
         np.array(hits),
-        subsets or ["a"] * n,
-        strata or [""] * n,
+        cells(subsets or ["a"] * n, strata or [""] * n),
         np.array(clusters),
         int(max(clusters)) + 1,
     )

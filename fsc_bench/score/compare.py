@@ -128,6 +128,7 @@ def compare(
         lines[task], subsets[task] = _lines(pair, told, found[task])
         if flips:
             flipped += _flips(pair, told, flips)
+        pair.forget()
     if not lines:
         raise UsageError("; ".join(left_out.values()))
     tasks = holm({name: line.found for name, line in _flat(lines).items()})
@@ -162,6 +163,11 @@ class Pair:
 
     a: Stored
     b: Stored
+
+    def forget(self) -> None:
+        """Gives the memory of both files back."""
+        for stored in (self.a, self.b):
+            stored.columns.forget()
 
     def told(self, sources: Sources) -> tuple[Told, Told]:
         return self.a.told(sources), self.b.told(sources)
@@ -266,20 +272,23 @@ def _lines(
     """(the headline by metric, the nodes below it)."""
     kind = KINDS[pair.a.result.kind]
     clusters, subsets = told[0].grouping.clusters, told[0].grouping.subsets
-    leaves = leaves_below(pair.a.tree)
+    names, of = np.unique(subsets.astype(str), return_inverse=True)
+    inside = {
+        node: np.isin(names, leaves)[of] for node, leaves in leaves_below(pair.a.tree).items()
+    }
     whole, below = {}, []
     for metric, nodes in found.items():
-        of_a, of_b = (kind.verdicts(one, metric) for one in told)
+        hits_a, hits_b = (kind.hits(one, metric) for one in told)
         for node, both in nodes.items():
-            rows = of_a.asked & np.isin(subsets, leaves[node])
+            rows = inside[node]
             line = Line(
                 node,
                 metric,
                 contrast(both),
                 pair.a.count(node, metric, int(rows.sum())),
                 len(np.unique(clusters[rows])),
-                int((of_b.hit & ~of_a.hit & rows).sum()),
-                int((of_a.hit & ~of_b.hit & rows).sum()),
+                int((hits_b & ~hits_a & rows).sum()),
+                int((hits_a & ~hits_b & rows).sum()),
                 task=pair.a.result.task,
             )
             if node == ROOT:
@@ -331,9 +340,10 @@ def _flips(pair: Pair, told: tuple[Told, Told], most: int) -> list[Flip]:
     """
     result = pair.a.result
     kind, metric = KINDS[result.kind], result.headline[0]
-    of_a, of_b = (kind.verdicts(one, metric) for one in told)
-    rows = np.flatnonzero((of_a.hit != of_b.hit) & of_a.asked)
-    moved = np.abs(of_b.margin - of_a.margin)
+    hits_a, hits_b = (kind.hits(one, metric) for one in told)
+    margins_a, margins_b = (kind.margins(one, metric) for one in told)
+    rows = np.flatnonzero(hits_a != hits_b)
+    moved = np.abs(margins_b - margins_a)
     moved /= np.median(moved[rows]) if len(rows) else 1.0
     rows = rows[np.argsort(-moved[rows], kind="stable")][:most]
     return [
@@ -341,12 +351,11 @@ def _flips(pair: Pair, told: tuple[Told, Told], most: int) -> list[Flip]:
             result.task,
             told[0].grouping.subsets[row],
             pair.a.ids[row],
-            bool(of_b.hit[row]),
-            float(of_a.margin[row]),
-            float(of_b.margin[row]),
+            bool(hits_b[row]),
+            float(margins_a[row]),
+            float(margins_b[row]),
             float(moved[row]),
-            tuple(told[0].columns["images"][row]),
-            tuple(told[0].columns["texts"][row]),
+            *(tuple(told[0].columns.arrow(name)[row].as_py()) for name in ("images", "texts")),
             *_classes(told, row),
         )
         for row in rows.tolist()
@@ -356,8 +365,8 @@ def _flips(pair: Pair, told: tuple[Told, Told], most: int) -> list[Flip]:
 def _classes(told: tuple[Told, Told], row: int) -> tuple[str, ...]:
     if "prediction_name" not in told[0].columns:
         return ()
-    answer = ", ".join(told[0].columns["label_names"][row])
-    return answer, *(str(one.columns["prediction_name"][row]) for one in told)
+    answer = ", ".join(told[0].columns.arrow("label_names")[row].as_py())
+    return answer, *(one.columns.arrow("prediction_name")[row].as_py() for one in told)
 
 
 # ---------------------------------------------------------------- against a published row

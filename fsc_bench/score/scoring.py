@@ -3,12 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
 from fsc_bench.records import ImageRef, Record, folded
-from fsc_bench.score.statistics import Means, Measure
+from fsc_bench.score.statistics import Cells, Means, Measure, cells
 from fsc_bench.task import Task
 
 # Raised whenever the same vectors would give other numbers: results of another way of counting are
@@ -53,13 +54,18 @@ class Grouping:
         values: one a sample, or one for each of `of`, int [values], the sample that it belongs to.
         kept: bool [n], the samples that have one.
         """
-        rows = np.arange(len(self.subsets)) if of is None else of
-        if kept is not None:
-            values, rows = values[kept[rows]], rows[kept[rows]]
-        parts = self.strata if strata is None else np.array(strata, object)
-        return Means(
-            values, self.subsets[rows], parts[rows], self.clusters[rows], self.cluster_count
-        )
+        found = self.cells if strata is None else cells(self.subsets, strata)
+        clusters = self.clusters
+        if of is not None:
+            found, clusters = Cells(found.names, found.of[of]), clusters[of]
+        if kept is not None and not kept.all():
+            rows = np.flatnonzero(kept if of is None else kept[of])
+            values, found, clusters = values[rows], found.kept(rows), clusters[rows]
+        return Means(values, found, clusters, self.cluster_count)
+
+    @cached_property
+    def cells(self) -> Cells:
+        return cells(self.subsets, self.strata)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,12 @@ class SampleColumns(Mapping[str, np.ndarray]):
     """Columns of a samples file, as results.py lists them; lists are objects [n] of arrays, or of
     Python's lists of strings.
     """
+
+    @abstractmethod
+    def flat(self, name: str) -> np.ndarray:
+        """All rows' lists of a column one after the other; strings as numbers, equal where the
+        strings are.
+        """
 
     @abstractmethod
     def lengths(self, name: str) -> np.ndarray:
@@ -138,19 +150,15 @@ class Kind(Protocol):
         """The metrics that a samples file still tells, from its hits: the headline's are there."""
         ...
 
-    def verdicts(self, told: Told, metric: str) -> "Verdicts":
-        """What a metric says of every sample."""
+    def hits(self, told: Told, metric: str) -> np.ndarray:
+        """bool [n], the samples that a metric has as hits; only they can be."""
         ...
 
-
-class Verdicts(NamedTuple):
-    """asked: bool [n], the samples that have the metric; hit: bool [n]; margin: float [n], how far
-    the right answer is ahead of the best different one, or what else orders samples.
-    """
-
-    asked: np.ndarray
-    hit: np.ndarray
-    margin: np.ndarray
+    def margins(self, told: Told, metric: str) -> np.ndarray:
+        """float [n], how far the right answer is ahead of the best different one, or what else
+        orders samples; NaN for samples that do not have the metric.
+        """
+        ...
 
 
 def numbered(values: Iterable[Hashable]) -> np.ndarray:

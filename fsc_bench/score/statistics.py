@@ -160,25 +160,35 @@ def _poisson(words: np.ndarray) -> np.ndarray:
     return drawn
 
 
-class Means:
-    """Means of one outcome over cells (subset, stratum), ready to be resampled.
+class Cells(NamedTuple):
+    """names: (subset, stratum) of each cell; of: int [n], the cell of each sample."""
 
-    hits: [n] numbers; subsets, strata, clusters: [n] strings. A subset with strata is the plain
+    names: list[tuple[str, str]]
+    of: np.ndarray
+
+    def kept(self, rows: np.ndarray) -> "Cells":
+        """Of some samples, with the cells that they have."""
+        present, of = np.unique(self.of[rows], return_inverse=True)
+        return Cells([self.names[cell] for cell in present], of)
+
+
+def cells(subsets: Sequence[str], strata: Sequence[str]) -> Cells:
+    """The cells of samples, in the order of their first appearance."""
+    places: dict[tuple[str, str], int] = {}
+    pairs = zip(subsets, strata, strict=True)
+    of = np.fromiter((places.setdefault(pair, len(places)) for pair in pairs), np.int64)
+    return Cells(list(places), of)
+
+
+class Means:
+    """Means of one outcome over cells, ready to be resampled.
+
+    hits: [n] numbers; clusters: int [n], below cluster_count. A subset with strata is the plain
     mean over them.
     """
 
-    def __init__(
-        self,
-        hits: np.ndarray,
-        subsets: Sequence[str],
-        strata: Sequence[str],
-        clusters: np.ndarray,
-        cluster_count: int,
-    ):
-        pairs = list(zip(subsets, strata, strict=True))
-        self.cells = list(dict.fromkeys(pairs))
-        place = {cell: number for number, cell in enumerate(self.cells)}
-        cell = np.fromiter((place[pair] for pair in pairs), np.int64, len(pairs))
+    def __init__(self, hits: np.ndarray, cells: Cells, clusters: np.ndarray, cluster_count: int):
+        self.cells, cell = cells
         shape = (len(self.cells), cluster_count)
         self.sums = sparse.csr_matrix((np.asarray(hits, float), (cell, clusters)), shape)
         self.counts = sparse.csr_matrix((np.ones(len(cell)), (cell, clusters)), shape)

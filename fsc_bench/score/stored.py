@@ -40,7 +40,7 @@ class Columns(SampleColumns):
             raise UsageError(f"{path}: there is no such file: the samples are gone.") from None
         except (OSError, pa.ArrowException) as error:
             raise self.unreadable(error) from None
-        self.known: dict[str, np.ndarray] = {}
+        self.arrays: dict[str, pa.Array] = {}
 
     def unreadable(self, error: Exception) -> UsageError:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -58,6 +58,11 @@ class Columns(SampleColumns):
 
     def arrow(self, name: str) -> pa.Array:
         """Raises KeyError where there is no such column, UsageError where it cannot be read."""
+        if name not in self.arrays:
+            self.arrays[name] = self.read(name)
+        return self.arrays[name]
+
+    def read(self, name: str) -> pa.Array:
         if name not in self.file.schema_arrow.names:
             raise KeyError(name)
         try:
@@ -71,27 +76,34 @@ class Columns(SampleColumns):
         return found
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.known:
-            self.known[name] = _as_numpy(self.arrow(name))
-        return self.known[name]
+        return _as_numpy(self.arrow(name))
+
+    def flat(self, name: str) -> np.ndarray:
+        values = self.arrow(name).flatten()
+        if pa.types.is_string(values.type):
+            values = values.dictionary_encode().indices
+        return values.to_numpy(zero_copy_only=False)
 
     def lengths(self, name: str) -> np.ndarray:
-        """int [n]: how many each row of a column of lists has."""
         return np.diff(_offsets(self.arrow(name)))
+
+    def forget(self) -> None:
+        """Gives the memory back; what is wanted again is read again."""
+        self.arrays.clear()
 
 
 class Part(Columns):
     """Some rows of a samples file, in another order."""
 
     def __init__(self, whole: Columns, rows: Sequence[int]):
-        self.path, self.file, self.known = whole.path, whole.file, {}
+        self.path, self.file, self.arrays = whole.path, whole.file, {}
         self.whole, self.kept = whole, pa.array(rows, pa.int64())
 
     @property
     def rows(self) -> int:
         return len(self.kept)
 
-    def arrow(self, name: str) -> pa.Array:
+    def read(self, name: str) -> pa.Array:
         return self.whole.arrow(name).take(self.kept)
 
 

@@ -9,7 +9,7 @@ from fsc_bench.embed.plan import choose_prompts, class_prompts
 from fsc_bench.records import Record, folded
 from fsc_bench.score import classification
 from fsc_bench.score.retrieval import unique_rows
-from fsc_bench.score.scoring import Grouping, Material, Scores, Told, Vectors, Verdicts
+from fsc_bench.score.scoring import Grouping, Material, Scores, Told, Vectors
 from fsc_bench.score.statistics import Measure, Support, Values
 from fsc_bench.task import Task
 
@@ -99,7 +99,7 @@ def measures(told: Told) -> dict[str, Measure]:
     if "correct" not in columns:
         scores = np.stack(columns["scores"])
         return _average_precision(grouping, scores, [list(part) for part in columns["labels"]])
-    labels = np.concatenate(columns["labels"])
+    labels = columns.flat("labels")
     top5 = columns.get("correct_top5")
     found = _shares(grouping, labels, columns["correct"], top5)
     if "scores" in columns:
@@ -107,19 +107,24 @@ def measures(told: Told) -> dict[str, Measure]:
     return found
 
 
-def verdicts(told: Told, metric: str) -> Verdicts:
-    """The margin is the right class's cosine less the best different one's; for images with
-    several labels, the least of theirs less the best of the others.
+def hits(told: Told, metric: str) -> np.ndarray:
+    """The right class is the best; of several labels each is above all that are absent."""
+    if "correct" in told.columns:
+        return told.columns["correct"].astype(bool)
+    return margins(told, metric) > 0
+
+
+def margins(told: Told, metric: str) -> np.ndarray:
+    """The right class's cosine less the best different one's; for images with several labels, the
+    least of theirs less the best of the others.
     """
     columns = told.columns
     if "correct" in columns:
-        margin = columns["score_label"].astype(float) - columns["score_best_other"]
-        return Verdicts(np.ones(len(margin), bool), columns["correct"].astype(bool), margin)
+        return columns["score_label"].astype(float) - columns["score_best_other"]
     scores = np.stack(columns["scores"]).astype(float)
     truth = classification.targets([list(part) for part in columns["labels"]], scores.shape[1])
     own = np.where(truth == 1, scores, np.inf).min(axis=1)
-    margin = own - np.where(truth == 0, scores, -np.inf).max(axis=1)
-    return Verdicts(np.ones(len(margin), bool), margin > 0, margin)
+    return own - np.where(truth == 0, scores, -np.inf).max(axis=1)
 
 
 def _answers(

@@ -7,7 +7,7 @@ import numpy as np
 
 from fsc_bench.records import Record
 from fsc_bench.score import matching
-from fsc_bench.score.scoring import Material, Scores, Told, Verdicts, numbered, text_numbers
+from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
 from fsc_bench.score.statistics import Measure, scalar_leaves
 
 BLOCK = 4096  # records at once
@@ -68,10 +68,9 @@ def tally(
 
 
 def measures(told: Told) -> dict[str, Measure]:
-    sizes = _sizes(told)
     return {
         metric: told.grouping.means(told.columns[f"correct_{metric}"], asked)
-        for metric, asked in _asked(sizes).items()
+        for metric, asked in _asked(_sizes(told)).items()
         if f"correct_{metric}" in told.columns
     }
 
@@ -81,34 +80,37 @@ def recounted(told: Told) -> "Tally":
     file does not name.
     """
     sizes, columns = _sizes(told), told.columns
-    offers = offered(
-        sizes,
-        numbered(digest for part in columns["image_digests"] for digest in part),
-        text_numbers([text for part in columns["texts"] for text in part]),
-    )
-    scores = columns["scores"]
-    return tally(
-        (
-            (part, np.stack([scores[i] for i in part]).reshape(len(part), *sizes[part[0]]))
-            for part in _parts(sizes)
-        ),
-        offers,
-    )
+    texts = text_numbers([text for part in columns["texts"] for text in part])
+    offers = offered(sizes, columns.flat("image_digests"), texts)
+    scores = columns.flat("scores")
+    return tally(((part, _of_rows(scores, sizes, part)) for part in _parts(sizes)), offers)
 
 
-def verdicts(told: Told, metric: str) -> Verdicts:
-    """The margin is the least, over the choices that the metric is of, of the right answer's cosine
-    less the best different one's.
+def hits(told: Told, metric: str) -> np.ndarray:
+    found = told.columns[f"correct_{metric}"].astype(bool)
+    return found & _asked(_sizes(told))[metric]
+
+
+def margins(told: Told, metric: str) -> np.ndarray:
+    """The least, over the choices that the metric is of, of the right answer's cosine less the best
+    different one's.
     """
-    sizes, scores = _sizes(told), told.columns["scores"]
-    texts = told.columns["texts"]
+    sizes, scores = _sizes(told), told.columns.flat("scores")
+    texts = told.columns.flat("texts")
     margin = np.full(len(sizes), np.nan)
     for part in _parts(sizes):
-        similarity = np.stack([scores[i] for i in part]).reshape(len(part), *sizes[part[0]])
-        same = np.array([[text == row[0] for text in row] for row in (texts[i] for i in part)])
-        margin[part] = _margin(similarity.astype(float), same, metric)
-    hit = told.columns[f"correct_{metric}"].astype(bool)
-    return Verdicts(_asked(sizes)[metric], hit, margin)
+        similarity = _of_rows(scores, sizes, part).astype(float)
+        shown = _of_rows(texts, np.column_stack([np.ones_like(sizes[:, 0]), sizes[:, 1]]), part)
+        margin[part] = _margin(similarity, shown[:, 0] == shown[:, 0, :1], metric)
+    return margin
+
+
+def _of_rows(values: np.ndarray, sizes: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """[part, I, T] of values that all rows have one after the other; sizes: int [n, 2]."""
+    lengths = sizes.prod(axis=1)
+    begins = np.cumsum(lengths) - lengths
+    places = begins[part][:, None] + np.arange(lengths[part[0]])
+    return values[places].reshape(len(part), *sizes[part[0]])
 
 
 def _margin(similarity: np.ndarray, same: np.ndarray, metric: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsc_bench.score import retrieval
-from fsc_bench.score.scoring import Material, Scores, Told, Verdicts, text_numbers
+from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
 from fsc_bench.score.statistics import Measure, scalar_leaves
 
 
@@ -65,15 +65,20 @@ def measures(told: Told) -> dict[str, Measure]:
     }
 
 
-def verdicts(told: Told, metric: str) -> Verdicts:
-    """The margin is how many places before the last of the top K the best right answer stands; of
-    an image's captions the worst placed one counts.
+def hits(told: Told, metric: str) -> np.ndarray:
+    """Of an image's captions all must be hits."""
+    return margins(told, metric) >= 0
+
+
+def margins(told: Told, metric: str) -> np.ndarray:
+    """How many places before the last of the top K the best right answer stands; of an image's
+    captions the worst placed one counts.
     """
     way, _, k = metric.partition("_r")
     rank = told.columns[f"{way}_rank"]
     if way == "t2i":
         rank = np.array([part.max() for part in rank])
-    return Verdicts(np.ones(len(rank), bool), rank <= int(k), int(k) - rank.astype(float))
+    return int(k) - rank.astype(float)
 
 
 def _repeated(numbers: Sequence[int]) -> int:
