@@ -22,6 +22,7 @@ Results that older versions wrote have no facts.
 A samples file has one row a sample and these columns (list columns are lists of one row):
 
     id, subset, cluster, stratum   of the record; cluster: the source image as the reader names it
+    source                         16 digits of the picture's content; empty where there are several
     images, image_digests          "source:path[box]" of each picture, and 16 digits of its content
     texts                          its captions; empty for classification
     tie                            a right answer ties with a different one
@@ -37,6 +38,9 @@ A samples file has one row a sample and these columns (list columns are lists of
   retrieval
     i2t_rank, t2i_rank             of the best caption; of the image, for each of its captions
     correct                        i2t_rank is 1
+
+Its metadata holds the headline's value in each bootstrap replicate: "draws of METRIC", base64 of
+little-endian float32.
 """
 
 import json
@@ -44,6 +48,7 @@ import os
 import re
 import secrets
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,6 +82,7 @@ def averaged(name: str, group: str, headline: Sequence[str]) -> str | None:
     return next((metric for metric in headline if group == of and metric.startswith(way)), None)
 
 
+DRAWS = "draws of "  # what a key of a samples file's metadata begins with
 LISTS_OF_STRINGS = ("images", "image_digests", "texts", "label_names")  # of a samples file
 
 
@@ -187,10 +193,15 @@ def task_facts(task: Task) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples file: columns, one value a sample, and what sums them up (per-class recall)."""
+    """The samples file: columns, one value a sample, and what sums them up (per-class recall).
+
+    draws: by headline metric, its value in each replicate of the bootstrap, percent [replicates].
+    The draws of an image are the same in every task and run: averages and differences follow.
+    """
 
     columns: Mapping[str, Any]
     summary: Mapping[str, Any] = field(default_factory=dict)
+    draws: Mapping[str, Any] = field(default_factory=dict)
 
 
 def slug(spec: str) -> str:
@@ -255,8 +266,10 @@ class RunDirectory:
                 for name, values in samples.columns.items()
             }
         )
-        if samples.summary:
-            table = table.replace_schema_metadata({"fsc_bench": json.dumps(plain(samples.summary))})
+        facts = {"fsc_bench": json.dumps(plain(samples.summary))} if samples.summary else {}
+        for metric, drawn in samples.draws.items():
+            facts[f"{DRAWS}{metric}"] = b64encode(drawn.astype("<f4").tobytes())
+        table = table.replace_schema_metadata(facts)
         write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
         self.write_facts(result, variant)
 
@@ -423,6 +436,28 @@ def read_runs(folders: list[Path], complain: Callable[[str], Any] | None = None)
                 results[result.task] = result
             runs.append(Run(path, facts, results))
     return runs
+
+
+def read_draws(path: Path) -> dict[str, Any]:
+    """The headline's draws that a samples file holds: metric -> float64 [replicates]; empty where
+    there are none. Raises UsageError, one line, where they cannot be read.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = {}
+    try:
+        for key, value in (pq.read_schema(path).metadata or {}).items():
+            if key.startswith(DRAWS.encode()):
+                drawn = np.frombuffer(b64decode(value, validate=True), "<f4").astype(float)
+                if ((drawn < -1e-3) | (drawn > 100 + 1e-3)).any():
+                    raise ValueError("percentages beyond 0 to 100")
+                found[key.decode().removeprefix(DRAWS)] = drawn
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path}: its draws cannot be read ({reason}).") from None
+    return found
 
 
 def _told(error: UsageError, complain: Callable[[str], Any] | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fsc_bench.results import Cell, Result, Run, RunDirectory, Samples, read_runs, task_facts
 from fsc_bench.score.clusters import source_images
-from fsc_bench.score.statistics import bootstrap
+from fsc_bench.score.statistics import ROOT, draws, estimates
 from fsc_bench.score.stored import Columns, Stored
 from fsc_bench.task import Task
 
@@ -31,6 +31,7 @@ def choices(rows: Sequence[tuple[str, str, bool]], texts: Sequence[str] = ()) ->
         "subset": [subset for subset, _, _ in rows],
         "cluster": [picture for _, picture, _ in rows],
         "stratum": [""] * len(rows),
+        "source": [digest(picture) for _, picture, _ in rows],
         "images": [[f".:{picture}"] for _, picture, _ in rows],
         "image_digests": [[digest(picture)] for _, picture, _ in rows],
         "texts": [[caption, f"no {caption}"] for caption in captions],
@@ -55,7 +56,8 @@ def write_run(folder: Path, model: str, tasks: Sequence[tuple[Task, Mapping[str,
         stored = Stored(empty, Columns(directory.samples_file(task.name)), whole=False)
         sources = source_images({task.name: stored.marks})[task.name]
         measures = stored.measures(stored.told(sources))
-        table = bootstrap(measures, task.subsets, task.within, sources.keys)
+        drawn = draws(measures, task.subsets, task.within, sources.keys)
+        table = estimates(measures, task.subsets, task.within, drawn)
         metrics = {
             node: {
                 metric: Cell(*estimate, n, task.chance.get(metric))
@@ -63,5 +65,6 @@ def write_run(folder: Path, model: str, tasks: Sequence[tuple[Task, Mapping[str,
             }
             for node, found in table.items()
         }
-        directory.write_result(Result(metrics=metrics, **fields), Samples(columns))
+        headline = {metric: drawn[metric][ROOT] for metric in drawn if ROOT in drawn[metric]}
+        directory.write_result(Result(metrics=metrics, **fields), Samples(columns, draws=headline))
     return read_runs([directory.path])[0]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fsc_bench.data.images import DigestCache, Images, image_digest
@@ -35,6 +35,7 @@ class Plan:
     image_uses: int  # images to encode if every sample encoded its own
     text_uses: int
     unreadable: dict[Place, str] = field(default_factory=dict)  # the line to show
+    whole_key: dict[Place, bytes] = field(default_factory=dict)  # of crops: the whole picture's
 
     @property
     def size(self) -> int:
@@ -54,6 +55,7 @@ def merged(plans: Sequence[Plan]) -> Plan:
         sum(plan.image_uses for plan in plans),
         sum(plan.text_uses for plan in plans),
         {place: line for plan in plans for place, line in plan.unreadable.items()},
+        {place: key for plan in plans for place, key in plan.whole_key.items()},
     )
 
 
@@ -116,12 +118,22 @@ def make_plan(
         for names in class_prompts(task, choose_prompts(task, prompts)):
             texts.update(dict.fromkeys(names))
             text_uses += len(names)
-    image_key, unreadable = _hash_images(list(places), images, cache, progress)
+    wholes = {place: (place[0], replace(place[1], box=None)) for place in places if place[1].box}
+    both = list({**places, **dict.fromkeys(wholes.values())})
+    keys, unreadable = _hash_images(both, images, cache, progress)
+    image_key = {place: keys[place] for place in places if place in keys}
     image_place: dict[bytes, Place] = {}
     for place, key in image_key.items():
         image_place.setdefault(key, place)
-    text_key = text_digests(texts)
-    return Plan(image_key, image_place, text_key, image_uses, text_uses, unreadable)
+    return Plan(
+        image_key,
+        image_place,
+        text_digests(texts),
+        image_uses,
+        text_uses,
+        {place: line for place, line in unreadable.items() if place in places},
+        {place: keys[whole] for place, whole in wholes.items() if whole in keys},
+    )
 
 
 def _hash_images(

@@ -192,7 +192,9 @@ def ap11(
     begins = np.r_[0, ends[holds][:-1]]  # each stretch ends with a group that holds a positive
     order = order[: ends[holds][-1]]
     drawn = draws[:, order]
-    found = np.add.reduceat(drawn * positive[order], begins, axis=1, dtype=float).cumsum(axis=1)
+    entering = np.flatnonzero(positive[order])  # positives, of which every stretch has some
+    firsts = np.searchsorted(entering, begins)
+    found = np.add.reduceat(drawn[:, entering], firsts, axis=1, dtype=float).cumsum(axis=1)
     seen = np.add.reduceat(drawn, begins, axis=1, dtype=float).cumsum(axis=1)
     with np.errstate(invalid="ignore"):
         precision = np.where(seen > 0, found / seen, 0)

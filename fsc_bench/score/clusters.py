@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.records import Record
 from fsc_bench.score.scoring import Vectors
 
 NOTHING = 0  # a mark that says nothing
@@ -22,15 +22,13 @@ NOTHING = 0  # a mark that says nothing
 class Marks:
     """What tells the source images of n samples, uint64 [n] each; equal marks are one source.
 
-    names: the cluster that the reader names, else the record. pictures: the content and crop of the
-    sample's picture. places: the picture's source and path, where that is a source which tasks
-    share. The last two are `NOTHING` for a sample that chooses among pictures, whose distractors
-    would chain all of them together.
+    names: the cluster that the reader names, else the record. pictures: the content of the sample's
+    picture, whatever part of it is shown; `NOTHING` for a sample that chooses among pictures, whose
+    distractors would chain all of them together.
     """
 
     names: np.ndarray
     pictures: np.ndarray
-    places: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,9 @@ def marks_of_records(task: str, rows: Sequence[Record], vectors: Vectors) -> Mar
     refs = [row.images[0] for row in rows if len(row.images) == 1]
     alone = np.array([len(row.images) == 1 for row in rows], bool)
     pictures = np.zeros(len(rows), np.uint64)
-    pictures[alone] = [picture_mark(key) for key in vectors.image_keys(task, refs)]
-    places = np.zeros(len(rows), np.uint64)
-    places[alone] = [place_mark(ref) for ref in refs]
+    pictures[alone] = [int.from_bytes(key[:8]) or 1 for key in vectors.source_keys(task, refs)]
     names = name_marks(task, ((row.cluster, row.id) for row in rows))
-    return Marks(names, pictures, places)
-
-
-def place_mark(ref: ImageRef | None) -> int:
-    """Where a picture lies, whatever part of it is shown; `NOTHING` for a task's own folder."""
-    if ref is None or ref.source == OWN:
-        return NOTHING
-    return mark(f"{ref.source}:{ref.path}")
+    return Marks(names, pictures)
 
 
 def name_marks(task: str, names: Iterable[tuple[str, str]]) -> np.ndarray:
@@ -75,30 +64,20 @@ def mark(text: str) -> int:
     return int.from_bytes(digest[:8]) or 1
 
 
-def picture_mark(key: object) -> int:
-    """The first 64 bits of a picture's digest, as the samples file shows them."""
-    return int.from_bytes(key[:8]) or 1 if isinstance(key, bytes) else mark(repr(key))
-
-
 def source_images(marks: Mapping[str, Marks]) -> dict[str, Sources]:
     """The source images of several tasks' samples, by task.
 
-    Two clusters are one when a picture of theirs has the same bytes and crop, whatever it is
-    called (a mirror may repeat a picture row by row, and one file may lie under several names), and
-    when their pictures are cut from one file.
+    Two clusters are one when a picture of theirs has the same content, whatever it is called and
+    whatever part of it is shown: a mirror may repeat a picture row by row, and one file may lie
+    under several names.
     """
-    every = [
-        np.concatenate([getattr(one, kind) for one in marks.values()])
-        for kind in ("names", "pictures", "places")
-    ]
-    names, name_of = np.unique(every[0], return_inverse=True)
-    label = np.arange(len(names))
-    for other in every[1:]:
-        said = other != NOTHING
-        _, other_of = np.unique(other[said], return_inverse=True)
-        label = _components(label, label[name_of[said]], other_of)
-    of = label[name_of]
-    keys = _keys(of, every)
+    every_name = np.concatenate([one.names for one in marks.values()])
+    pictures = np.concatenate([one.pictures for one in marks.values()])
+    names, name_of = np.unique(every_name, return_inverse=True)
+    said = pictures != NOTHING
+    _, picture_of = np.unique(pictures[said], return_inverse=True)
+    of = _components(len(names), name_of[said], picture_of)[name_of]
+    keys = _keys(of, every_name, pictures)
     found, begin = {}, 0
     for task, one in marks.items():
         part = of[begin : begin + len(one.names)]
@@ -108,20 +87,21 @@ def source_images(marks: Mapping[str, Marks]) -> dict[str, Sources]:
     return found
 
 
-def _components(label: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The labels, joined where `other` has one number; one, other: int [samples]."""
-    labels = int(label.max(initial=-1)) + 1
-    size = labels + int(other.max(initial=-1)) + 1
-    edges = sparse.csr_matrix((np.ones(len(one), bool), (one, labels + other)), shape=(size, size))
-    return sparse.csgraph.connected_components(edges, directed=False)[1][:labels][label]
+def _components(names: int, name_of: np.ndarray, picture_of: np.ndarray) -> np.ndarray:
+    """int [names]: a number of what each is joined with by pictures."""
+    size = names + int(picture_of.max(initial=-1)) + 1
+    edges = sparse.csr_matrix(
+        (np.ones(len(name_of), bool), (name_of, names + picture_of)), shape=(size, size)
+    )
+    return sparse.csgraph.connected_components(edges, directed=False)[1][:names]
 
 
-def _keys(of: np.ndarray, every: Sequence[np.ndarray]) -> np.ndarray:
+def _keys(of: np.ndarray, every_name: np.ndarray, pictures: np.ndarray) -> np.ndarray:
     """uint64 [clusters]: the least mark of its pictures; of its names where no picture says."""
     highest = np.iinfo(np.uint64).max
     count = int(of.max(initial=-1)) + 1
-    names, pictures = np.full(count, highest), np.full(count, highest)
-    np.minimum.at(names, of, every[0])
-    said = every[1] != NOTHING
-    np.minimum.at(pictures, of[said], every[1][said])
-    return np.where(pictures < highest, pictures, names)
+    by_name, by_picture = np.full(count, highest), np.full(count, highest)
+    np.minimum.at(by_name, of, every_name)
+    said = pictures != NOTHING
+    np.minimum.at(by_picture, of[said], pictures[said])
+    return np.where(by_picture < highest, by_picture, by_name)

@@ -41,7 +41,8 @@ from fsc_bench.score.statistics import (
     ROOT,
     Estimate,
     Measure,
-    bootstrap,
+    draws,
+    estimates,
     leaves_below,
     scalar_leaves,
     tree_mean,
@@ -71,6 +72,10 @@ class Embeddings:
     def image_keys(self, task: str, refs: Sequence[ImageRef]) -> list[bytes]:
         return [self.plan.image_key[(task, ref)] for ref in refs]
 
+    def source_keys(self, task: str, refs: Sequence[ImageRef]) -> list[bytes]:
+        whole, shown = self.plan.whole_key, self.plan.image_key
+        return [whole.get((task, ref)) or shown[(task, ref)] for ref in refs]
+
 
 def evaluate(
     prepared: Prepared,
@@ -89,7 +94,8 @@ def evaluate(
     )
     grouping = Grouping(subsets, strata, sources.of, len(sources.keys))
     scores = KINDS[task.kind].score(Material(task, rows, grouping, embeddings, prompts))
-    table = bootstrap(scores.measures, task.subsets, task.within, sources.keys)
+    drawn = draws(scores.measures, task.subsets, task.within, sources.keys)
+    table = estimates(scores.measures, task.subsets, task.within, drawn)
     result = Result(
         task=task.name,
         version=task.version,
@@ -112,11 +118,15 @@ def evaluate(
         "subset": [row.subset for row in rows],
         "cluster": [row.cluster for row in rows],
         "stratum": [row.stratum for row in rows],
+        "source": [f"{mark:016x}" if mark else "" for mark in marks.pictures.tolist()],
         "images": [[shown_as(ref) for ref in row.images] for row in rows],
         "texts": [list(row.texts) for row in rows],
         **scores.samples,
     }
-    return result, Samples(columns, scores.summary)
+    headline = {
+        metric: drawn[metric][ROOT] for metric in task.headline if ROOT in drawn.get(metric, {})
+    }
+    return result, Samples(columns, scores.summary, headline)
 
 
 def _prompt_setting(task: Task, prompts: str | None) -> dict[str, str]:

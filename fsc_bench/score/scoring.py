@@ -28,6 +28,10 @@ class Vectors(Protocol):
         """Equal for references with the same bytes and crop: those are one image."""
         ...
 
+    def source_keys(self, task: str, refs: Sequence[ImageRef]) -> Sequence[bytes]:
+        """Equal for references with the same bytes, whatever part of them is shown."""
+        ...
+
 
 @dataclass(frozen=True)
 class Grouping:

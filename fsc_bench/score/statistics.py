@@ -246,6 +246,16 @@ def bootstrap(
     same draws. keys: uint64 [clusters], as for `cluster_weights`.
     """
     drawn = draws(measures, tree, within, keys, replicates)
+    return estimates(measures, tree, within, drawn)
+
+
+def estimates(
+    measures: Mapping[str, Measure],
+    tree: Tree,
+    within: str,
+    drawn: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, dict[str, Estimate]]:
+    """The same of draws that were made already, as `draws` gives them."""
     result: dict[str, dict[str, Estimate]] = {}
     for name, measure in measures.items():
         supports = node_support(tree, within, measure)

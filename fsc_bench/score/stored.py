@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fsc_bench.errors import UsageError
-from fsc_bench.records import read_shown
 from fsc_bench.results import Result, Run, RunDirectory
-from fsc_bench.score.clusters import Marks, Sources, name_marks, place_mark
+from fsc_bench.score.clusters import Marks, Sources, name_marks
 from fsc_bench.score.evaluate import KINDS
 from fsc_bench.score.scoring import Grouping, SampleColumns, Told
 from fsc_bench.score.statistics import ROOT, Measure, leaves_below, points
@@ -155,29 +154,21 @@ class Stored:
 
     @cached_property
     def ids(self) -> list[str]:
-        return self.columns.arrow("id").to_pylist()
+        return self.column("id")
 
     @cached_property
     def marks(self) -> Marks:
         """What tells the source images of the samples."""
-        columns, n = self.columns, self.columns.rows
-        pictures, places = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
-        alone = columns.lengths("images") == 1
-        digests = columns.arrow("image_digests").flatten().to_pylist()
-        first = np.cumsum(columns.lengths("image_digests"))[alone] - 1
-        pictures[alone] = [int(digests[place], 16) if digests[place] else 0 for place in first]
-        shown = columns.arrow("images").flatten().to_pylist()
-        first = np.cumsum(columns.lengths("images"))[alone] - 1
-        places[alone] = [place_mark(read_shown(shown[place])) for place in first]
-        clusters = columns.arrow("cluster").to_pylist()
-        names = name_marks(self.result.task, zip(clusters, self.ids, strict=True))
-        return Marks(names, pictures, places)
+        pictures = [int(digest, 16) if digest else 0 for digest in self.column("source")]
+        names = name_marks(self.result.task, zip(self.column("cluster"), self.ids, strict=True))
+        return Marks(names, np.array(pictures, np.uint64))
+
+    def column(self, name: str) -> list[str]:
+        return self.columns.arrow(name).to_pylist()
 
     def told(self, sources: Sources) -> Told:
         """The samples, grouped by subset, stratum and source image."""
-        subsets, strata = (
-            np.array(self.columns.arrow(name).to_pylist(), object) for name in ("subset", "stratum")
-        )
+        subsets, strata = (np.array(self.column(name), object) for name in ("subset", "stratum"))
         grouping = Grouping(subsets, strata, sources.of, len(sources.keys))
         return Told(self.columns, grouping, self.result.headline)
 
@@ -217,6 +208,7 @@ COLUMNS = {
     "subset": "string",
     "cluster": "string",
     "stratum": "string",
+    "source": "string",
     "images": "list<string>",
     "image_digests": "list<string>",
     "texts": "list<string>",

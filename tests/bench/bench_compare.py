@@ -37,6 +37,7 @@ def samples(task: Task, rng: np.random.Generator, skill: float) -> dict[str, Any
         "subset": subsets,
         "cluster": pictures,
         "stratum": [""] * n,
+        "source": [digest(name) for name in pictures],
         "images": [[f"{source}:{name}"] for name in pictures],
         "image_digests": [[digest(name)] for name in pictures],
         "texts": [[]] * n,
@@ -57,6 +58,7 @@ def matching(task: Task, hits: np.ndarray, rng: Any, found: Mapping[str, Any]) -
         **{f"correct_{metric}": hits for metric in ("text", "image", "group", "accuracy")},
     }
     if images > 1:
+        columns["source"] = [""] * n
         columns["images"] = [names * images for names in found["images"]]
         columns["image_digests"] = [names * images for names in found["image_digests"]]
     return columns
