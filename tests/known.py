@@ -223,7 +223,8 @@ class World:
         """The adapter's line of the CSV that a leaderboard of these tasks is."""
         tables = self.folder / "tables"
         facts = [TaskFacts.of(task) for task in tasks]
-        leaderboard.write(tables, "known", read_runs([self.out]), facts)
+        rows = leaderboard.measured_rows(read_runs([self.out]), facts)
+        leaderboard.write(tables, "known", rows, facts)
         with (tables / "known.csv").open(newline="", encoding="utf-8") as file:
             (row,) = (row for row in csv.DictReader(file) if row["model"] == self.spec)
         return row

@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fsc_bench.cli.options import JsonOption
 from fsc_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from fsc_bench.results import Run
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -60,6 +63,7 @@ def write_leaderboards(
     tables = suites(every, catalogue().values())
     for line in strangers(every, tables):
         print(f"fsc-bench: {line}", file=sys.stderr)
+    draws = {run.path: _draws(run) for run in every}
     files = []
     document = {}
     for suite, members in tables.items():
@@ -67,13 +71,15 @@ def write_leaderboards(
         found = [run for run in every if names & set(run.results)]
         if not found:
             continue
-        files += board.write(out, suite, found, members, check)
-        rows = [*board.order([board.measured_row(run, members) for run in found])]
-        rows.append(board.chance_row(members))
+        rows = board.measured_rows(found, members, draws)
+        files += board.write(out, suite, rows, members, check)
+        rows = [*rows, board.chance_row(members)]
         if relative_to:
             rows = board.relative(rows, relative_to)
         document[suite] = {
-            row.model: {name: vars(cell) for name, cell in row.cells.items()} for row in rows
+            row.model: {name: vars(cell) for name, cell in row.cells.items()}
+            | ({"rank": row.rank, "tied": row.tied} if row.rank else {})
+            for row in rows
         }
         if relative_to and not json:
             _print_differences(rows, members, relative_to)
@@ -88,16 +94,35 @@ def write_leaderboards(
     return files
 
 
+def _draws(run: "Run") -> dict[str, dict[str, Any]]:
+    """The draws of a run's headlines, by task and metric, from its samples files. Where they cannot
+    be had one line says so: averages then take the tasks as independent.
+    """
+    from fsc_bench.results import RunDirectory, read_draws
+
+    directory, found = RunDirectory.at(run.path), {}
+    for task in run.results:
+        try:
+            found[task] = read_draws(directory.samples_file(task))
+        except UsageError as error:
+            print(f"fsc-bench: {error}", file=sys.stderr)
+    return found
+
+
 def _print_differences(rows: list, members: list, base: str) -> None:
+    """One line a model and column: a table as wide as the suite fits no terminal."""
     from fsc_bench.cli.show import print_table
     from fsc_bench.report import leaderboard as board
 
-    header = [*board.AVERAGES, *board.columns(members)]
-    table = [
-        [
-            row.model,
-            *(f"{row.cells[name].value:+.1f}" if name in row.cells else "-" for name in header),
-        ]
-        for row in rows
-    ]
-    print_table(["minus " + base, *header], table)
+    names = [*board.AVERAGES, *board.columns(members)]
+    table: list[list[str]] = []
+    for row in rows:
+        if row.model == base:
+            continue
+        for name in names:
+            if name in row.cells:
+                cell = row.cells[name]
+                ends = "" if cell.low is None else f"[{cell.low:+.1f}, {cell.high:+.1f}]"
+                table.append([row.model, name, f"{cell.value:+.1f}", ends])
+        table.append([])
+    print_table(["model", "", f"minus {base}", "95% interval"], table[:-1])

@@ -12,31 +12,33 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
+
 from fsc_bench.errors import GateError, UsageError, near_miss
 from fsc_bench.report.suites import TaskFacts, same_task
-from fsc_bench.results import Cell, Result, Run, slug
+from fsc_bench.results import AVERAGES, Cell, Result, Run, averaged, slug
 from fsc_bench.system.files import write_text
-
-AVERAGES = {
-    # column: (group, how the headline metric begins: the first of a task's that does)
-    "Comp": ("compositionality", ""),
-    "ZS": ("classification", ""),
-    "I2T": ("retrieval", "i2t"),
-    "T2I": ("retrieval", "t2i"),
-}
 
 
 @dataclass(frozen=True)
 class Row:
     """One line: a model and its cells by column; a column without a cell is a hole.
 
-    left_out: what the model has a result of that this table cannot show, and why, by task.
+    left_out: what the model has a result of that this table cannot show, and why, by task. draws:
+    percent [replicates] by column, where they are known: one bootstrap, the same for all rows.
+    rank: the first and last place that 95% of the draws give it among the complete rows; tied: the
+    complete rows from which it differs within error. seeds: what groups it with runs of other seeds
+    (results.py), if anything does.
     """
 
     model: str
     source: str
     cells: Mapping[str, Cell]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    draws: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rank: tuple[int, int] | None = None
+    tied: tuple[str, ...] = ()
+    seeds: str = ""
 
 
 def columns(tasks: Sequence[TaskFacts]) -> dict[str, tuple[TaskFacts, str]]:
@@ -50,19 +52,25 @@ def _column(task: TaskFacts, metric: str) -> str:
 
 def _averaged(name: str, tasks: Sequence[TaskFacts]) -> list[str]:
     """The columns that an average is of."""
-    group, way = AVERAGES[name]
-    found = [
-        [_column(task, metric) for metric in task.headline if metric.startswith(way)][:1]
-        for task in tasks
-        if task.group == group
-    ]
-    return [column for first in found for column in first]
+    found = [(task, averaged(name, task.group, task.headline)) for task in tasks]
+    return [_column(task, metric) for task, metric in found if metric]
 
 
-def averages(cells: Mapping[str, Cell], tasks: Sequence[TaskFacts]) -> dict[str, Cell]:
+def present(tasks: Sequence[TaskFacts]) -> list[str]:
+    """The averages that a suite has."""
+    return [name for name in AVERAGES if _averaged(name, tasks)]
+
+
+def averages(
+    cells: Mapping[str, Cell],
+    tasks: Sequence[TaskFacts],
+    draws: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Cell]:
     """Comp, ZS, I2T and T2I: plain means over all the suite's tasks of a group, or nothing.
 
-    The interval takes the tasks as independent: half-widths add in squares.
+    draws: by column, as in `Row`: the interval is that of their mean, in which an image that
+    several tasks ask about counts in all of them alike. Without them the tasks are taken as
+    independent, and half-widths add in squares.
     """
     found = {}
     for name in AVERAGES:
@@ -72,27 +80,51 @@ def averages(cells: Mapping[str, Cell], tasks: Sequence[TaskFacts]) -> dict[str,
             continue
         marked = [name for name, part in zip(wanted, parts, strict=True) if part.note]
         note = f"holds {', '.join(marked)}, not complete" if marked else ""
-        found[name] = _mean(parts, note)
+        found[name] = _mean(parts, note, mean_of_draws(wanted, draws or {}))
     return found
 
 
-def _mean(parts: Sequence[Cell], note: str) -> Cell:
+def mean_of_draws(columns: Sequence[str], draws: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The draws of a mean over columns; None where one of them has none."""
+    if not columns or any(column not in draws for column in columns):
+        return None
+    return sum(draws[column] for column in columns) / len(columns)
+
+
+def _mean(parts: Sequence[Cell], note: str, drawn: np.ndarray | None) -> Cell:
     """The plain mean; strict is the mean of what each is by the strict rule."""
     n = len(parts)
     mean = sum(part.value for part in parts) / n
     strict = None
     if any(part.strict is not None for part in parts):
         strict = sum(part.value if part.strict is None else part.strict for part in parts) / n
+    if n == 1:  # nothing to average: the interval is the task's own
+        return replace(parts[0], note=note, n=None, chance=None)
     if any(part.low is None for part in parts):
         return Cell(mean, note=note, strict=strict)
+    if drawn is not None:
+        return Cell(mean, *percentiles(drawn), strict=strict, note=note)
     below = sqrt(sum((part.value - part.low) ** 2 for part in parts)) / n
     above = sqrt(sum((part.high - part.value) ** 2 for part in parts)) / n
     return Cell(mean, mean - below, mean + above, strict=strict, note=note)
 
 
-def measured_row(run: Run, tasks: Sequence[TaskFacts]) -> Row:
-    """A run's row. Results of another task or task version are holes, partial ones are marked."""
-    cells = {}
+def percentiles(drawn: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of bootstrap draws, without those that drew no sample."""
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def measured_row(
+    run: Run,
+    tasks: Sequence[TaskFacts],
+    draws: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> Row:
+    """A run's row. Results of another task or task version are holes, partial ones are marked.
+
+    draws: by task and metric (results.read_draws).
+    """
+    cells, drawn = {}, {}
     left_out = {}
     for name, (task, metric) in columns(tasks).items():
         result = run.results.get(task.name)
@@ -104,7 +136,22 @@ def measured_row(run: Run, tasks: Sequence[TaskFacts]) -> Row:
         cell = headline_cell(task, result, metric)
         if cell:
             cells[name] = cell
-    return Row(run.name, "measured", {**averages(cells, tasks), **cells}, left_out)
+            of_task = (draws or {}).get(task.name, {})
+            if metric in of_task:
+                drawn[name] = of_task[metric]
+    means = averages(cells, tasks, drawn)
+    for name in means:
+        mean = mean_of_draws(_averaged(name, tasks), drawn)
+        if mean is not None:
+            drawn[name] = mean
+    return Row(
+        run.name,
+        "measured",
+        {**means, **cells},
+        left_out,
+        drawn,
+        seeds=str(run.facts.get("seeds", "")),
+    )
 
 
 def headline_cell(task: TaskFacts, result: Result, metric: str) -> Cell | None:
@@ -155,34 +202,112 @@ def published_rows(tasks: Sequence[TaskFacts], folder: Path | None = None) -> li
 
 
 def relative(rows: Sequence[Row], base: str) -> list[Row]:
-    """Differences to the row of `base`. Raises UsageError with the near miss."""
+    """Differences to the row of `base`, with paired intervals where both rows have draws. Raises
+    UsageError with the near miss.
+    """
     names = [row.model for row in rows]
     if base not in names:
         raise UsageError(f"--relative-to {base!r}: no such row.{near_miss(base, names)}")
-    reference = rows[names.index(base)].cells
+    reference = rows[names.index(base)]
     return [
         Row(
             row.model,
             f"minus {base}",
             {
-                name: Cell(cell.value - reference[name].value, note=cell.note)
+                name: _difference(cell, reference.cells[name], row.draws.get(name),
+                                  reference.draws.get(name))
                 for name, cell in row.cells.items()
-                if name in reference
+                if name in reference.cells
             },
         )
         for row in rows
-    ]
+    ]  # fmt: skip
 
 
-def order(rows: Sequence[Row]) -> list[Row]:
-    """Best first by the mean of the averages; rows with holes come after, by name."""
+def _difference(
+    cell: Cell, base: Cell, drawn: np.ndarray | None, drawn_base: np.ndarray | None
+) -> Cell:
+    value = cell.value - base.value
+    if drawn is None or drawn_base is None or len(drawn) != len(drawn_base):
+        return Cell(value, note=cell.note)
+    return Cell(value, *percentiles(drawn - drawn_base), note=cell.note)
+
+
+def order(rows: Sequence[Row], averages: Sequence[str] = tuple(AVERAGES)) -> list[Row]:
+    """Best first by the mean of the suite's averages; rows with holes come after, by name."""
 
     def key(row: Row) -> tuple:
-        found = [row.cells[name].value for name in AVERAGES if name in row.cells]
-        whole = len(found) == len(AVERAGES)
+        whole = _is_whole(row, averages)
+        found = [row.cells[name].value for name in averages if name in row.cells]
         return (not whole, -sum(found) if whole else 0.0, row.model)
 
     return sorted(rows, key=key)
+
+
+def _is_whole(row: Row, averages: Sequence[str]) -> bool:
+    return bool(averages) and all(name in row.cells for name in averages)
+
+
+def ranked(rows: Sequence[Row], averages: Sequence[str]) -> list[Row]:
+    """The rows with their rank intervals and what each is tied with. Rows with holes, and rows
+    without draws, have neither.
+
+    Ranks are by the mean of the averages. Two rows are tied where the interval of their difference,
+    from the same draws, holds 0.
+    """
+    whole = [row for row in rows if _is_whole(row, averages)]
+    sums = [mean_of_draws(averages, row.draws) for row in whole]
+    known = [(row, drawn) for row, drawn in zip(whole, sums, strict=True) if drawn is not None]
+    if len({len(drawn) for _, drawn in known}) != 1 or len(known) < len(whole):
+        return list(rows)
+    every = np.stack([drawn for _, drawn in known])  # [rows, replicates]
+    places = [1 + (every > drawn).sum(axis=0) for drawn in every]
+    found = {}
+    for number, (row, drawn) in enumerate(known):
+        first, last = np.nanpercentile(places[number], [2.5, 97.5], method="nearest")
+        tied = [
+            other.model
+            for other, theirs in known
+            if other is not row and _holds_zero(*percentiles(drawn - theirs))
+        ]
+        found[id(row)] = replace(row, rank=(int(first), int(last)), tied=tuple(tied))
+    return [found.get(id(row), row) for row in rows]
+
+
+def _holds_zero(low: float, high: float) -> bool:
+    return low <= 0 <= high
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Runs that differ in their seed alone: the mean of each average, with the interval of its
+    items and, apart from it, the standard deviation between seeds.
+    """
+
+    models: tuple[str, ...]
+    cells: Mapping[str, Cell]
+    spread: Mapping[str, float]
+
+
+def seed_groups(rows: Sequence[Row], averages: Sequence[str]) -> list[SeedGroup]:
+    """Every group of at least two complete rows."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.seeds and _is_whole(row, averages):
+            groups.setdefault(row.seeds, []).append(row)
+    found = []
+    for members in groups.values():
+        if len(members) < 2:
+            continue
+        cells, spread = {}, {}
+        for name in averages:
+            values = [row.cells[name].value for row in members]
+            drawn = [row.draws.get(name) for row in members]
+            ends = () if any(d is None for d in drawn) else percentiles(sum(drawn) / len(drawn))
+            cells[name] = Cell(sum(values) / len(values), *ends)
+            spread[name] = float(np.std(values, ddof=1))
+        found.append(SeedGroup(tuple(row.model for row in members), cells, spread))
+    return found
 
 
 def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
@@ -192,12 +317,12 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
     names = [*AVERAGES, *columns(tasks)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    header = ["model", "source"]
+    header = ["model", "source", "rank low", "rank high", "tied with"]
     for name in names:
         header += [name, f"{name} low", f"{name} high", f"{name} strict"]
     writer.writerow([*header, "notes"])
     for row in rows:
-        line = [row.model, row.source]
+        line = [row.model, row.source, *(row.rank or ("", "")), "; ".join(row.tied)]
         notes = []
         for name in names:
             cell = row.cells.get(name)
@@ -214,15 +339,16 @@ def to_markdown(
     title: str, measured: Sequence[Row], published: Sequence[Row], tasks: Sequence[TaskFacts]
 ) -> str:
     """The page: averages with intervals, one table a group, then the published numbers."""
-    present = [name for name in AVERAGES if _averaged(name, tasks)]
+    averages = present(tasks)
     lines = [f"# {title}", ""]
     lines += [
-        "Percent, with 95% intervals (bootstrap over source images). "
+        "Percent, with 95% intervals (one bootstrap over source images for all tasks). The rank is "
+        "by the mean of the averages, as 95% of the draws give it. "
         "`-`: an average that lacks a task, or a task not run. `*`: not every promised sample. "
         "`†`: ties between different answers, or copies of the right one, make a difference; the "
         "number by the strict rule stands below.",
         "",
-        *_table(["Model", *present], measured, present, intervals=True),
+        *_table(["Rank", "Model", *averages], measured, averages, intervals=True, rank=True),
     ]
     for group in dict.fromkeys(task.group for task in tasks):
         part = [task for task in tasks if task.group == group]
@@ -236,11 +362,31 @@ def to_markdown(
             "Quoted, not measured here; sources in the CSV.",
             "",
         ]
-        names = [*present, *(n for n in columns(tasks) if any(n in r.cells for r in published))]
+        names = [*averages, *(n for n in columns(tasks) if any(n in r.cells for r in published))]
         lines += _table(["Model", *names], published, names)
+    lines += _seeds(seed_groups(measured, averages), averages)
     for heading, notes in _notes(measured).items():
         lines += ["", f"## {heading}", "", *notes] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def _seeds(groups: Sequence[SeedGroup], averages: Sequence[str]) -> list[str]:
+    """The section on seeds, or nothing."""
+    if not groups:
+        return []
+    lines = ["", "## Seeds", ""]
+    lines += ["Mean over runs that differ in their seed alone [interval of its items], and the "
+              "standard deviation between seeds.", ""]  # fmt: skip
+    lines += ["| Models | Seeds | " + " | ".join(averages) + " |"]
+    lines += ["|---|---:|" + "---:|" * len(averages)]
+    for group in groups:
+        cells = [
+            f"{group.cells[name]} {group.cells[name].interval} sd {group.spread[name]:.2f}"
+            for name in averages
+        ]
+        names = ", ".join(model.replace("|", "\\|") for model in group.models)
+        lines.append("| " + " | ".join([names, str(len(group.models)), *cells]) + " |")
+    return lines
 
 
 def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -255,6 +401,7 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
             for model, name, cell in cells
             if cell.strict is not None
         ],
+        "Tied within error": [f"- {row.model}: {', '.join(row.tied)}" for row in rows if row.tied],
         "Left out": [
             f"- {row.model}, {name}: {why}" for row in rows for name, why in row.left_out.items()
         ],
@@ -262,24 +409,50 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def _table(
-    header: list[str], rows: Sequence[Row], names: list[str], intervals: bool = False
+    header: list[str],
+    rows: Sequence[Row],
+    names: list[str],
+    intervals: bool = False,
+    rank: bool = False,
 ) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|---|" + "---:|" * len(names)]
+    lines = ["| " + " | ".join(header) + " |"]
+    lines += ["|---:" * rank + "|---|" + "---:|" * len(names)]
     for row in rows:
         cells = []
         for name in names:
             cell = row.cells.get(name)
             text = "-" if cell is None else str(cell)
             cells.append(f"{text} {cell.interval}".strip() if cell and intervals else text)
-        lines.append("| " + " | ".join([row.model.replace("|", "\\|"), *cells]) + " |")
+        place = [_place(row)] if rank else []
+        lines.append("| " + " | ".join([*place, row.model.replace("|", "\\|"), *cells]) + " |")
     return lines
 
 
+def _place(row: Row) -> str:
+    """A rank, or the interval of ranks; empty for a row that has none."""
+    if row.rank is None:
+        return ""
+    return f"{row.rank[0]}" if row.rank[0] == row.rank[1] else f"{row.rank[0]}-{row.rank[1]}"
+
+
+def measured_rows(
+    runs: Sequence[Run],
+    tasks: Sequence[TaskFacts],
+    draws: Mapping[Path, Mapping[str, Mapping[str, np.ndarray]]] | None = None,
+) -> list[Row]:
+    """The runs' rows, best first, ranked. draws: by run folder, as `measured_row` takes them."""
+    averages = present(tasks)
+    rows = [measured_row(run, tasks, (draws or {}).get(run.path)) for run in runs]
+    return ranked(order(rows, averages), averages)
+
+
 def write(
-    out: Path, suite: str, runs: Sequence[Run], tasks: Sequence[TaskFacts], check: bool = False
+    out: Path, suite: str, rows: Sequence[Row], tasks: Sequence[TaskFacts], check: bool = False
 ) -> list[Path]:
-    """Writes `<suite>.csv` and `.md`; with `check` only compares (GateError when stale)."""
-    measured = [*order([measured_row(run, tasks) for run in runs]), chance_row(tasks)]
+    """Writes `<suite>.csv` and `.md`; with `check` only compares (GateError when stale). rows: from
+    `measured_rows`.
+    """
+    measured = [*rows, chance_row(tasks)]
     published = published_rows(tasks) if suite == "fsc" else []
     title = f"fsc_bench: {suite}"
     if suite == "demo":
