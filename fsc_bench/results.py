@@ -14,9 +14,12 @@ be made from the run folders alone:
     {"title": "Tiny", "suite": "mine", "group": "compositionality", "kind": "matching",
      "version": 1, "headline": ["text"], "chance": {"text": 50.0}, "within": "samples",
      "subsets": {"replace": {"replace_obj": 12, "replace_att": 8}, "swap_obj": 6}, "n": 26,
-     "decays": false, "shipped": false, "paper": "", "license": "", "reference": {}}
+     "decays": false, "shipped": false, "paper": "", "license": "", "reference": {},
+     "blind": {"source": "...", "ruler": {"swap_obj": 18.4}, "bigram": {"swap_obj": 65.3},
+               "free": {}}}
 
-`n` is the promised number of records, `shipped` whether the task file is one of this package's.
+`n` is the promised number of records, `shipped` whether the task file is one of this package's,
+`blind` what scorers that see no picture get, in percent (left out where a task file says nothing).
 Results that older versions wrote have no facts.
 """
 
@@ -27,7 +30,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -145,6 +148,7 @@ def task_facts(task: Task) -> dict[str, Any]:
         "paper": task.paper,
         "license": task.license,
         "reference": plain(task.reference),
+        **({"blind": plain(asdict(task.blind))} if task.blind.source else {}),
     }
 
 
@@ -275,6 +279,15 @@ class StoredCell(Facts):
         return Cell(self.value, *self.ci, self.n, self.chance, strict)
 
 
+class StoredBlind(Facts):
+    """What a task file says of scorers that see no picture (task.py, `Blind`)."""
+
+    source: str = ""
+    ruler: dict[Name, Percent] = msgspec.field(default_factory=dict)
+    bigram: dict[Name, Percent] = msgspec.field(default_factory=dict)
+    free: dict[Name, Count] = msgspec.field(default_factory=dict)
+
+
 class StoredFacts(msgspec.Struct):
     """What tables read of the facts of a task; the others are kept as they are."""
 
@@ -283,6 +296,7 @@ class StoredFacts(msgspec.Struct):
     headline: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     chance: dict[str, Percent]
     decays: bool = False
+    blind: StoredBlind = StoredBlind()
 
 
 class StoredResult(Facts):
