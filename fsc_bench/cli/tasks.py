@@ -240,8 +240,10 @@ def _blind_row(node: str, values: Mapping[str, Any]) -> list[str]:
 def _tell(found: Mapping[str, Any], problems: Mapping[str, FscBenchError], every: bool) -> None:
     """What is missing, a line each. Raises the first problem where nothing else was to be done."""
     for name, facts in found.items():
-        for subset, why in facts["left_out"].items():
-            print(f"{name}/{subset}: left out: {why}", file=sys.stderr)
+        if left := facts["left_out"]:
+            subset, why = next(iter(left.items()))
+            more = f" So are {', '.join(list(left)[1:])} (--json says why)." if len(left) > 1 else ""
+            print(f"{name}: {subset} is left out: {why}{more}", file=sys.stderr)
         if facts["partial"]:
             print(f"{name}: partial: {facts['partial']}", file=sys.stderr)
     if problems and (every or not found):

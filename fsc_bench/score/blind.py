@@ -113,8 +113,9 @@ def classified(texts: Sequence[Sequence[str]], groups: np.ndarray) -> np.ndarray
     """bool [records]: whether the first text is told from the others by a classifier that learned
     from records of other groups; int [records].
 
-    Logistic regression on words, pairs of words and the number of words, the right text's minus a
-    wrong one's. An equal text is the right one again, a tie with another a miss, as everywhere.
+    Logistic regression on the counts of words and of pairs of words and on the length, the right
+    text's minus a wrong one's. An equal text is the right one again, a tie with another a miss, as
+    everywhere.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -136,16 +137,18 @@ def _flat(texts: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _features(texts: Sequence[str]) -> sparse.csr_matrix:
-    """float [texts, features]: counts of words and of pairs of them, and how many words there are."""
+    """float [texts, features]: counts of tokens and of pairs of them, edges included, and how many
+    characters there are.
+    """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    def grams(text: str) -> list[str]:
-        words = text_alone.tokens(text)
-        return words + [f"{one} {next}" for one, next in zip(words, words[1:], strict=False)]
+    def grams(text: str) -> list[tuple[str, ...]]:
+        parts = [text_alone.EDGE, *text_alone.tokens(text), text_alone.EDGE]
+        return [*zip(parts), *zip(parts, parts[1:], strict=False)]
 
     counts = CountVectorizer(analyzer=grams).fit_transform(texts)
-    lengths = [[len(text_alone.tokens(text))] for text in texts]
-    return sparse.hstack([counts, sparse.csr_matrix(lengths)], "csr", float)
+    lengths = sparse.csr_matrix([[len(text)] for text in texts])
+    return sparse.hstack([counts, lengths], "csr", float)
 
 
 def _weights(features: sparse.csr_matrix, places: Sequence[np.ndarray]) -> np.ndarray:
@@ -156,8 +159,8 @@ def _weights(features: sparse.csr_matrix, places: Sequence[np.ndarray]) -> np.nd
 
     right = np.concatenate([np.repeat(row[0], len(row) - 1) for row in places])
     wrong = np.concatenate([row[1:] for row in places])
-    # Which of the two stands first must not tell: every other pair is turned round.
-    turned = np.where(np.arange(len(right)) % 2, -1.0, 1.0)
-    differences = sparse.diags(turned) @ (features[right] - features[wrong])
-    model = LogisticRegression(fit_intercept=False, max_iter=1000).fit(differences, turned)
+    differences = features[right] - features[wrong]
+    both_ways = sparse.vstack([differences, -differences])  # so that no place tells the answer
+    answers = np.repeat([1, 0], len(right))
+    model = LogisticRegression(fit_intercept=False, max_iter=1000).fit(both_ways, answers)
     return model.coef_[0]
