@@ -73,7 +73,7 @@ class Cell:
         if self.value is None:
             return "-"
         marks = ("*" if self.note else "") + ("" if self.strict is None else "†")
-        return f"{self.value:.1f}{marks}"
+        return f"{self.value:z.1f}{marks}"  # z: never -0.0
 
     @property
     def interval(self) -> str:

@@ -128,8 +128,10 @@ def _show_task(task: Any, json: bool) -> None:
     rows = []
     for name, node in walk(task.subsets):
         count = f"{node:,}" if isinstance(node, int) else f"mean over {task.within}"
-        rows.append([name, count, str(quoted.get(name, ""))])
-    print_table(["subset", "n", f"published, {reference[0]}" if reference else ""], rows)
+        blind = [_percent(rule.get(name)) for rule in (task.blind.ruler, task.blind.bigram)]
+        rows.append([name, count, *blind, str(quoted.get(name, ""))])
+    published = f"published, {reference[0]}" if reference else ""
+    print_table(["subset", "n", "ruler", "bigram", published], rows)
     if reference:
         numbers = [f"{key} {reference[1][key]}" for key in task.headline if key in reference[1]]
         print(f"published {', '.join(numbers)} ({reference[1]['where']})")
@@ -142,10 +144,9 @@ def _show_task(task: Any, json: bool) -> None:
             )
             for old, new in prompts.rename.items():
                 print(f"  {old!r} is spelled {new!r}")
-    if task.blind.best is not None:
-        print(f"blind     {task.blind.best:.1f} without the picture, the better of two rules")
     if task.blind.source:
-        print(f"blind     of {task.blind.source}")
+        best = "" if task.blind.best is None else f"{task.blind.best:.1f}; "
+        print(f"blind     {best}computed of {task.blind.source}")
     for line in describe(task.evidence):
         print(f"evidence  {line}")
     for source in task.data.sources:
@@ -154,7 +155,12 @@ def _show_task(task: Any, json: bool) -> None:
         print(task.data.instructions.strip())
 
 
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
 # ---------------------------------------------------------------- blind
+
 
 @tasks_app.command("blind")
 def blind(
@@ -242,7 +248,9 @@ def _tell(found: Mapping[str, Any], problems: Mapping[str, FscBenchError], every
     for name, facts in found.items():
         if left := facts["left_out"]:
             subset, why = next(iter(left.items()))
-            more = f" So are {', '.join(list(left)[1:])} (--json says why)." if len(left) > 1 else ""
+            more = (
+                f" So are {', '.join(list(left)[1:])} (--json says why)." if len(left) > 1 else ""
+            )
             print(f"{name}: {subset} is left out: {why}{more}", file=sys.stderr)
         if facts["partial"]:
             print(f"{name}: partial: {facts['partial']}", file=sys.stderr)
