@@ -6,8 +6,9 @@ tell captions from foils, and answers the last fifth: what somebody could learn 
 its texts alone. It is a measure of the data, no rival model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def _features(texts: Sequence[str]) -> sparse.csr_matrix:
 
     def grams(text: str) -> list[tuple[str, ...]]:
         parts = [text_alone.EDGE, *text_alone.tokens(text), text_alone.EDGE]
-        return [*zip(parts), *zip(parts, parts[1:], strict=False)]
+        return [*zip(parts), *pairwise(parts)]
 
     counts = CountVectorizer(analyzer=grams).fit_transform(texts)
     lengths = sparse.csr_matrix([[len(text)] for text in texts])

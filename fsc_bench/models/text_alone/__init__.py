@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from math import frexp, fsum, ldexp, log, ulp
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +81,7 @@ class Bigrams:
         Added up from the first pair to the last, as for the published figures of this rule.
         """
         parts = [EDGE, *tokens(text), EDGE]
-        logs = [log(self.share(*pair)) for pair in zip(parts, parts[1:], strict=False)]
+        logs = [log(self.share(*pair)) for pair in pairwise(parts)]
         value = 0.0
         for part in logs:  # not `sum`, which from Python 3.12 on rounds otherwise
             value += part
@@ -98,7 +99,7 @@ def count(captions: Iterable[str]) -> Bigrams:
     after: dict[str, dict[str, int]] = {}
     for caption in captions:
         parts = [EDGE, *tokens(caption), EDGE]
-        for first, second in zip(parts, parts[1:], strict=False):
+        for first, second in pairwise(parts):
             row = after.setdefault(first, {})
             row[second] = row.get(second, 0) + 1
     return Bigrams(after)
@@ -107,7 +108,7 @@ def count(captions: Iterable[str]) -> Bigrams:
 # ---------------------------------------------------------------- as vectors
 
 PICTURE = np.array([1.0, 0.0], np.float32)  # what every picture is to these scorers
-VALUE_BITS, ROUNDING_BITS = 19, 5  # of the 24 that a float32 holds
+VALUE_BITS, ROUNDING_BITS = 19, 5
 
 
 def vectors(rule: str, texts: Sequence[str]) -> np.ndarray:
@@ -124,9 +125,10 @@ def scorer(rule: str) -> Callable[[str], Score]:
 
 
 def cosine(score: Score) -> float:
-    """A number above 0, at most 1, that float32 holds exactly and that is higher for a higher score.
+    """A number above 0, at most 1, that float32 holds exactly; higher for a higher score.
 
-    A score's value gets 19 bits, on which texts of other pairs differ; how it was rounded 5.
+    Of its 24 bits a score's value gets 19, in which texts of other pairs differ, and how it was
+    rounded 5.
     """
     fraction, exponent = frexp(1 / (1 - score.value))
     most = 2 ** (ROUNDING_BITS - 1) - 1

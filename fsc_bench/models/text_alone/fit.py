@@ -3,9 +3,9 @@
     python -m fsc_bench.models.text_alone.fit COCO_KARPATHY_TEST FLICKR30K_TEST SUGARCREPE OUT
 
 The first two are `coco_karpathy_test.json` and `flickr30k_test.json` (lists of `{"image",
-"caption"}`, as `data get coco_karpathy flickr30k` fetches them), the third the folder of SugarCrepe's
-seven files. Captions of a picture that SugarCrepe asks about are left out: 29,095 captions are
-counted. The package ships the counts, not the captions.
+"caption"}`, as `data get coco_karpathy flickr30k` fetches them), the third the folder of
+SugarCrepe's seven files. Captions of a picture that SugarCrepe asks about are left out: 29,095
+captions are counted. The package ships the counts, not the captions.
 """
 
 import argparse
