@@ -339,7 +339,7 @@ class PromptTable(Facts, frozen=True):
 class BlindTable(Facts, frozen=True):
     """[blind]"""
 
-    source: str
+    source: str = ""
     ruler: dict[str, float] = msgspec.field(default_factory=dict)
     bigram: dict[str, float] = msgspec.field(default_factory=dict)
     free: dict[str, int] = msgspec.field(default_factory=dict)
@@ -365,7 +365,7 @@ class TaskFile(Facts, frozen=True):
     prompts: dict[str, PromptTable] = msgspec.field(default_factory=dict)
     official_ties: TieTable = TieTable()
     reference: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
-    blind: BlindTable | UnsetType = UNSET
+    blind: BlindTable = BlindTable()
 
 
 def read_task(path: Path) -> Task:
@@ -509,10 +509,12 @@ def _reference(path: Path, file: TaskFile) -> dict[str, Mapping[str, Any]]:
 def _blind(path: Path, file: TaskFile) -> Blind:
     """`[blind]`: percentages by subset and of the headline, counts of free records by subset."""
     table = file.blind
-    if table is UNSET:
+    if table == BlindTable():
         return Blind()
     if file.kind != "matching":
         raise UsageError(f"{path}: [blind] belongs to kind = 'matching'.")
+    if not table.source:
+        raise UsageError(f"{path}: [blind] lacks 'source': say what the figures are of.")
     leaves = {name: node for name, node in walk(file.subsets) if not isinstance(node, Mapping)}
     for rule, values in (("ruler", table.ruler), ("bigram", table.bigram)):
         for name, percent in values.items():

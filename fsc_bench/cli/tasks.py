@@ -205,8 +205,9 @@ def _blind_facts(task: Any, folder: Any, partial: bool, terminal: Any) -> dict[s
     """One task's entry of the JSON document."""
     from fsc_bench.data.evidence import ForeignData
     from fsc_bench.data.prepare import prepare_annotation, read_subsets
-    from fsc_bench.score.blind import blind_facts
+    from fsc_bench.score.blind import blind_facts, check_kind
 
+    check_kind(task)
     left_out: dict[str, str] = {}
     flags = ""
     try:

@@ -53,10 +53,7 @@ def blind_facts(
     Of the first headline metric. A node below which a subset has no records is left out. Records
     with several pictures have no classifier. Raises UsageError for a task that matches nothing.
     """
-    if task.kind != "matching":
-        raise UsageError(
-            f"{task.name}: of kind {task.kind!r}; blind figures are of tasks of kind 'matching'."
-        )
+    check_kind(task)
     rows = [row for row in records if row.scored]
     found: dict[str, dict[str, float]] = {}
     for rule in text_alone.RULES:
@@ -80,6 +77,14 @@ def blind_facts(
         for node, below in [*((leaf, [leaf]) for leaf in counts), (ROOT, list(counts))]
         if node in nodes["ruler"]
     }
+
+
+def check_kind(task: Task) -> None:
+    """Raises UsageError, one line, for a task that does not match pictures and texts."""
+    if task.kind != "matching":
+        raise UsageError(
+            f"{task.name}: of kind {task.kind!r}; blind figures are of tasks of kind 'matching'."
+        )
 
 
 def _free_by_subset(rows: Sequence[Record], free: Sequence[bool]) -> dict[str, int]:

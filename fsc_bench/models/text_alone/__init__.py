@@ -81,17 +81,34 @@ class Bigrams:
         Added up from the first pair to the last, as for the published figures of this rule.
         """
         parts = [EDGE, *tokens(text), EDGE]
-        logs = [log(self.share(*pair)) for pair in pairwise(parts)]
+        logs = [self.logs[pair] for pair in pairwise(parts)]
         value = 0.0
         for part in logs:  # not `sum`, which from Python 3.12 on rounds otherwise
             value += part
         exact = fsum(logs)
         return Score(value, round((value - exact) / ulp(exact)))
 
+    @cached_property
+    def logs(self) -> "Logs":
+        """The logarithm of each pair's share."""
+        return Logs(self)
+
     def share(self, first: str, second: str) -> float:
         """The probability of `second` behind `first`."""
         pair = self.after.get(first, {}).get(second, 0) / self.before.get(first, 1)
         return PAIRS * pair + WORDS * (self.words.get(second, 0) + ADDED) / self.all
+
+
+class Logs(dict[tuple[str, str], float]):
+    """Logarithms of the shares of pairs, each worked out once: most texts are of few pairs."""
+
+    def __init__(self, bigrams: Bigrams):
+        super().__init__()
+        self.bigrams = bigrams
+
+    def __missing__(self, pair: tuple[str, str]) -> float:
+        self[pair] = found = log(self.bigrams.share(*pair))
+        return found
 
 
 def count(captions: Iterable[str]) -> Bigrams:
