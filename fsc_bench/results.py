@@ -14,9 +14,12 @@ be made from the run folders alone:
     {"title": "Tiny", "suite": "mine", "group": "compositionality", "kind": "matching",
      "version": 1, "headline": ["text"], "chance": {"text": 50.0}, "within": "samples",
      "subsets": {"replace": {"replace_obj": 12, "replace_att": 8}, "swap_obj": 6}, "n": 26,
-     "decays": false, "shipped": false, "paper": "", "license": "", "reference": {}}
+     "decays": false, "shipped": false, "paper": "", "license": "", "reference": {},
+     "blind": {"source": "...", "ruler": {"swap_obj": 18.4}, "bigram": {"swap_obj": 65.3},
+               "free": {}}}
 
-`n` is the promised number of records, `shipped` whether the task file is one of this package's.
+`n` is the promised number of records, `shipped` whether the task file is one of this package's,
+`blind` what scorers that see no picture get, in percent (left out where a task file says nothing).
 Results that older versions wrote have no facts.
 
 A samples file has one row a sample and these columns (list columns are lists of one row):
@@ -51,7 +54,7 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -113,7 +116,7 @@ class Cell:
         if self.value is None:
             return "-"
         marks = ("*" if self.note else "") + ("" if self.strict is None else "†")
-        return f"{self.value:.1f}{marks}"
+        return f"{self.value:z.1f}{marks}"  # z: never -0.0
 
     @property
     def interval(self) -> str:
@@ -188,6 +191,7 @@ def task_facts(task: Task) -> dict[str, Any]:
         "paper": task.paper,
         "license": task.license,
         "reference": plain(task.reference),
+        **({"blind": plain(asdict(task.blind))} if task.blind.source else {}),
     }
 
 
@@ -338,6 +342,15 @@ class StoredCell(Facts):
         return Cell(self.value, *self.ci, self.n, self.chance, strict)
 
 
+class StoredBlind(Facts):
+    """What a task file says of scorers that see no picture (task.py, `Blind`)."""
+
+    source: str = ""
+    ruler: dict[Name, Percent] = msgspec.field(default_factory=dict)
+    bigram: dict[Name, Percent] = msgspec.field(default_factory=dict)
+    free: dict[Name, Count] = msgspec.field(default_factory=dict)
+
+
 class StoredFacts(msgspec.Struct):
     """What tables read of the facts of a task; the others are kept as they are."""
 
@@ -346,6 +359,7 @@ class StoredFacts(msgspec.Struct):
     headline: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     chance: dict[str, Percent]
     decays: bool = False
+    blind: StoredBlind = StoredBlind()
 
 
 class StoredResult(Facts):

@@ -43,7 +43,7 @@ ACCESS = ("open", "gated", "manual")
 FAST = ("sugarcrepe", "winoground", "whatsup", "cifar10", "mnist", "eurosat", "flickr30k")
 # Fields of a task that describe it, and those that decide a score but no record. A field that is in
 # neither decides records, and through them scores.
-DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference", "path")
+DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference", "blind", "path")
 SCORES = ("headline", "chance", "within", "prompts", "official_ties")
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
@@ -67,6 +67,28 @@ class Prompts:
 
     templates: tuple[str, ...]
     rename: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Blind:
+    """What scorers that see no picture get (`fsc-bench tasks blind` computes it): facts that stand
+    beside every score and decide none.
+
+    source: what the figures are of, and what they are not. ruler, bigram: percent of the first
+    headline metric by subset, and under "headline" where every subset is known. free: how many
+    records of a subset have right answers alone; a subset with figures that is not named has none.
+    """
+
+    source: str = ""
+    ruler: Mapping[str, float] = field(default_factory=dict)
+    bigram: Mapping[str, float] = field(default_factory=dict)
+    free: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        """The better of the two headlines: the blind score of the benchmark, if it is known."""
+        both = [rule["headline"] for rule in (self.ruler, self.bigram) if "headline" in rule]
+        return max(both, default=None)
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,7 @@ class Task:
     prompts: Mapping[str, Prompts] = field(default_factory=dict)
     official_ties: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    blind: Blind = field(default_factory=Blind)
     path: Path | None = None
 
     @property
@@ -313,6 +336,15 @@ class PromptTable(Facts, frozen=True):
     rename: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class BlindTable(Facts, frozen=True):
+    """[blind]"""
+
+    source: str = ""
+    ruler: dict[str, float] = msgspec.field(default_factory=dict)
+    bigram: dict[str, float] = msgspec.field(default_factory=dict)
+    free: dict[str, int] = msgspec.field(default_factory=dict)
+
+
 class TaskFile(Facts, frozen=True):
     """A task file as it stands; `read_task` checks what the types alone do not say."""
 
@@ -333,6 +365,7 @@ class TaskFile(Facts, frozen=True):
     prompts: dict[str, PromptTable] = msgspec.field(default_factory=dict)
     official_ties: TieTable = TieTable()
     reference: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    blind: BlindTable = BlindTable()
 
 
 def read_task(path: Path) -> Task:
@@ -371,6 +404,7 @@ def read_task(path: Path) -> Task:
         prompts=_prompts(path, file),
         official_ties=msgspec.to_builtins(file.official_ties),
         reference=_reference(path, file),
+        blind=_blind(path, file),
         path=path,
         **classes,
     )
@@ -470,6 +504,37 @@ def _reference(path: Path, file: TaskFile) -> dict[str, Mapping[str, Any]]:
                 if not isinstance(value, (int, float)):
                     raise UsageError(f"{path}: [reference] {model} {key} must be a number.")
     return file.reference
+
+
+def _blind(path: Path, file: TaskFile) -> Blind:
+    """`[blind]`: percentages by subset and of the headline, counts of free records by subset."""
+    table = file.blind
+    if table == BlindTable():
+        return Blind()
+    if file.kind != "matching":
+        raise UsageError(f"{path}: [blind] belongs to kind = 'matching'.")
+    if not table.source:
+        raise UsageError(f"{path}: [blind] lacks 'source': say what the figures are of.")
+    leaves = {name: node for name, node in walk(file.subsets) if not isinstance(node, Mapping)}
+    for rule, values in (("ruler", table.ruler), ("bigram", table.bigram)):
+        for name, percent in values.items():
+            check_choice(f"{path}: [blind] {rule}", name, [*leaves, "headline"])
+            if not 0 <= percent <= 100:
+                raise UsageError(f"{path}: [blind] {rule} {name} = {percent!r}: not in 0..100.")
+        lacking = [name for name in leaves if name not in values]
+        if "headline" in values and lacking:
+            raise UsageError(
+                f"{path}: [blind] {rule} has a headline, but no figure of {lacking[0]!r}."
+            )
+    if differ := table.ruler.keys() ^ table.bigram.keys():
+        raise UsageError(f"{path}: [blind] only one of ruler and bigram names {min(differ)!r}.")
+    for name, count in table.free.items():
+        check_choice(f"{path}: [blind] free", name, [key for key in table.ruler if key in leaves])
+        if not 0 <= count <= leaves[name]:
+            raise UsageError(
+                f"{path}: [blind] free {name} = {count!r}: not in 0..{leaves[name]:,}, its records."
+            )
+    return Blind(table.source, table.ruler, table.bigram, table.free)
 
 
 def data_folder(given: Path | None = None) -> Path:

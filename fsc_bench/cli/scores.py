@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from fsc_bench.cli.show import print_table
+from fsc_bench.report.blind import blind_cells, headroom_cell
 from fsc_bench.report.leaderboard import (
     AVERAGES,
     averages,
@@ -13,6 +14,8 @@ from fsc_bench.report.leaderboard import (
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result
 from fsc_bench.task import Task, catalogue
+
+HEADROOM = "headroom: (score - blind) / (100 - blind), in percent"
 
 
 def results_table(
@@ -30,23 +33,41 @@ def results_table(
     cells = {model: _cells(results[model], tasks) for model in models}
     suite = _whole_suites(tasks)
     chance = chance_row(suite).cells
+    shown_columns = columns([TaskFacts.of(task) for task in tasks])
+    blind = blind_cells(shown_columns)
+    header += ["blind"] if blind else []
     rows: list[list[str]] = []
     group = None
-    for name, (task, metric) in columns([TaskFacts.of(task) for task in tasks]).items():
+    for name, (task, metric) in shown_columns.items():
         if group not in (None, task.group):
             rows.append([])
         group = task.group
         shown = [_with_half(cells[model].get(name)) for model in models]
-        rows.append([task.name, metric, *shown, f"{task.chance[metric]:.1f}"])
+        row = [task.name, metric, *shown, f"{task.chance[metric]:.1f}"]
+        rows.append([*row, *([str(blind.get(name, ""))] if blind else [])])
     rows.append([])
     for name in AVERAGES:
         found = {model: averages(cells[model], suite).get(name) for model in models}
         if any(found.values()):
             shown = [_with_half(found[model]) for model in models]
-            rows.append([name, "average", *shown, str(chance.get(name, "-"))])
+            row = [name, "average", *shown, str(chance.get(name, "-"))]
+            rows.append([*row, *([""] if blind else [])])
     print_table(header, rows, title)
     for model in models:
         _print_notes(cells[model], f"{model}, ")
+    if blind:
+        print()
+        _headroom_table(cells, blind)
+
+
+def _headroom_table(cells: Mapping[str, Mapping[str, Cell]], blind: Mapping[str, Cell]) -> None:
+    """Tasks that state what scorers without the picture get: what each model has won above it."""
+    header = ["task", *[model.removeprefix("demo:") for model in cells]]
+    rows = [
+        [name, *[_with_half(headroom_cell(found.get(name), cell)) for found in cells.values()]]
+        for name, cell in blind.items()
+    ]
+    print_table(header, rows, HEADROOM)
 
 
 def _print_notes(cells: Mapping[str, Cell], before: str = "") -> None:
@@ -70,14 +91,20 @@ def _one_model(
     chance = chance_row(suite).cells
     reference_of = {task.name: task.reference.get(model, {}) for task in tasks}
     reference = any(reference_of.values())
-    header = ["task", "metric", "score", "95% interval", "chance", "n", "ties"]
+    shown_columns = columns([TaskFacts.of(task) for task in tasks])
+    blind = blind_cells(shown_columns)
+    header = ["task", "metric", "score", "95% interval", "chance"]
+    header += ["blind", "headroom"] if blind else []
+    header += ["n", "ties"]
     header += ["published"] if reference else []
     rows: list[list[str]] = []
-    for name, (task, metric) in columns([TaskFacts.of(task) for task in tasks]).items():
+    for name, (task, metric) in shown_columns.items():
         cell, result = cells.get(name), results.get(task.name)
         row = [task.name, metric]
         row += [str(cell), cell.interval] if cell else ["-", ""]
         row += [f"{task.chance[metric]:.1f}"]
+        if blind:
+            row += [str(blind.get(name, "")), _won(cell, blind.get(name))]
         row += [f"{result.n:,}", f"{result.ties:,}"] if result else ["", ""]
         if reference:
             quoted = reference_of[task.name].get(metric)
@@ -87,10 +114,12 @@ def _one_model(
     if found:
         rows.append([])
     for name, cell in found.items():
-        row = [name, "average", str(cell), cell.interval, str(chance.get(name, "-")), "", ""]
-        rows.append([*row, *([""] if reference else [])])
+        row = [name, "average", str(cell), cell.interval, str(chance.get(name, "-"))]
+        rows.append([*row, *[""] * (len(header) - len(row))])
     print_table(header, rows, title or model)
     _print_notes(cells)
+    if blind:
+        print(HEADROOM)
     for task in tasks:
         if task.name in results and task.reference.get(model, {}).get("subsets"):
             print()
@@ -143,8 +172,12 @@ def _cells(results: Mapping[str, Result], tasks: Sequence[Task]) -> dict[str, Ce
     return found
 
 
+def _won(cell: Cell | None, blind: Cell | None) -> str:
+    return "" if blind is None else str(headroom_cell(cell, blind))
+
+
 def _with_half(cell: Cell | None) -> str:
-    if cell is None:
+    if cell is None or cell.value is None:
         return "-"
     half = "" if cell.low is None else f" ±{(cell.high - cell.low) / 2:.1f}"
     return f"{cell}{half}"

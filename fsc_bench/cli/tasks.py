@@ -1,25 +1,58 @@
 """`fsc-bench tasks` and `models`: the catalogue of benchmarks and of model families."""
 
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from fsc_bench.cli.options import DataOption, JsonOption
+from fsc_bench.cli.options import DataOption, JsonOption, PartialOption
+from fsc_bench.errors import DataError, FscBenchError
+
+
+class OrOneTask(TyperGroup):
+    """`tasks blind` is a command; any other word is a task to show."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        known = args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if known else ["show", *args])
+
+
+tasks_app = typer.Typer(
+    cls=OrOneTask,
+    invoke_without_command=True,
+    subcommand_metavar="[TASK | blind [TASKS]]",
+    help="The catalogue: each benchmark's size, metric, chance level, access and licence. "
+    "With a task: everything about it.",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module to the command line."""
-    app.command()(tasks)
+    app.add_typer(tasks_app, name="tasks")
     app.command()(models)
 
 
-def tasks(
-    name: Annotated[str | None, typer.Argument(help="One task: everything about it.")] = None,
+@tasks_app.callback()
+def tasks(context: typer.Context, data: DataOption = None, json: JsonOption = False) -> None:
+    if context.invoked_subcommand is None:
+        _show(None, json)
+
+
+@tasks_app.command("show", hidden=True)
+def show(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="One task: everything about it.")],
     data: DataOption = None,
     json: JsonOption = False,
 ) -> None:
-    """The catalogue: each benchmark's size, metric, chance level, access and licence."""
+    """Everything about one task, or the lines of several (a group, a suite, a glob)."""
+    _show(name, json or bool(context.parent and context.parent.params["json"]))
+
+
+def _show(name: str | None, json: bool) -> None:
     from fsc_bench.cli.show import print_json, print_table
     from fsc_bench.task import catalogue, select
 
@@ -74,6 +107,7 @@ def _task_facts(task: Any) -> dict[str, Any]:
         "prompts": {name: len(prompts.templates) for name, prompts in task.prompts.items()},
         "evidence": asdict(task.evidence),
         "reference": task.reference,
+        "blind": asdict(task.blind),
     }
 
 
@@ -94,8 +128,10 @@ def _show_task(task: Any, json: bool) -> None:
     rows = []
     for name, node in walk(task.subsets):
         count = f"{node:,}" if isinstance(node, int) else f"mean over {task.within}"
-        rows.append([name, count, str(quoted.get(name, ""))])
-    print_table(["subset", "n", f"published, {reference[0]}" if reference else ""], rows)
+        blind = [_percent(rule.get(name)) for rule in (task.blind.ruler, task.blind.bigram)]
+        rows.append([name, count, *blind, str(quoted.get(name, ""))])
+    published = f"published, {reference[0]}" if reference else ""
+    print_table(["subset", "n", "ruler", "bigram", published], rows)
     if reference:
         numbers = [f"{key} {reference[1][key]}" for key in task.headline if key in reference[1]]
         print(f"published {', '.join(numbers)} ({reference[1]['where']})")
@@ -108,12 +144,124 @@ def _show_task(task: Any, json: bool) -> None:
             )
             for old, new in prompts.rename.items():
                 print(f"  {old!r} is spelled {new!r}")
+    if task.blind.source:
+        best = "" if task.blind.best is None else f"{task.blind.best:.1f}; "
+        print(f"blind     {best}computed of {task.blind.source}")
     for line in describe(task.evidence):
         print(f"evidence  {line}")
     for source in task.data.sources:
         print("source    " + "  ".join(f"{key}={value}" for key, value in source.items()))
     if task.data.instructions:
         print(task.data.instructions.strip())
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+# ---------------------------------------------------------------- blind
+
+
+@tasks_app.command("blind")
+def blind(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TASKS]", help="Matching tasks; without any, those of fsc."),
+    ] = None,
+    data: DataOption = None,
+    allow_partial: PartialOption = False,
+    json: JsonOption = False,
+) -> None:
+    """What a benchmark gives away to scorers that see no picture, from its annotation alone.
+
+    Percent by subset. ruler: the shorter text wins. bigram: the likelier one. classifier: learned
+    from the other four fifths. free: records without a wrong answer.
+    """
+    from fsc_bench.cli.show import Terminal, print_json
+    from fsc_bench.task import data_folder, select
+
+    chosen = select(names or ["fsc"])
+    if not names:
+        chosen = [task for task in chosen if task.kind == "matching"]
+    found: dict[str, Any] = {}
+    problems: dict[str, FscBenchError] = {}
+    terminal = Terminal()
+    try:
+        for task in chosen:
+            try:
+                found[task.name] = _blind_facts(task, data_folder(data), allow_partial, terminal)
+            except FscBenchError as error:
+                problems[task.name] = error
+    finally:
+        terminal.close()
+    if json and found:
+        print_json(found)
+    for name, facts in {} if json else found.items():
+        _print_blind(name, facts)
+    _tell(found, problems, every=bool(names))
+
+
+def _blind_facts(task: Any, folder: Any, partial: bool, terminal: Any) -> dict[str, Any]:
+    """One task's entry of the JSON document."""
+    from fsc_bench.data.evidence import ForeignData
+    from fsc_bench.data.prepare import prepare_annotation, read_subsets
+    from fsc_bench.score.blind import blind_facts, check_kind
+
+    check_kind(task)
+    left_out: dict[str, str] = {}
+    flags = ""
+    try:
+        ready = prepare_annotation(task, folder, partial=partial, say=terminal.say)
+        records, flags = ready.records, ready.partial
+    except ForeignData:
+        raise
+    except DataError:
+        records, left_out = read_subsets(task, folder, partial)
+        if not records:
+            raise
+    nodes = blind_facts(task, records)
+    whole = nodes.pop("headline", None)
+    return {"subsets": nodes, "headline": whole, "left_out": left_out, "partial": flags}
+
+
+def _print_blind(name: str, facts: Mapping[str, Any]) -> None:
+    from fsc_bench.cli.show import print_table
+
+    rows = [_blind_row(node, values) for node, values in facts["subsets"].items()]
+    if facts["headline"]:
+        rows += [[], _blind_row("headline", facts["headline"])]
+    header = ["subset", "n", "free", "ruler", "bigram", "classifier"]
+    print_table(header, rows, f"{name}: percent right without a picture")
+
+
+def _blind_row(node: str, values: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for name in ("ruler", "bigram", "classifier"):
+        value, strict = values[name], values.get(f"{name}_strict")
+        cell = "-" if value is None else f"{value:.1f}"
+        differs = strict is not None and f"{strict:.1f}" != cell
+        cells.append(f"{cell} (strict {strict:.1f})" if differs else cell)
+    return [node, f"{values['n']:,}", f"{values['free']:,}", *cells]
+
+
+def _tell(found: Mapping[str, Any], problems: Mapping[str, FscBenchError], every: bool) -> None:
+    """What is missing, a line each. Raises the first problem where nothing else was to be done."""
+    for name, facts in found.items():
+        if left := facts["left_out"]:
+            subset, why = next(iter(left.items()))
+            more = (
+                f" So are {', '.join(list(left)[1:])} (--json says why)." if len(left) > 1 else ""
+            )
+            print(f"{name}: {subset} is left out: {why}{more}", file=sys.stderr)
+        if facts["partial"]:
+            print(f"{name}: partial: {facts['partial']}", file=sys.stderr)
+    if problems and (every or not found):
+        *others, last = problems.values()
+        for error in others:
+            print(f"fsc-bench: {error}", file=sys.stderr)
+        raise last
+    if problems:
+        print(f"Not at hand: {', '.join(problems)}.", file=sys.stderr)
 
 
 def models(json: JsonOption = False) -> None:

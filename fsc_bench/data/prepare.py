@@ -9,7 +9,7 @@ import hashlib
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,51 @@ def prepare(
     remember what was found. `say` is told of stored records that turned out to be damaged.
     """
     images = images or Images(data)
+    rows, facts, shortfalls = _checked(task, data, images, partial, say)
+    return _with_coverage(task, rows, facts, images, partial, shortfalls)
+
+
+def prepare_annotation(
+    task: Task,
+    data: Path,
+    *,
+    partial: bool = False,
+    say: Callable[[str], Any] = lambda line: None,
+) -> Prepared:
+    """The same for whoever needs no picture: a record whose picture is missing is a record."""
+    images = Images(data)
+    rows, facts, shortfalls = _checked(task, data, images, partial, say)
+    path = prepared_path(task, data)
+    return Prepared(task, rows, facts["fingerprint"], path, "; ".join(shortfalls))
+
+
+def read_subsets(
+    task: Task, data: Path, partial: bool = False
+) -> tuple[list[Record], dict[str, str]]:
+    """(records, why not by subset): each subset is read by itself, and left out where its files
+    are absent or break its promise, which `partial` lets pass. Nothing is stored.
+    """
+    images = Images(data)
+    folder = raw_folder(data, task.name, read_links(data))
+    reader = load_reader(task.data.reader, str(task.path))
+    found: list[Record] = []
+    left_out: dict[str, str] = {}
+    for subset, promised in task.leaves.items():
+        part = replace(task, subsets={subset: promised}, counts={})
+        try:
+            raw = Raw(part, folder, lambda ref: _on_disk(images, task.name, ref))
+            rows = [row for row in reader.read(part, raw) if row.subset == subset]
+            check_records(part, rows, raw.where(), partial and bool(rows))
+            found += rows
+        except DataError as error:
+            left_out[subset] = str(error)
+    return found, left_out
+
+
+def _checked(
+    task: Task, data: Path, images: Images, partial: bool, say: Callable[[str], Any]
+) -> tuple[list[Record], dict[str, Any], list[str]]:
+    """(records, their facts, what they fall short of), whether or not their pictures are there."""
     path = prepared_path(task, data)
     found = _stored(task, data)
     if found is None:
@@ -116,7 +161,7 @@ def prepare(
             raise
         shortfalls.append(str(error).split(": ", 1)[1].split(" `--allow-partial`")[0])
     shortfalls += judge(task, facts["evidence"], partial, facts["where"])
-    return _with_coverage(task, rows, facts, images, partial, shortfalls)
+    return rows, facts, shortfalls
 
 
 def _stored(

@@ -1,7 +1,9 @@
-"""Control models: `control:chance` knows nothing and has no ties; `control:fake` is for tests.
+"""Control models: `control:chance` knows nothing, `control:blind` the text alone.
 
-`control:fake` is the smallest model with every extra of fsc_bench/model.py, `?extras=no` the same
-model without them. Its vectors follow from colours and words, quickly and without torch.
+`control:chance` has no ties. `control:blind` likes likelier texts better, whatever the picture,
+`?rule=ruler` shorter ones (models/text_alone). `control:fake`, for tests, is the smallest model
+with every extra of fsc_bench/model.py, `?extras=no` the same model without them. Its vectors follow
+from colours and words, quickly and without torch.
 """
 
 import hashlib
@@ -10,8 +12,9 @@ from zlib import crc32
 
 import numpy as np
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.model import Extras, Identity
+from fsc_bench.models import text_alone
 from fsc_bench.records import folded
 from fsc_bench.system.spec import Spec
 
@@ -54,6 +57,38 @@ class Chance:
         digest = hashlib.sha256(b"%s %d " % (kind, self.seed) + content).digest()
         vector = np.random.Generator(np.random.PCG64(int.from_bytes(digest))).normal(size=DIMENSION)
         return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+class Blind:
+    """The same vector for every picture; texts nearer to it, the likelier a rule of text_alone says
+    they are right. Choosing among pictures is a tie for it, which is a miss.
+    """
+
+    device = "cpu"
+
+    def __init__(self, rule: str):
+        self.rule = rule
+        counts = f"bigrams of SHA-256 {text_alone.counts_hash()}" if rule == "bigram" else "none"
+        self.identity = Identity(
+            weights=counts,
+            architecture=f"text alone, {rule}",
+            activation="none",
+            preprocess="no picture",
+            tokenizer="words and signs in lower case",
+            context_length=0,
+            precision="fp32",
+        )
+
+    def preprocess(self, image) -> np.ndarray:
+        return np.zeros(1, np.uint8)
+
+    def encode_images(self, images: np.ndarray) -> np.ndarray:
+        """The same unit vector n times: [n, 2]."""
+        return np.tile(text_alone.PICTURE, (len(images), 1))
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors [n, 2]."""
+        return text_alone.vectors(self.rule, texts)
 
 
 class Fake(Extras):
@@ -140,16 +175,32 @@ def _unit(rows: Sequence[np.ndarray]) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def load(spec: Spec, device: str, precision: str) -> Chance | Fake:
-    name, options = spec.place, spec.options("seed", "extras")
-    if name not in ("chance", "fake") or (name == "chance" and "extras" in options):
+# name -> its options, each with what it may be; the first is the default, none: a whole number
+OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "chance": {"seed": ()},
+    "blind": {"rule": text_alone.RULES},
+    "fake": {"seed": (), "extras": ("yes", "no")},
+}
+
+
+def load(spec: Spec, device: str, precision: str) -> Chance | Blind | Fake:
+    name = spec.place
+    if name not in OPTIONS:
         raise UsageError(
-            f"model '{spec}': there is control:chance (?seed=N), and for tests "
-            "control:fake (?seed=N&extras=no)."
+            f"model '{spec}': there is control:chance (?seed=N), control:blind (?rule=ruler), and "
+            f"for tests control:fake (?seed=N&extras=no).{near_miss(name, OPTIONS)}"
         )
-    seed, extras = options.get("seed", "0"), options.get("extras", "yes")
-    if not seed.isdigit():
-        raise UsageError(f"model '{spec}': seed must be a whole number.")
-    if extras not in ("yes", "no"):
-        raise UsageError(f"model '{spec}': extras must be yes or no.")
-    return Chance(int(seed)) if name == "chance" else Fake(int(seed), extras == "yes")
+    given = spec.options(*OPTIONS[name])
+    for key, choices in OPTIONS[name].items():
+        value = given.setdefault(key, choices[0] if choices else "0")
+        if choices and value not in choices:
+            hint = near_miss(value, choices)
+            raise UsageError(
+                f"model '{spec}': {key} = {value!r}; it is {' or '.join(choices)}.{hint}"
+            )
+        if not choices and not (value.isascii() and value.isdigit()):
+            raise UsageError(f"model '{spec}': seed must be a whole number, not {value!r:.40}.")
+    if name == "blind":
+        return Blind(given["rule"])
+    seed = int(given["seed"])
+    return Chance(seed) if name == "chance" else Fake(seed, given["extras"] == "yes")

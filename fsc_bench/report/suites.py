@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsc_bench.results import Result, Run
-from fsc_bench.task import GROUPS, Task
+from fsc_bench.task import GROUPS, Blind, Task
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class TaskFacts:
     headline: tuple[str, ...]
     chance: Mapping[str, float]  # percent, by headline metric
     decays: bool = False
+    blind: float | None = None  # percent that the better of two scorers without pictures gets
 
     @classmethod
     def of(cls, task: Task) -> "TaskFacts":
@@ -35,6 +36,7 @@ class TaskFacts:
             task.headline,
             task.chance,
             task.data.decays,
+            task.blind.best,
         )
 
     @classmethod
@@ -49,6 +51,7 @@ class TaskFacts:
             tuple(facts["headline"]),
             facts["chance"],
             bool(facts.get("decays")),
+            Blind(**facts.get("blind", {})).best,
         )
 
 
