@@ -28,14 +28,13 @@ import PIL
 import torch
 import torchvision
 
-from fsc_bench.errors import FscBenchError, UsageError, near_miss
+from fsc_bench.errors import FscBenchError, UsageError, near_miss, one_line
 from fsc_bench.model import Identity
 from fsc_bench.models import pick_device
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.lora import is_factor, merge_reference_lora
 from fsc_bench.models.checkpoints.quiet import quiet
-from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import LOCAL, is_repository, open_repository
 from fsc_bench.models.checkpoints.state import State, open_state
 from fsc_bench.models.checkpoints.tokenizers import (

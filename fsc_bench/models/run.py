@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 import open_clip
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, one_line
 from fsc_bench.model import Identity
 from fsc_bench.models import load_model, pick_device
 from fsc_bench.models.checkpoints.fit import fit
-from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import is_repository
 from fsc_bench.models.checkpoints.state import read_state
 from fsc_bench.models.open_clip import (

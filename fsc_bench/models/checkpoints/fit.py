@@ -16,9 +16,8 @@ from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor, nn
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, one_line
 from fsc_bench.models.checkpoints.lora import is_factor
-from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.state import listed
 
 SHOWN = 3  # names of each kind of mismatch

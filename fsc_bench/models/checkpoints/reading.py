@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, one_line
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 LFS = b"version https://git-lfs.github.com/spec/"
@@ -303,8 +303,3 @@ def _script(file: Path, scan: _Scan) -> str:
         f"c = torch.load({str(file)!r}, map_location='cpu', weights_only=False); "
         f'save_file({{k: v.contiguous().clone() for k, v in {held}.items()}}, {new!r})"'
     )
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's whole text on one line; its class where it has none."""
-    return " ".join(str(error).split()).rstrip(". ") or type(error).__name__

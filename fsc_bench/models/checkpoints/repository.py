@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsc_bench.errors import DataError, UsageError
+from fsc_bench.errors import DataError, UsageError, one_line
 from fsc_bench.models.checkpoints.hub import hub_file, revision_of
-from fsc_bench.models.checkpoints.reading import one_line
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 CONFIG = "open_clip_config.json"
