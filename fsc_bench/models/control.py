@@ -13,7 +13,7 @@ import numpy as np
 from fsc_bench.errors import UsageError
 from fsc_bench.model import Extras, Identity
 from fsc_bench.records import folded
-from fsc_bench.system.spec import Spec
+from fsc_bench.system.spec import Spec, is_seed
 
 DIMENSION = 512
 
@@ -148,7 +148,7 @@ def load(spec: Spec, device: str, precision: str) -> Chance | Fake:
             "control:fake (?seed=N&extras=no)."
         )
     seed, extras = options.get("seed", "0"), options.get("extras", "yes")
-    if not seed.isdigit():
+    if not is_seed(seed):
         raise UsageError(f"model '{spec}': seed must be a whole number.")
     if extras not in ("yes", "no"):
         raise UsageError(f"model '{spec}': extras must be yes or no.")

@@ -14,7 +14,7 @@ import open_clip
 
 from fsc_bench.errors import UsageError, one_line
 from fsc_bench.model import Identity
-from fsc_bench.models import load_model, pick_device
+from fsc_bench.models import check_named, load_model, pick_device
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.repository import is_repository
 from fsc_bench.models.checkpoints.state import read_state
@@ -32,6 +32,26 @@ OPTIONS = ("weights", "skeleton")
 
 
 def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    folder, file, facts, skeleton = _parts(spec)
+    adapter = load_model(skeleton, pick_device(device), "fp32")
+    if not isinstance(adapter, OpenClip):
+        raise UsageError(f"model '{spec}': {skeleton} is no open_clip model.")
+    adapter = with_weights(adapter, read_state(file), str(spec))
+    if facts.get("preprocess"):
+        adapter.preprocess = transform(facts["preprocess"], folder)
+        described = describe_preprocess(adapter.preprocess)
+        adapter.identity = replace(adapter.identity, preprocess=described)
+    return in_precision(adapter, precision)
+
+
+def check(spec: Spec) -> None:
+    """Raises UsageError for what is wrong with a name or its folder; no weights are read."""
+    *_, skeleton = _parts(spec)
+    check_named(skeleton)
+
+
+def _parts(spec: Spec) -> tuple[Path, Path, dict[str, Any], str]:
+    """(folder, file with the weights, config, the model that they are put into)."""
     folder, options = Path(spec.place).expanduser(), spec.options(*OPTIONS, nested="skeleton")
     which = options.get("weights", "model")
     if which not in ("model", "ema"):
@@ -42,16 +62,7 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
         unfinished = which == "model" and (folder / "checkpoints").is_dir()
         hint = " It is not finished: go on with `fsc-bench train ... --resume`." * unfinished
         raise UsageError(f"model '{spec}': {folder} has no {file.name}.{hint}")
-    skeleton = options.get("skeleton") or trusted(facts["skeleton"], folder)
-    adapter = load_model(skeleton, pick_device(device), "fp32")
-    if not isinstance(adapter, OpenClip):
-        raise UsageError(f"model '{spec}': {skeleton} is no open_clip model.")
-    adapter = with_weights(adapter, read_state(file), str(spec))
-    if facts.get("preprocess"):
-        adapter.preprocess = transform(facts["preprocess"], folder)
-        described = describe_preprocess(adapter.preprocess)
-        adapter.identity = replace(adapter.identity, preprocess=described)
-    return in_precision(adapter, precision)
+    return folder, file, facts, options.get("skeleton") or trusted(facts["skeleton"], folder)
 
 
 def spec_of(folder: Path) -> str:

@@ -52,7 +52,7 @@ def read_toml(path: Path, kind: type[T], error: type[FscBenchError] = UsageError
     except ValueError as problem:  # TOMLDecodeError, or a number of thousands of digits
         raise error(f"{path}: not TOML: {problem}") from None
     _check_depth(raw, str(path), error)
-    _check_texts(raw, str(path), error)
+    _check_values(raw, str(path), error)
     return typed(raw, kind, str(path), error)
 
 
@@ -108,8 +108,9 @@ def check_name(text: str, where: str, error: type[FscBenchError] = UsageError) -
         raise error(f"{where} is {shortened(text)}; a name is one line of printable characters.")
 
 
-def _check_texts(raw: Any, where: str, error: type[FscBenchError]) -> None:
-    """A file that people write holds text alone: no escape sequences, no turned directions.
+def _check_values(raw: Any, where: str, error: type[FscBenchError]) -> None:
+    """A file that people write holds text alone: no escape sequences, no turned directions; and
+    whole numbers of 64 bits, which is what TOML has.
 
     Line feeds and tabs may stand in values, as in instructions; never in keys.
     """
@@ -123,6 +124,8 @@ def _check_texts(raw: Any, where: str, error: type[FscBenchError]) -> None:
                 waiting.append((f"{place}.{key}" if place else key, below))
         elif isinstance(value, list):
             waiting += [(f"{place}[{number}]", below) for number, below in enumerate(value)]
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise error(f"{where}: {place} = {shortened(value)} is no number of 64 bits.")
         elif isinstance(value, str) and (found := UNREADABLE.search(value)):
             raise error(
                 f"{where}: {place} holds {found[0]!r}, which is no printable character: "

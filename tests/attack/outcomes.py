@@ -35,7 +35,7 @@ class Tally:
         self.counts[outcome] += 1
         if outcome not in RIGHT:
             known = self.examples.setdefault(outcome, [])
-            if len(known) < 5:
+            if len(known) < 12:
                 known.append(f"{name}: {detail}")
 
     @property

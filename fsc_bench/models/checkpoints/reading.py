@@ -75,7 +75,9 @@ def kind_of(file: Path) -> str:
     try:
         if file.is_dir():
             raise UsageError(f"{file}: a folder, not a checkpoint file. Name the file in it.")
-        size = file.stat().st_size
+        size = file.stat().st_size  # raises where nothing is there
+        if not file.is_file():
+            raise UsageError(f"{file}: not a regular file.")
         with file.open("rb") as opened:
             head = opened.read(512)
     except OSError as error:
@@ -130,14 +132,19 @@ def _format(file: Path, head: bytes) -> str:
     )
 
 
-def _check_zip(file: Path) -> None:
-    """Raises UsageError for a zip that is cut short, damaged, or that torch.save did not write."""
+def _check_zip(file: Path, sums: bool = False) -> None:
+    """Raises UsageError for a zip that is cut short, damaged, or that torch.save did not write.
+
+    sums: whether every byte is read and held against the archive's sums.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             parts = archive.infolist()
             names = [part.filename for part in parts]
             _check_kind(file, names)
-            _check_parts(file, archive, parts)
+            _check_parts(file, parts)
+            if sums:
+                _check_sums(file, archive, parts)
     except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError):
         size = file.stat().st_size
         raise UsageError(
@@ -162,12 +169,8 @@ def _check_kind(file: Path, names: Sequence[str]) -> None:
         )
 
 
-def _check_parts(file: Path, archive: zipfile.ZipFile, parts: Sequence[zipfile.ZipInfo]) -> None:
-    """Every part as torch.save writes it, unpacked and once, and of the bytes that were saved.
-
-    Torch's reader does not look at the sums that each part has in the archive: a flipped bit in the
-    weights would be another model without a word.
-    """
+def _check_parts(file: Path, parts: Sequence[zipfile.ZipInfo]) -> None:
+    """Every part as torch.save writes it: not packed, of one name, and no larger than the file."""
     names = [part.filename for part in parts]
     if len(set(names)) < len(names) or sum(map(_is_object, names)) != 1:
         raise UsageError(f"{file}: damaged: an archive with parts of one name. {AGAIN}")
@@ -185,6 +188,13 @@ def _check_parts(file: Path, archive: zipfile.ZipFile, parts: Sequence[zipfile.Z
                 f"{file}: what it holds beside tensors has {part.file_size:,} bytes; at most "
                 f"{LARGEST_PICKLE:,} are read. Save the weights alone."
             )
+
+
+def _check_sums(file: Path, archive: zipfile.ZipFile, parts: Sequence[zipfile.ZipInfo]) -> None:
+    """Torch's reader does not look at the sum that each part has in the archive: a flipped bit in
+    the weights would be another model without a word.
+    """
+    for part in parts:
         if part.CRC and not _is_whole(archive, part):  # 0 where torch was told to note none
             raise UsageError(
                 f"{file}: damaged: the part {shortened(part.filename)} is not what was saved (its "
@@ -239,6 +249,8 @@ def _check_length(file: Path) -> None:
 
 
 def _read_pickle(file: Path) -> tuple[Any, tuple[str, ...]]:
+    if _is_zip(file):
+        _check_zip(file, sums=True)
     scan = _Scan.of(file)
     if scan.deep:
         raise UsageError(

@@ -5,6 +5,7 @@ it, and no Python of it or of what it names is ever executed, whatever it asks f
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,18 +34,32 @@ def is_repository(name: str) -> bool:
     return name.startswith((HUB, LOCAL))
 
 
+def check_repository(name: str) -> None:
+    """Raises UsageError where a name can be no repository, or a local one is not there."""
+    spec = f"open_clip:{name}"
+    if name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        if not (folder / CONFIG).is_file():
+            raise UsageError(f"model {spec!r}: there is no {CONFIG} in {folder}.")
+        _local_weights(folder, spec)
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name.removeprefix(HUB)):
+        raise UsageError(
+            f"model {spec!r}: write {HUB}ORG/NAME, or {HUB}ORG/NAME@REVISION; "
+            f"a folder is {LOCAL}PATH."
+        )
+
+
 def open_repository(name: str) -> Repository:
     """`hf-hub:ORG/NAME`, `hf-hub:ORG/NAME@REVISION` or `local-dir:PATH`.
 
     Raises DataError where it cannot be had, UsageError where it is not one or needs code of its
     own.
     """
+    check_repository(name)
     spec = f"open_clip:{name}"
     if name.startswith(LOCAL):
         folder = Path(name.removeprefix(LOCAL)).expanduser()
         file = folder / CONFIG
-        if not file.is_file():
-            raise UsageError(f"model {spec!r}: there is no {CONFIG} in {folder}.")
         weights = _local_weights(folder, spec)
         notes: tuple[str, ...] = ()
     else:
