@@ -39,7 +39,7 @@ from fsc_bench.errors import UsageError, reason
 from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.facts import Facts, check_name, read_json, typed
 from fsc_bench.system.files import write_atomically, write_text
-from fsc_bench.task import Task, is_shipped
+from fsc_bench.task import Task, is_shipped, walk
 
 SCHEMA_VERSION = 1
 
@@ -385,9 +385,25 @@ def _check_facts(path: Path, stored: StoredResult, facts: StoredFacts) -> None:
             raise UsageError(
                 f"{path}: {name!r} = {getattr(stored, name):,} of {stored.n:,} samples."
             )
+    _check_tree(path, facts.subsets)
     own = path.stem.partition(".")[0]
     if own != stored.task:
         raise UsageError(f"{path}: of the task {shortened(stored.task)}, as its name does not say.")
+
+
+def _check_tree(path: Path, tree: Mapping[str, Any]) -> None:
+    """Raises UsageError where the facts' subsets are no tree of counts with a name for each."""
+    seen: set[str] = set()
+    for name, node in walk(tree):
+        check_name(name, f"{path}: facts: the name of a subset")
+        if name in seen:
+            raise UsageError(f"{path}: facts: 'subsets' names {shortened(name)} twice.")
+        seen.add(name)
+        count = isinstance(node, int) and not isinstance(node, bool) and 0 < node <= 2**53
+        if not count and not (isinstance(node, dict) and node):
+            raise UsageError(
+                f"{path}: facts: 'subsets' has {shortened(name)} = {shortened(node)}, no count."
+            )
 
 
 def _check_names(path: Path, stored: StoredResult, facts: StoredFacts) -> None:

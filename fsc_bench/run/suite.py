@@ -159,7 +159,8 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
         failure = RunError(f"{spec}: {type(error).__name__}: {error}")
         failure.__cause__ = error
     job.summary.failures.append((spec, "", failure))
-    job.reporter.say(told)
+    for line in told.splitlines():
+        job.reporter.say(line)
     return True
 
 
