@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "attack"))
 
 import model_specs
 import result_files
+import run_configs
 import safetensors_files
 import toml_files
 import torch_files
@@ -25,9 +26,10 @@ import torch_files
         (torch_files.attack, 150, {"refused": 100, "read": 15}),
         (lambda count: result_files.attack(count, every=3), 26, {"refused": 26}),
         (lambda count: toml_files.attack(count, every=3), 26, {"refused": 26}),
+        (lambda count: run_configs.attack(count, every=3), 13, {"refused": 13}),
         (lambda count: model_specs.attack(count, every=2), 15, {"refused": 15}),
     ],
-    ids=["safetensors", "torch", "results", "toml", "specs"],
+    ids=["safetensors", "torch", "results", "toml", "configs", "specs"],
 )
 def test_what_strangers_send_is_read_rightly_or_refused_in_one_line(
     attack, count, least, monkeypatch
