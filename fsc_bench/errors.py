@@ -50,3 +50,13 @@ def near_miss(value: str, choices: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the closest of `choices`, or nothing."""
     close = difflib.get_close_matches(value, list(choices), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's whole text on one line; its class where it has none."""
+    return " ".join(str(error).split()).rstrip(". ") or type(error).__name__
+
+
+def reason(error: OSError) -> str:
+    """What the system says, without the path, on one line: a message names the path itself."""
+    return error.strerror or one_line(error)

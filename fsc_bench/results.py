@@ -62,10 +62,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from fsc_bench.errors import UsageError
-from fsc_bench.system.facts import Facts, read_json, typed
+from fsc_bench.errors import UsageError, reason
+from fsc_bench.system.escape import for_terminal, shortened
+from fsc_bench.system.facts import Facts, check_name, read_json, typed
 from fsc_bench.system.files import write_atomically, write_text
-from fsc_bench.task import Task, is_shipped
+from fsc_bench.task import Task, is_shipped, walk
 
 SCHEMA_VERSION = 1
 
@@ -323,8 +324,9 @@ def plain(value: Any) -> Any:
 # ---------------------------------------------------------------- reading what a run left
 
 # A mean of exact hundreds may come out a rounding beyond them.
-Percent = Annotated[float, msgspec.Meta(ge=-1e-6, le=100 + 1e-6)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+ROUNDING = 1e-6
+Percent = Annotated[float, msgspec.Meta(ge=-ROUNDING, le=100 + ROUNDING)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
 
 
@@ -337,9 +339,19 @@ class StoredCell(Facts):
     chance: Percent | None
     strict: Percent | UnsetType | None = UNSET
 
-    def cell(self) -> Cell:
+    def cell(self, where: str) -> Cell:
+        """Raises UsageError where the interval is half there or does not hold the value."""
+        low, high = self.ci
         strict = None if self.strict is UNSET else self.strict
-        return Cell(self.value, *self.ci, self.n, self.chance, strict)
+        if (low is None) != (high is None) or (self.value is None and low is not None):
+            raise UsageError(
+                f"{where}: 'ci' = {self.ci} with the value {self.value}: half is gone."
+            )
+        if low is not None and not low - ROUNDING <= self.value <= high + ROUNDING:
+            raise UsageError(
+                f"{where}: the value {self.value} is not within 'ci', {low} to {high}."
+            )
+        return Cell(self.value, low, high, self.n, self.chance, strict)
 
 
 class StoredBlind(Facts):
@@ -360,6 +372,16 @@ class StoredFacts(msgspec.Struct):
     chance: dict[str, Percent]
     decays: bool = False
     blind: StoredBlind = StoredBlind()
+    title: str = ""
+    kind: str | UnsetType = UNSET
+    version: Count | UnsetType = UNSET
+    within: Literal["subsets", "samples"] | UnsetType = UNSET
+    subsets: dict[str, Any] = msgspec.field(default_factory=dict)
+    n: Count = 0
+    shipped: bool = False
+    paper: str = ""
+    license: str = ""
+    reference: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class StoredResult(Facts):
@@ -367,12 +389,12 @@ class StoredResult(Facts):
 
     schema: int
     task: Name
-    version: int
+    version: Count
     kind: Literal["matching", "classification", "retrieval"]
     fingerprint: str
     n: Count
     expected: Count
-    metrics: dict[str, dict[str, StoredCell]]
+    metrics: dict[Name, dict[Name, StoredCell]]
     headline: tuple[Name, ...]
     ties: Count
     nan: Count
@@ -385,26 +407,90 @@ class StoredResult(Facts):
 
 
 class StoredRun(msgspec.Struct):
-    """What tables read of a `run.json`."""
+    """What is read of a `run.json`; the rest is kept as it is."""
 
     model: Name
+    fingerprint: str = ""
+    identity: dict[str, Any] = msgspec.field(default_factory=dict)
+    notes: list[str] = msgspec.field(default_factory=list)
+    seconds: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = msgspec.field(default_factory=dict)
 
 
 def read_result(path: Path) -> Result:
-    """Reads a `tasks/<task>.json`. Raises UsageError, one line, when it is not one."""
+    """Reads a `tasks/<task>.json`, which may be a stranger's.
+
+    Raises UsageError, one line, when it is not one: a wrong type, a number out of range or without
+    its interval, a name that is no printable line, facts that contradict the result.
+    """
     raw = read_json(path, dict[str, Any])
     if (schema := raw.get("schema")) != SCHEMA_VERSION:
-        raise UsageError(f"{path}: schema {schema!r:.20}; this version reads {SCHEMA_VERSION}.")
+        raise UsageError(
+            f"{path}: schema {shortened(schema, 20)}; this version reads {SCHEMA_VERSION}."
+        )
     stored = typed(raw, StoredResult, str(path))
     facts = typed(stored.facts, StoredFacts, f"{path}: facts")
-    if lacking := set(facts.headline) - set(facts.chance):
-        raise UsageError(f"{path}: facts: 'chance' lacks {min(lacking)!r}, which 'headline' names.")
-    fields = {name: getattr(stored, name) for name in stored.__struct_fields__ if name != "schema"}
+    _check_facts(path, stored, facts)
+    _check_names(path, stored, facts)
     metrics = {
-        node: {metric: cell.cell() for metric, cell in cells.items()}
+        node: {
+            metric: cell.cell(f"{path}: metrics.{node}.{metric}") for metric, cell in cells.items()
+        }
         for node, cells in stored.metrics.items()
     }
-    return Result(**{**fields, "metrics": metrics})
+    fields = {name: getattr(stored, name) for name in stored.__struct_fields__ if name != "schema"}
+    flags = tuple(for_terminal(flag) for flag in stored.flags)
+    return Result(**{**fields, "metrics": metrics, "flags": flags})
+
+
+def _check_facts(path: Path, stored: StoredResult, facts: StoredFacts) -> None:
+    """Raises UsageError where parts of a result contradict each other."""
+    if lacking := set(facts.headline) - set(facts.chance):
+        raise UsageError(
+            f"{path}: facts: 'chance' lacks {shortened(min(lacking))}, which 'headline' names."
+        )
+    same = {"headline": stored.headline, "version": stored.version, "kind": stored.kind}
+    for name, value in same.items():
+        found = getattr(facts, name)
+        if found is not UNSET and found != value:
+            raise UsageError(
+                f"{path}: facts: {name!r} is {shortened(found)}, the result's own "
+                f"{shortened(value)}."
+            )
+    for name in ("ties", "nan"):
+        # Of retrieval both ways of a sample can tie, in several captions.
+        if stored.kind != "retrieval" and getattr(stored, name) > stored.n:
+            raise UsageError(
+                f"{path}: {name!r} = {getattr(stored, name):,} of {stored.n:,} samples."
+            )
+    _check_tree(path, facts.subsets)
+    own = path.stem.partition(".")[0]
+    if own != stored.task:
+        raise UsageError(f"{path}: of the task {shortened(stored.task)}, as its name does not say.")
+
+
+def _check_tree(path: Path, tree: Mapping[str, Any]) -> None:
+    """Raises UsageError where the facts' subsets are no tree of counts with a name for each."""
+    seen: set[str] = set()
+    for name, node in walk(tree):
+        check_name(name, f"{path}: facts: the name of a subset")
+        if name in seen:
+            raise UsageError(f"{path}: facts: 'subsets' names {shortened(name)} twice.")
+        seen.add(name)
+        count = isinstance(node, int) and not isinstance(node, bool) and 0 < node <= 2**53
+        if not count and not (isinstance(node, dict) and node):
+            raise UsageError(
+                f"{path}: facts: 'subsets' has {shortened(name)} = {shortened(node)}, no count."
+            )
+
+
+def _check_names(path: Path, stored: StoredResult, facts: StoredFacts) -> None:
+    """Raises UsageError for a name that is no printable line: names stand in tables."""
+    for name in (stored.task, facts.suite, *stored.headline, *facts.chance):
+        check_name(name, f"{path}: a name")
+    for node, cells in stored.metrics.items():
+        check_name(node, f"{path}: the name of a subset")
+        for metric in cells:
+            check_name(metric, f"{path}: the name of a metric")
 
 
 @dataclass(frozen=True)
@@ -421,34 +507,22 @@ class Run:
 
 
 def read_runs(folders: list[Path], complain: Callable[[str], Any] | None = None) -> list[Run]:
-    """Every run in or below the folders, by path. Raises UsageError where a folder holds none.
+    """Every run in or below the folders, each once, by path.
 
-    complain: told, in one line, of each file that is no result; the rest is read. Without it such a
-    file raises UsageError.
+    complain: told, in one printable line, of each file that is no result; the rest is read. Without
+    it such a file raises UsageError. Raises UsageError where a folder holds no run at all.
     """
     runs = []
+    seen: set[Path] = set()
     for folder in folders:
-        found = sorted({path.parent for path in folder.rglob("run.json")})
+        found = _run_folders(folder)
         if not found:
             raise UsageError(f"{folder}: no runs there. `fsc-bench run -o {folder}` makes some.")
         for path in found:
-            try:
-                facts = read_json(path / "run.json", dict)
-                typed(facts, StoredRun, str(path / "run.json"))
-            except UsageError as error:
-                _told(error, complain)
-                continue
-            results = {}
-            for file in sorted((path / "tasks").glob("*.json")):
-                if file.stem.count("."):
-                    continue  # of a part of the task, or of other prompts
-                try:
-                    result = read_result(file)
-                except UsageError as error:
-                    _told(error, complain)
-                    continue
-                results[result.task] = result
-            runs.append(Run(path, facts, results))
+            real = path.resolve()
+            if real not in seen and (run := _read_run(path, complain)):
+                runs.append(run)
+            seen.add(real)
     return runs
 
 
@@ -474,7 +548,47 @@ def read_draws(path: Path) -> dict[str, Any]:
     return found
 
 
+def _run_folders(folder: Path) -> list[Path]:
+    try:
+        return sorted({path.parent for path in folder.rglob("run.json")})
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read: {reason(error)}.") from None
+
+
+def _read_run(path: Path, complain: Callable[[str], Any] | None) -> Run | None:
+    """A run directory; None where its `run.json` does not fit and was complained of."""
+    try:
+        facts = read_run_facts(path)
+        files = sorted((path / "tasks").glob("*.json"))
+    except OSError as error:
+        _told(UsageError(f"{path}: cannot be read: {reason(error)}."), complain)
+        return None
+    except UsageError as error:
+        _told(error, complain)
+        return None
+    results = {}
+    for file in files:
+        if file.stem.count("."):
+            continue  # of a part of the task, or of other prompts
+        try:
+            result = read_result(file)
+        except UsageError as error:
+            _told(error, complain)
+            continue
+        results[result.task] = result
+    return Run(path, facts, results)
+
+
+def read_run_facts(folder: Path) -> dict[str, Any]:
+    """A run's `run.json`, which may be a stranger's. Raises UsageError, one line."""
+    path = folder / "run.json"
+    facts = read_json(path, dict[str, Any])
+    stored = typed(facts, StoredRun, str(path))
+    check_name(stored.model, f"{path}: 'model'")
+    return facts
+
+
 def _told(error: UsageError, complain: Callable[[str], Any] | None) -> None:
     if complain is None:
         raise error
-    complain(str(error))
+    complain(for_terminal(str(error)))

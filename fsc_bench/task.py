@@ -14,14 +14,14 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.evidence import Evidence, EvidenceTable, read_evidence
-from fsc_bench.system.facts import Facts, check_choice, read_toml
+from fsc_bench.system.facts import Facts, check_choice, check_name, read_toml
 
 KINDS = {
     "matching": ("text", "image", "group", "groupmatch", "accuracy"),
@@ -35,6 +35,7 @@ KINDS = {
     ),
     "retrieval": ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"),
 }
+WHOLE = "headline"  # what results call the number of the whole task
 GROUPS = ("compositionality", "classification", "retrieval")
 ACCESS = ("open", "gated", "manual")
 # `-t fast`: what a fine-tuned model is looked at with first. Small, quickly encoded, and of every
@@ -352,7 +353,7 @@ class TaskFile(Facts, frozen=True):
     suite: str
     group: Literal["compositionality", "classification", "retrieval"]
     kind: Literal["matching", "classification", "retrieval"]
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=0)]
     headline: list[str]
     chance: int | float | dict[str, float]
     subsets: dict[str, Any]
@@ -378,6 +379,10 @@ def read_task(path: Path) -> Task:
         raise UsageError(f"{path}: 'headline' is empty; name at least one metric.")
     for metric in file.headline:
         check_choice(f"{path}: headline", metric, KINDS[file.kind])
+        if file.headline.count(metric) > 1:
+            raise UsageError(f"{path}: 'headline' names {metric!r} twice.")
+    for key, name in (("title", file.title), ("suite", file.suite)):
+        check_name(name, f"{path}: {key!r}")
     _check_tree(path, file.subsets)
     classes = _classes(path, file)
     return Task(
@@ -415,6 +420,9 @@ def _check_tree(path: Path, tree: Mapping) -> None:
         raise UsageError(f"{path}: [subsets] is empty; every subset promises its count.")
     seen: set[str] = set()
     for name, node in walk(tree):
+        check_name(name, f"{path}: [subsets]: a name")
+        if name == WHOLE:
+            raise UsageError(f"{path}: [subsets] {name!r}: results call the whole task so; rename.")
         if name in seen:
             raise UsageError(f"{path}: [subsets] names {name!r} twice; names must be unique.")
         seen.add(name)

@@ -7,6 +7,7 @@ import datetime
 import pathlib
 import pickle
 import re
+import zipfile
 from collections import defaultdict, deque
 
 import numpy as np
@@ -254,6 +255,63 @@ def test_a_damaged_file_is_one_line_that_says_what_is_wrong(tmp_path, name):
     assert words in line
 
 
+def test_a_flipped_bit_in_the_weights_of_an_archive_is_refused(tmp_path):
+    """Torch reads it as other weights; the archive knows the sum of each part."""
+    file = tmp_path / "a.pt"
+    torch.save({"w": torch.ones(500), "b": torch.ones(3)}, file)
+    content = bytearray(file.read_bytes())
+    place = content.index(torch.ones(500).numpy().tobytes()) + 1000
+    content[place] ^= 4
+    file.write_bytes(content)
+
+    assert "the part 'a/data/0' is not what was saved (its checksum differs)" in refusal(file)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(500)}, file)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_state(file)["w"].sum() == 500  # nothing is noted: nothing can be checked
+
+
+def test_an_archive_that_another_program_rewrote_is_refused(tmp_path):
+    torch.save(STATE, tmp_path / "a.pt")
+    parts = zipfile.ZipFile(tmp_path / "a.pt")
+    parts = [(name, parts.read(name)) for name in parts.namelist()]
+    for name, more, method, words in (
+        ("packed.pt", [], zipfile.ZIP_DEFLATED, "its parts are packed"),
+        ("twice.pt", [("b/data.pkl", b"")], zipfile.ZIP_STORED, "parts of one name"),
+    ):
+        with zipfile.ZipFile(tmp_path / name, "w", method) as archive:
+            for part in [*parts, *more]:
+                archive.writestr(*part)
+        assert words in refusal(tmp_path / name)
+
+
+def test_tuples_in_tuples_without_end_are_refused_before_they_end_the_interpreter(tmp_path):
+    deep = ()
+    for _ in range(201):
+        deep = (deep,)
+    torch.save({"state_dict": STATE, "args": deep[0]}, tmp_path / "deep.pt")
+    torch.save({"state_dict": STATE, "args": deep}, tmp_path / "deeper.pt")
+
+    assert same(read_state(tmp_path / "deep.pt"))
+    assert "more than 200 tuples within tuples" in refusal(tmp_path / "deeper.pt")
+
+
+def test_tensors_without_numbers_or_with_more_than_the_file_has_are_refused(tmp_path):
+    file = tmp_path / "a.pt"
+    for tensor, words in (
+        (torch.empty(5, device="meta"), "'w' is without numbers"),
+        (torch.eye(3).to_sparse(), "'w' is sparse or quantised"),
+        (torch.ones(1).expand(2**30), "'w' is of 1,073,741,824 numbers, in a file of"),
+    ):
+        torch.save({"w": tensor}, file)
+        with pytest.raises(UsageError, match=words):
+            read_state(file)
+    torch.save({"w": torch.ones(1).expand(2**20)}, file)
+    assert read_state(file)["w"].shape == (2**20,)
+
+
 @pytest.mark.filterwarnings(
     "ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning"
 )
@@ -319,6 +377,20 @@ def test_what_does_not_fit_is_named_missing_and_unexpected_both(tiny_clip, tenso
         "more; unexpected keys (5): extra.0, extra.1, extra.2 and 2 more"
     ) in line
     assert f"resemble a CLIP with a ViT: {tiny_clip}" in line
+
+
+def test_whole_and_complex_numbers_are_no_weights(tiny_clip, tensors, tmp_path):
+    for kind in (torch.int32, torch.complex64):
+        state = {**tensors, "visual.proj": tensors["visual.proj"].to(kind)}
+        line = misfit(tiny_clip, tmp_path, state)
+        assert f"other types: visual.proj {kind}, here torch.float32" in line
+
+
+def test_names_of_a_file_are_shown_printably(tiny_clip, tensors, tmp_path):
+    state = {**tensors, "a\nb\x1b[2J": torch.ones(1), "x" * 3000: torch.ones(1)}
+    line = misfit(tiny_clip, tmp_path, state)
+
+    assert r"a\nb\x1b[2J" in line and line.isprintable() and len(line) < 1000
 
 
 def test_a_prefix_that_nobody_knows_is_named(tiny_clip, tensors, tmp_path):

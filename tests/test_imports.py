@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fsc_bench"
 LAYERS = [
     {"errors"},
     {"system"},
-    {"evidence", "model", "task", "records", "results"},
+    {"evidence", "model", "task", "records", "results", "samples"},
     {"models"},
     {"data"},
     {"embed", "train"},
@@ -79,6 +79,7 @@ def test_reports_stand_on_the_nouns_and_the_statistics_alone():
             "task",
             "records",
             "results",
+            "samples",
             "report",
             "score",
         }

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from fsc_bench.errors import DataError, FscBenchError, UsageError
 from fsc_bench.models import load_model
-from fsc_bench.models.checkpoints.repository import open_repository
+from fsc_bench.models.checkpoints.repository import _check_sizes, open_repository
 from fsc_bench.models.checkpoints.tokenizers import built_in_tokenizer, repository_tokenizer
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -173,3 +173,33 @@ def test_a_tokenizer_that_is_not_in_the_cache_is_one_line_before_any_model_is_bu
     assert "its tokenizer, timm/ViT-B-32-SigLIP2-256, is not in the Hub's cache" in line
     assert "`hf download timm/ViT-B-32-SigLIP2-256`" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"embed_dim": 10**9}, "'embed_dim' = 1000000000 is no size of a model"),
+        ({"vision_cfg": {"layers": -(10**9)}}, "'layers' = -1000000000 is no size"),
+        ({"vision_cfg": {"layers": [3, 10**9]}}, "'layers' = 1000000000 is no size"),
+        ({"size": 10**9}, "preprocess_cfg: 'size' = 1000000000 must be"),
+        ({"std": [0.25, 0, 0.25]}, "preprocess_cfg: 'std"),
+    ],
+)
+def test_sizes_that_would_fill_the_memory_are_refused_before_anything_is_built(
+    tmp_path, tiny_clip, base, change, words
+):
+    content = config(tiny_clip)
+    part = "preprocess_cfg" if {"size", "std"} & set(change) else "model_cfg"
+    content[part] = {**content[part], **change}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
+    weights(tmp_path, base)
+
+    with pytest.raises(UsageError, match=words):
+        load_model(f"open_clip:local-dir:{tmp_path}", "cpu")
+
+
+def test_no_architecture_of_open_clips_own_is_beyond_the_limits():
+    import open_clip
+
+    for name in open_clip.list_models():
+        _check_sizes(open_clip.get_model_config(name), name)

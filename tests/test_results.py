@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,6 +23,7 @@ from fsc_bench.results import (
     slug,
     write_json,
 )
+from fsc_bench.samples import read_samples
 
 RESULT = Result(
     task="stairs",
@@ -175,7 +177,15 @@ def test_numbers_at_the_ends_of_their_range_are_taken(directory, change):
         {"ci": [1.0]},
         {"ci": [1.0, 2.0, 3.0]},
         {"n": -1},
+        {"n": 2**60},
         {"unknown": 1.0},
+        {"ci": [13.25, None]},  # half an interval
+        {"value": None},  # an interval of nothing
+        {"ci": [37.6, 69.5]},  # an interval without its value
+        {"ci": [13.25, 37.4]},
+        {"ci": [69.5, 13.25]},
+        {"value": "37.5"},
+        {"value": True},
     ],
 )
 def test_numbers_beyond_their_range_are_refused(directory, change):
@@ -217,6 +227,98 @@ def test_a_result_of_another_schema_is_refused(directory):
 
     with pytest.raises(UsageError, match="schema 2; this version reads 1"):
         directory.finished("stairs")
+
+
+NAMES = ["two\nlines", "\x1b[2J", "\u202egpj", " blank", "a\u200bb", ""]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_is_no_printable_line_is_refused_and_quoted_printably(directory, name):
+    file = directory.task_file("stairs")
+    before = json.loads(file.read_text())
+    cell = before["metrics"]["headline"]["text"]
+    for change in (
+        {"metrics": {**before["metrics"], name: {"text": cell}}},
+        {"metrics": {"headline": {**before["metrics"]["headline"], name: cell}}},
+        {"facts": {**before["facts"], "suite": name}},
+    ):
+        file.write_text(json.dumps({**before, **change}))
+        said = []
+        (run,) = read_runs([directory.path], said.append)
+
+        assert not run.results
+        assert len(said) == 1 and said[0].isprintable() and said[0].startswith(str(file))
+
+
+def test_flags_come_as_printable_lines(directory):
+    directory.write_facts(replace(RESULT, flags=("1 missing: a\nb\x1b.jpg",)))
+
+    assert directory.finished("stairs").flags == (r"1 missing: a\nb\x1b.jpg",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": "ramps"}, "of the task 'ramps', as its name does not say"),
+        ({"ties": 9}, "'ties' = 9 of 8 samples"),
+        ({"nan": 9}, "'nan' = 9 of 8 samples"),
+        ({"version": 4}, "facts: 'version' is 3, the result's own 4"),
+        ({"headline": ["group"]}, "facts: 'headline' is"),
+        ({"version": -1}, "'version' = -1 must be >= 0"),
+    ],
+)
+def test_a_result_that_contradicts_itself_is_refused(directory, change, words):
+    file = directory.task_file("stairs")
+    content = json.loads(file.read_text())
+    content["facts"]["version"] = 3
+    file.write_text(json.dumps({**content, **change}))
+
+    with pytest.raises(UsageError, match=words):
+        directory.finished("stairs")
+
+
+def test_a_key_that_stands_twice_is_refused(directory):
+    file = directory.task_file("stairs")
+    file.write_text(file.read_text().replace('"value": 37.5', '"value": 37.5, "value": 99.5'))
+
+    with pytest.raises(UsageError, match="'value' stands twice"):
+        directory.finished("stairs")
+
+
+def test_a_run_that_two_folders_reach_is_one_run(directory):
+    folder = directory.path
+
+    assert len(read_runs([folder, folder.parent, folder / ".." / folder.name])) == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "n", "words"),
+    [
+        ({"id": ["a", "b"], "correct": [True, False]}, 2, ""),
+        ({"id": ["a", "b"], "correct": [1, 0]}, 2, "'correct' is of type int64"),
+        ({"id": ["a", None], "correct": [True, False]}, 2, "'id' has 1 holes"),
+        ({"id": ["a", "b"], "corect": [True, False]}, 2, "no column 'correct'.*'corect'"),
+        ({"id": ["a"], "correct": [True]}, 2, "1 samples; its result is of 2"),
+    ],
+)
+def test_samples_are_checked_before_they_are_read(tmp_path, columns, n, words):
+    file = tmp_path / "stairs.parquet"
+    pq.write_table(pa.table(columns), file)
+
+    if not words:
+        assert read_samples(file, ["id", "correct"], n).to_pydict() == columns
+        return
+    with pytest.raises(UsageError, match=words):
+        read_samples(file, ["id", "correct"], n)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(40) + b"PAR1", b"{}"])
+def test_samples_that_are_no_parquet_are_one_line(tmp_path, content):
+    (tmp_path / "a.parquet").write_bytes(content)
+
+    with pytest.raises(UsageError, match=r"a\.parquet: ") as caught:
+        read_samples(tmp_path / "a.parquet", ["id"])
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(

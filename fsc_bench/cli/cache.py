@@ -2,7 +2,6 @@
 trusted.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fsc_bench.cli.options import DataOption, JsonOption
+from fsc_bench.cli.show import say, tell
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -55,7 +55,7 @@ def info(data: DataOption = None, json: JsonOption = False) -> None:
     print_table(["store", "model", "images", "texts", "size", "last write", "damage"], rows)
     for facts in found:
         for line in facts.damage:
-            print(line, file=sys.stderr)
+            tell(line)
 
 
 def prune(
@@ -85,7 +85,7 @@ def prune(
         facts = describe(folder)
         old = older_than is not None and time.time() - facts.used > 86_400 * older_than
         if (named or old) and in_use(folder):
-            print(f"{folder}: a run is writing it; left as it is.", file=sys.stderr)
+            tell(f"{folder}: a run is writing it; left as it is.")
         elif named or old:
             shutil.rmtree(folder)
             freed += facts.bytes
@@ -93,8 +93,8 @@ def prune(
             saved, left = tidy(folder)
             freed += saved
             for line in left:
-                print(line, file=sys.stderr)
-    print(f"{freed / 1e6:,.1f} MB freed.", file=sys.stderr)
+                tell(line)
+    tell(f"{freed / 1e6:,.1f} MB freed.")
 
 
 def verify(data: DataOption = None, json: JsonOption = False) -> None:
@@ -110,8 +110,8 @@ def verify(data: DataOption = None, json: JsonOption = False) -> None:
     if json:
         print_json({"good": good, "damage": lines})
     else:
-        print(f"{good:,} vectors are what was written.")
+        say(f"{good:,} vectors are what was written.")
         for line in lines:
-            print(line, file=sys.stderr)
+            tell(line)
     if any("damaged" in line for line in lines):
         raise typer.Exit(4)

@@ -1,12 +1,12 @@
 """The `data` commands: what is on disk, fetching it, saying where it already is. No torch."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fsc_bench.cli.options import DataOption, JsonOption
+from fsc_bench.cli.show import say, tell
 from fsc_bench.errors import DataError, FscBenchError
 
 data_app = typer.Typer(help="Raw data: what is there, where to get it, where you have it.")
@@ -83,9 +83,9 @@ def data_get(
         terminal.close()
     for outcome in outcomes:
         if outcome.message:
-            print(outcome.message, file=sys.stderr)
+            tell(outcome.message)
         if outcome.ok:
-            print(f"{outcome.name}: {outcome.state}, {outcome.path}")
+            say(f"{outcome.name}: {outcome.state}, {outcome.path}")
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else DataError.exit_code)
 
 
@@ -106,21 +106,20 @@ def data_verify(words: Words = None, data: DataOption = None) -> None:
     there = [row for row in rows if row.state != "missing" and (row.bytes is None or row.bytes)]
     names = list(dict.fromkeys([*(row.name for row in there), *sorted(prepared)]))
     if not names:
-        print(
+        tell(
             f"fsc-bench: nothing to verify: none of the {len(rows)} named is in {folder}. "
-            "`fsc-bench data get NAME` fetches it, `fsc-bench data link NAME PATH` finds yours.",
-            file=sys.stderr,
+            "`fsc-bench data get NAME` fetches it, `fsc-bench data link NAME PATH` finds yours."
         )
         raise typer.Exit(DataError.exit_code)
     problems = verify(tasks, folder, images=images)
     shared = [row.name for row in there if row.kind == "images"]
     problems += recheck(tasks, shared, folder)
     for problem in problems:
-        print(f"fsc-bench: {problem}", file=sys.stderr)
+        tell(f"fsc-bench: {problem}")
     if not problems:
         absent = len({row.name for row in rows} - set(names))
         rest = f"; not there: {absent}" if absent else ""
-        print(f"No problem found. Verified: {', '.join(names)}{rest}.")
+        say(f"No problem found. Verified: {', '.join(names)}{rest}.")
     raise typer.Exit(DataError.exit_code if problems else 0)
 
 
@@ -132,7 +131,7 @@ def data_link(name: str, path: Path, data: DataOption = None) -> None:
     from fsc_bench.data.link import link
     from fsc_bench.task import data_folder
 
-    print(link(name, path, data_folder(data)), file=sys.stderr)
+    tell(link(name, path, data_folder(data)))
 
 
 @data_app.command("prepare")
@@ -150,10 +149,10 @@ def data_prepare(
         try:
             done = prepare(task, data_folder(data), partial=allow_partial or task.data.decays)
         except FscBenchError as error:
-            print(f"fsc-bench: {error}", file=sys.stderr)
+            tell(f"fsc-bench: {error}")
             code = max(code, error.exit_code)
             continue
-        print(f"{task.name}: {len(done.records):,} records  {done.partial}".rstrip())
+        say(f"{task.name}: {len(done.records):,} records  {done.partial}".rstrip())
     raise typer.Exit(code)
 
 

@@ -4,6 +4,7 @@ Heavy modules are imported inside the commands that need them: `tasks`, `leaderb
 start without torch.
 """
 
+import errno
 import sys
 from typing import Annotated, Any
 
@@ -12,7 +13,9 @@ from typer.core import TyperGroup
 
 from fsc_bench import __version__
 from fsc_bench.cli import cache, compare, data, negatives, report, run, tasks, train
-from fsc_bench.errors import FscBenchError
+from fsc_bench.errors import FscBenchError, RunError, reason
+from fsc_bench.system.escape import for_terminal
+from fsc_bench.system.files import FULL
 
 
 class OneLineErrors(TyperGroup):
@@ -21,6 +24,7 @@ class OneLineErrors(TyperGroup):
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        _print_anything()
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
         except FscBenchError as error:
@@ -31,6 +35,11 @@ class OneLineErrors(TyperGroup):
             sys.exit(130)
         except BrokenPipeError:
             sys.exit(141)
+        except OSError as error:
+            if error.errno is None:  # a library's own error, not the system's
+                raise
+            _complain(_of_the_system(error))
+            sys.exit(RunError.exit_code)
         except Exception as error:
             # typer's usage errors share no public base class; this is what they have in common.
             if not hasattr(error, "format_message"):
@@ -40,8 +49,29 @@ class OneLineErrors(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+def _print_anything() -> None:
+    """A terminal that knows few characters shows the others by number; no output ends in an error
+    for what it says.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system says against a file, and which file, wherever it happened."""
+    if error.errno in FULL:
+        what = "the disk is full. Free some space; the same command goes on"
+    else:
+        what = f"{reason(error)} ({errno.errorcode.get(error.errno, error.errno)})"
+    names = [
+        for_terminal(str(name)) for name in (error.filename, error.filename2) if name is not None
+    ]
+    return f"{' and '.join(names)}: {what}." if names else f"{what}."
+
+
 def _complain(message: str) -> None:
-    print(f"fsc-bench: {' '.join(message.split())}", file=sys.stderr)
+    print(f"fsc-bench: {for_terminal(' '.join(message.split()))}", file=sys.stderr)
 
 
 app = typer.Typer(

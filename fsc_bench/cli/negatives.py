@@ -62,7 +62,7 @@ def negatives_show(
     json: JsonOption = False,
 ) -> None:
     """Prints captions with their hard negatives: made now, or those of a file."""
-    from fsc_bench.cli.show import print_json
+    from fsc_bench.cli.show import print_json, say
     from fsc_bench.train.negatives import load_generator, show
 
     if _is_table(captions) and not generator:
@@ -75,10 +75,10 @@ def negatives_show(
         print_json([{"caption": caption, "negatives": made} for caption, made in shown])
         return
     for caption, made in shown:
-        print(caption)
+        say(caption)
         for kind, texts in made.items():
             for place, text in enumerate(texts or ["-"]):
-                print(f"  {'' if place else kind:<10}{text}")
+                say(f"  {'' if place else kind:<10}{text}")
 
 
 def _is_table(where: str) -> bool:

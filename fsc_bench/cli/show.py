@@ -1,30 +1,48 @@
-"""Show: progress, tables and JSON on a terminal. It computes nothing and imports nothing heavy."""
+"""Show: progress, tables and JSON on a terminal. It computes nothing and imports nothing heavy.
+
+What is shown may be a stranger's words: they are escaped here, for the terminal and for rich.
+"""
 
 import json
 import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
+
+from fsc_bench.system.escape import for_terminal
+
+WRONG = ("fsc-bench:", "Traceback")  # how lines begin that a quiet command says too
 
 
 class Terminal:
-    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+    """Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere.
 
-    def __init__(self):
-        self.live = sys.stderr.isatty()
+    quiet: only what went wrong is said.
+    """
+
+    def __init__(self, quiet: bool = False):
+        self.quiet, self.tracing = quiet, False
+        self.live = sys.stderr.isatty() and not quiet
         self.bar = None
         self.job = None
         self.what = ""
         self.last = time.monotonic()
 
     def say(self, line: str) -> None:
+        told, line = self.tracing or line.startswith(WRONG), for_terminal(line)
+        self.tracing = line.startswith(WRONG[1]) or (self.tracing and line.startswith(" "))
+        if self.quiet and not told:
+            return
         if self.bar:
             self.bar.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def progress(self, what: str, done: int, total: int) -> None:
+        if self.quiet:
+            return
+        what = for_terminal(what)
         if not self.live:
             now = time.monotonic()
             if now - self.last > 10:
@@ -44,6 +62,7 @@ class Terminal:
                 transient=True,
             )
             self.bar.start()
+        what = what.replace("[", "\\[")  # a progress bar's words are markup
         if what != self.what:
             if self.job is not None:
                 self.bar.remove_task(self.job)
@@ -55,6 +74,21 @@ class Terminal:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def say(text: str) -> None:
+    """Lines on stdout."""
+    _print_lines(text, sys.stdout)
+
+
+def tell(text: str) -> None:
+    """Lines on stderr: what is no result."""
+    _print_lines(text, sys.stderr)
+
+
+def _print_lines(text: str, file: TextIO) -> None:
+    for line in str(text).split("\n"):
+        print(for_terminal(line.replace("\t", "    ")), file=file, flush=True)
 
 
 def print_json(content: Any) -> None:
@@ -78,19 +112,24 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str
         all(re.match(r"[-+\[\d]|$", str(row[place])) for row in rows if row)
         for place in range(len(header))
     ]
+    header, title = list(map(for_terminal, header)), for_terminal(title)
+    rows = [[for_terminal(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         _print_plain(header, rows, title, numbers)
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    heading = Text(title) if title else None
+    table = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for place, name in enumerate(header):
-        table.add_column(name, justify="right" if numbers[place] else "left", overflow="fold")
+        justify = "right" if numbers[place] else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold")
     for row in rows:
         if row:
-            table.add_row(*[str(cell).replace("[", "\\[") for cell in row])
+            table.add_row(*map(Text, row))
         else:
             table.add_section()
     Console().print(table)
@@ -100,7 +139,7 @@ def _print_plain(
     header: Sequence[str], rows: Sequence[Sequence[str]], title: str, numbers: Sequence[bool]
 ) -> None:
     """For files and pipes: as wide as it needs to be, no frames (and no import of rich: 0.1 s)."""
-    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    lines = [header, *rows]
     widths = [max(len(line[place]) for line in lines if line) for place in range(len(header))]
     if title:
         print(f"{title}\n")

@@ -4,7 +4,6 @@ As main.py: parse, call one function, print; heavy modules are imported inside t
 """
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -172,7 +171,9 @@ def _training_data(recipes_own: str, wanted: str | None) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    from fsc_bench.cli.show import tell
+
+    tell(line)
 
 
 def _score(models: list[str], tasks: list, out: Path, data: Path | None, **options: Any) -> Any:

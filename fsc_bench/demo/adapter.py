@@ -26,11 +26,17 @@ def names() -> list[str]:
     return sorted(found, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
 
-def load(spec: Spec, device: str, precision: str) -> OpenClip:
+def check(spec: Spec) -> None:
+    """Raises UsageError for a model that is not shipped."""
     checkpoint = spec.rest
     if checkpoint not in names():
         hint = near_miss(checkpoint, names()) or f" There are: {', '.join(names())}."
         raise UsageError(f"model 'demo:{checkpoint}': no such model is shipped.{hint}")
+
+
+def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    check(spec)
+    checkpoint = spec.rest
     model, preprocess, tokenizer = load_weights(WEIGHTS / f"{checkpoint}.safetensors")
     model.visual.output_tokens = (
         False  # patch tokens are for training; here the pooled vector is all

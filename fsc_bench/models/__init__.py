@@ -1,7 +1,9 @@
 """Models: one file a family, named as the family. `family:checkpoint` names a model.
 
 A family is a module with `load(spec, device, precision) -> DualEncoder`; `spec` is the model's name
-in its parts (system/spec.py). Other packages add families with the entry-point group
+in its parts (system/spec.py). It may have `check(spec)` besides, which raises UsageError for what
+is wrong with a name before data are prepared: it loads no weights and executes nothing. Other
+packages add families with the entry-point group
 `fsc_bench.models`. What a model must have, and what it may have besides, is in
 `fsc_bench/model.py`. A model is known by its `Identity`, not by its name.
 """
@@ -12,13 +14,16 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import UsageError, near_miss, one_line
 from fsc_bench.model import DualEncoder, Extras, Identity, check_model
+from fsc_bench.system.escape import is_printable, shortened
 from fsc_bench.system.spec import Spec
 
 __all__ = ["DualEncoder", "Extras", "Identity", "Spec", "load_model"]  # for adapters
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+LONGEST = 4000  # characters of a model's name; that of a mixture of runs may hold two paths
 
 
 def families() -> dict[str, Callable[[], Any]]:
@@ -64,6 +69,11 @@ def check_spec(spec: str) -> tuple[Callable[[], Any], Spec]:
 
     Raises UsageError for a name of another form and for an unknown family.
     """
+    if len(spec) > LONGEST or not is_printable(spec):
+        raise UsageError(
+            f"model {shortened(spec)}: a model's name is one printable line of at most {LONGEST:,} "
+            "characters."
+        )
     parsed, known = Spec.read(spec), families()
     if not parsed.rest:
         raise UsageError(
@@ -72,9 +82,19 @@ def check_spec(spec: str) -> tuple[Callable[[], Any], Spec]:
             f"Families: {', '.join(sorted(known))}."
         )
     if parsed.kind not in known:
-        hint = near_miss(parsed.kind, known) or f" There are: {', '.join(sorted(known))}."
+        hint = near_miss(parsed.kind[:80], known) or f" There are: {', '.join(sorted(known))}."
         raise UsageError(f"model {spec!r}: no family called {parsed.kind!r}.{hint}")
     return known[parsed.kind], parsed
+
+
+def check_named(spec: str) -> None:
+    """Raises UsageError for all that is wrong with a model's name and can be told without loading
+    it: the family, what it has by that name, options, files that are not there.
+    """
+    import_family, parsed = check_spec(spec)
+    check = getattr(import_family(), "check", None)
+    if check is not None:
+        check(parsed)
 
 
 def pick_device(wanted: str) -> str:
@@ -88,6 +108,21 @@ def pick_device(wanted: str) -> str:
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {wanted!r} cannot be used: {reason}") from None
+        kind, number = wanted.partition(":")[0], wanted.partition(":")[2]
+        hint = " Did you mean 'cuda'?" if kind.lower() in ("gpu", "nvidia") else ""
+        hint = hint or ("" if kind in DEVICES else near_miss(kind, DEVICES))
+        if kind in DEVICES and (not number or number.isdigit()):
+            hint = f" {one_line(error)}."  # what is not here, in torch's words
+        raise UsageError(
+            f"device {shortened(wanted)} cannot be used.{hint} Here are: {', '.join(_devices())}."
+        ) from None
     return wanted
+
+
+def _devices() -> list[str]:
+    """The devices of this machine, as `--device` takes them."""
+    import torch
+
+    cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["auto", "cpu", *cards[:8], *mps]

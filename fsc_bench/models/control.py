@@ -16,7 +16,7 @@ from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.model import Extras, Identity
 from fsc_bench.models import text_alone
 from fsc_bench.records import folded
-from fsc_bench.system.spec import Spec
+from fsc_bench.system.spec import Spec, is_seed
 
 DIMENSION = 512
 
@@ -198,7 +198,7 @@ def load(spec: Spec, device: str, precision: str) -> Chance | Blind | Fake:
             raise UsageError(
                 f"model '{spec}': {key} = {value!r}; it is {' or '.join(choices)}.{hint}"
             )
-        if not choices and not (value.isascii() and value.isdigit()):
+        if not choices and not is_seed(value):
             raise UsageError(f"model '{spec}': seed must be a whole number, not {value!r:.40}.")
     if name == "blind":
         return Blind(given["rule"])

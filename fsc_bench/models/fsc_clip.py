@@ -60,18 +60,22 @@ def released() -> dict[str, Released]:
     return found
 
 
-def load(spec: Spec, device: str, precision: str) -> OpenClip:
-    name = spec.rest.partition("@")[0]  # there are no options
-    known = released()
+def check(spec: Spec) -> None:
+    """Raises UsageError for a name that was not released and for a copy that is not there."""
+    name, known = spec.rest.partition("@")[0], released()  # there are no options
     if name not in known:
         raise UsageError(
             f"model '{spec}': no such checkpoint was released."
             f"{near_miss(name, known)} There are: {', '.join(known)}."
         )
-    entry = known[name]
+    if "@" in spec.rest and (spec.file is None or not spec.file.is_file()):
+        raise UsageError(f"model '{spec}': there is no file {spec.file or 'behind the @'}.")
+
+
+def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    check(spec)
+    entry = released()[spec.rest.partition("@")[0]]
     path = spec.file or fetch(entry.file)
-    if not path.is_file():
-        raise UsageError(f"model '{spec}': there is no file {path}.")
     notes = []
     if entry.sha256:
         with path.open("rb") as file:

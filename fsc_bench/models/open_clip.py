@@ -28,15 +28,20 @@ import PIL
 import torch
 import torchvision
 
-from fsc_bench.errors import FscBenchError, UsageError, near_miss
+from fsc_bench.errors import FscBenchError, UsageError, near_miss, one_line
 from fsc_bench.model import Identity
 from fsc_bench.models import pick_device
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.lora import is_factor, merge_reference_lora
 from fsc_bench.models.checkpoints.quiet import quiet
-from fsc_bench.models.checkpoints.reading import one_line
-from fsc_bench.models.checkpoints.repository import LOCAL, is_repository, open_repository
+from fsc_bench.models.checkpoints.reading import kind_of
+from fsc_bench.models.checkpoints.repository import (
+    LOCAL,
+    check_repository,
+    is_repository,
+    open_repository,
+)
 from fsc_bench.models.checkpoints.state import State, open_state
 from fsc_bench.models.checkpoints.tokenizers import (
     built_in_tokenizer,
@@ -46,8 +51,9 @@ from fsc_bench.models.checkpoints.tokenizers import (
 from fsc_bench.models.shortcuts.extras import OpenClipExtras
 from fsc_bench.models.shortcuts.towers import first, unit
 from fsc_bench.system.memory import out_of_memory
-from fsc_bench.system.spec import Spec
+from fsc_bench.system.spec import Spec, is_seed
 
+OPTIONS = ("seed", "activation", "lora_alpha")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -76,35 +82,69 @@ class OpenClip:
 
 
 def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    check(spec)
     device = pick_device(device)
-    options = spec.options("seed", "activation", "lora_alpha")
+    options = spec.options(*OPTIONS)
     if is_repository(spec.place):
         return _from_repository(spec.place, device, precision)
     if spec.file:
         return _from_file(spec.name, spec.file, options, device, precision)
     architecture, _, tag = spec.name.partition("/")
+    if tag == "random":
+        seed = int(options.get("seed", "0"))
+        quick = _wants_quick_gelu(architecture, options)
+        model = built_in(architecture, str(spec), device, precision, quick, seed=seed)
+        return _with_activation(model, options, str(spec))
+    quick, notes = declared_activation(architecture, tag)
+    return built_in(architecture, str(spec), device, precision, quick, tag=tag, notes=notes)
+
+
+def check(spec: Spec) -> None:
+    """Raises UsageError for what is wrong with a name; no weights are read."""
+    options = spec.options(*OPTIONS)
+    if not is_seed(options.get("seed", "0")):
+        raise UsageError(f"model '{spec}': seed must be a whole number of at most 18 digits.")
+    if is_repository(spec.place):
+        check_repository(spec.place)
+    elif "@" in spec.place:
+        _check_file(spec, options)
+    else:
+        _check_tag(spec, *spec.name.partition("/")[::2])
+
+
+def _check_tag(spec: Spec, architecture: str, tag: str) -> None:
     _check_architecture(architecture)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not tag:
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
         raise UsageError(
             f"model 'open_clip:{architecture}': an architecture alone has no weights. Add a tag: "
             f"{', '.join(f'{architecture}/{tag}' for tag in [*tags, 'random'])}."
         )
-    if tag == "random":
-        seed = options.get("seed", "0")
-        if not seed.isdigit():
-            raise UsageError(f"model '{spec}': seed must be a whole number.")
-        quick = _wants_quick_gelu(architecture, options)
-        model = built_in(architecture, str(spec), device, precision, quick, seed=int(seed))
-        return _with_activation(model, options, str(spec))
-    tags = open_clip.list_pretrained_tags_by_model(architecture)
-    if tag not in tags:
+    if tag not in (*tags, "random"):
         raise UsageError(
             f"model '{spec}': {architecture} has no tag {tag!r}."
             f"{near_miss(tag, tags)} Its tags: {', '.join(tags) or 'none'}."
         )
-    quick, notes = declared_activation(architecture, tag)
-    return built_in(architecture, str(spec), device, precision, quick, tag=tag, notes=notes)
+
+
+def _check_file(spec: Spec, options: dict[str, str]) -> None:
+    """A local checkpoint is there and looks like one, and its activation is known."""
+    architecture, file = spec.name, spec.file
+    _check_architecture(architecture)
+    if file is None:
+        raise UsageError(f"model '{spec}': name the checkpoint behind the @.")
+    if not file.exists():
+        raise UsageError(f"model 'open_clip:{architecture}@{file}': there is no such file.")
+    _wants_quick_gelu(architecture, options)
+    twin = f"{architecture}-quickgelu"
+    if twin in open_clip.list_models() and "activation" not in options:
+        # The activation is not in a state dict, and the wrong one costs 5 to 12 points of ImageNet.
+        raise UsageError(
+            f"model 'open_clip:{architecture}@{file}': the file cannot say which activation it was "
+            f"trained with. Started from openai weights: {twin}@{file}. Otherwise: "
+            f"{architecture}@{file}?activation=gelu."
+        )
+    kind_of(file)
 
 
 def declared_activation(architecture: str, tag: str) -> tuple[bool, list[str]]:
@@ -146,18 +186,7 @@ def _wants_quick_gelu(architecture: str, options: dict[str, str]) -> bool:
 def _from_file(
     architecture: str, file: Path, options: dict[str, str], device: str, precision: str
 ) -> OpenClip:
-    _check_architecture(architecture)
     spec = f"open_clip:{architecture}@{file}"
-    if not file.exists():
-        raise UsageError(f"model {spec!r}: there is no such file.")
-    twin = f"{architecture}-quickgelu"
-    if twin in open_clip.list_models() and "activation" not in options:
-        # The activation is not in a state dict, and the wrong one costs 5 to 12 points of ImageNet.
-        raise UsageError(
-            f"model {spec!r}: the file cannot say which activation it was "
-            f"trained with. Started from openai weights: {twin}@{file}. Otherwise: "
-            f"{architecture}@{file}?activation=gelu."
-        )
     quick = _wants_quick_gelu(architecture, options)
     state = open_state(file)
     state = replace(state, tensors=_merged(state.tensors, options.get("lora_alpha"), spec))

@@ -35,13 +35,7 @@ UNIT = 1e-3  # how far from 1 a vector's length may be: float16 rounds
 
 
 def load(spec: Spec, device: str, precision: str) -> Any:
-    file, _, attribute = spec.rest.rpartition(":")
-    path = Path(file).expanduser()
-    if not file or path.suffix != ".py":
-        raise UsageError(f"model '{spec}': write py:FILE.py:ATTRIBUTE.")
-    if not path.is_file():
-        raise UsageError(f"model '{spec}': there is no file {path}.")
-    source = _Source(path.resolve(), attribute)
+    source = _source(spec)
     with source.beside():
         made = source.build(source.module(), device, precision)
         source.check_members(made)
@@ -52,6 +46,24 @@ def load(spec: Spec, device: str, precision: str) -> Any:
         adapter = Adapter(source, made, precision)
         adapter.finish(source.try_out(adapter))
     return adapter
+
+
+def check(spec: Spec) -> None:
+    """Raises UsageError for a name of another form and a file that is not there; nothing is run."""
+    _source(spec)
+
+
+def _source(spec: Spec) -> "_Source":
+    file, _, attribute = spec.rest.rpartition(":")
+    path = Path(file).expanduser()
+    if not file or path.suffix != ".py" or not attribute.isidentifier():
+        raise UsageError(
+            f"model '{spec}': write py:FILE.py:ATTRIBUTE, where the attribute is a name in the "
+            "file, such as model."
+        )
+    if not path.is_file():
+        raise UsageError(f"model '{spec}': there is no file {path}.")
+    return _Source(path.resolve(), attribute)
 
 
 def _is_whole(model: Any) -> bool:

@@ -7,18 +7,18 @@ run's own config names it, which may be a stranger's: see `trusted`.
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import open_clip
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, one_line
 from fsc_bench.model import Identity
-from fsc_bench.models import load_model, pick_device
+from fsc_bench.models import LONGEST, check_named, load_model, pick_device
 from fsc_bench.models.checkpoints.fit import fit
-from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import is_repository
 from fsc_bench.models.checkpoints.state import read_state
+from fsc_bench.models.checkpoints.transform import check_transform
 from fsc_bench.models.open_clip import (
     DTYPES,
     OpenClip,
@@ -26,13 +26,33 @@ from fsc_bench.models.open_clip import (
     describe_preprocess,
     state_digest,
 )
-from fsc_bench.system.facts import read_json, typed
+from fsc_bench.system.facts import check_name, read_json, typed
 from fsc_bench.system.spec import Spec
 
 OPTIONS = ("weights", "skeleton")
 
 
 def load(spec: Spec, device: str, precision: str) -> OpenClip:
+    file, skeleton, preprocess = _parts(spec)
+    adapter = load_model(skeleton, pick_device(device), "fp32")
+    if not isinstance(adapter, OpenClip):
+        raise UsageError(f"model '{spec}': {skeleton} is no open_clip model.")
+    adapter = with_weights(adapter, read_state(file), str(spec))
+    if preprocess:
+        adapter.preprocess = preprocess
+        described = describe_preprocess(adapter.preprocess)
+        adapter.identity = replace(adapter.identity, preprocess=described)
+    return in_precision(adapter, precision)
+
+
+def check(spec: Spec) -> None:
+    """Raises UsageError for what is wrong with a name or its folder; no weights are read."""
+    _, skeleton, _ = _parts(spec)
+    check_named(skeleton)
+
+
+def _parts(spec: Spec) -> tuple[Path, str, Callable[..., Any] | None]:
+    """(file with the weights, the model that they are put into, the image transform if named)."""
     folder, options = Path(spec.place).expanduser(), spec.options(*OPTIONS, nested="skeleton")
     which = options.get("weights", "model")
     if which not in ("model", "ema"):
@@ -43,16 +63,9 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
         unfinished = which == "model" and (folder / "checkpoints").is_dir()
         hint = " It is not finished: go on with `fsc-bench train ... --resume`." * unfinished
         raise UsageError(f"model '{spec}': {folder} has no {file.name}.{hint}")
+    preprocess = transform(facts["preprocess"], folder) if facts.get("preprocess") else None
     skeleton = options.get("skeleton") or trusted(facts["skeleton"], folder)
-    adapter = load_model(skeleton, pick_device(device), "fp32")
-    if not isinstance(adapter, OpenClip):
-        raise UsageError(f"model '{spec}': {skeleton} is no open_clip model.")
-    adapter = with_weights(adapter, read_state(file), str(spec))
-    if facts.get("preprocess"):
-        adapter.preprocess = transform(facts["preprocess"], folder)
-        described = describe_preprocess(adapter.preprocess)
-        adapter.identity = replace(adapter.identity, preprocess=described)
-    return in_precision(adapter, precision)
+    return file, skeleton, preprocess
 
 
 def spec_of(folder: Path) -> str:
@@ -89,6 +102,7 @@ def trusted(spec: str, folder: Path) -> str:
 
 def transform(config: Any, folder: Path) -> Callable[[Any], Any]:
     """The image transform that a run's config describes. Raises UsageError where it is none."""
+    check_transform(config, f"{folder / 'config.json'}: preprocess")
     try:
         # JSON knows no tuples; a transform is known by its words, in which they differ.
         facts = {
@@ -106,7 +120,7 @@ def transform(config: Any, folder: Path) -> Callable[[Any], Any]:
 class Config(msgspec.Struct, frozen=True):
     """What a run's config must say to be loaded."""
 
-    skeleton: str
+    skeleton: Annotated[str, msgspec.Meta(max_length=LONGEST)]
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -116,7 +130,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder}: no training run (there is no config.json).")
     try:
         facts = read_json(path, dict)
-        typed(facts, Config, str(path))
+        check_name(typed(facts, Config, str(path)).skeleton, f"{path}: 'skeleton'")
     except UsageError as error:
         raise UsageError(f"{error} It is not the config of a training run.") from None
     return facts

@@ -7,10 +7,17 @@ paper's code scales both factors by alpha, so that its alpha is the square root 
 import torch
 
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.models import families, load_model, pick_device
+from fsc_bench.models import check_named, families, load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import in_precision, with_weights
 from fsc_bench.system.spec import Spec
+
+
+def check(spec: Spec) -> None:
+    """Raises UsageError for what is wrong with the name of either model; no weights are read."""
+    first, second, _ = read_spec(spec.rest)
+    check_named(first)
+    check_named(second)
 
 
 def load(spec: Spec, device: str, precision: str) -> OpenClip:

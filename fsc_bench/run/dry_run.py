@@ -12,7 +12,7 @@ from fsc_bench.embed.store import Store
 from fsc_bench.errors import FscBenchError
 from fsc_bench.model import DualEncoder
 from fsc_bench.run.job import Options, Reporter, Silent, Summary
-from fsc_bench.run.suite import loaded, prepare_all
+from fsc_bench.run.suite import loaded, prepare_all, well_formed
 from fsc_bench.system.settings import working
 from fsc_bench.task import Task
 
@@ -45,13 +45,14 @@ def dry_run(
     Encodes nothing of the tasks; with models, two seconds of made-up images and texts each.
     """
     summary = Summary()
+    models = well_formed(models, summary, reporter)
     cache = DigestCache(options.data / "digests.sqlite")
     images = Images(options.data)
     rows: list[PlanRow] = []
     needs: list[tuple[set[bytes], set[bytes]]] = []
     items = prepare_all(tasks, options, images, summary, Silent())
     prepared = {item.task.name: item for item in items}
-    errors = {name: str(error) for _, name, error in summary.failures}
+    errors = {name: str(error) for spec, name, error in summary.failures if not spec}
     fetches, together = bytes_to_fetch(tasks, options.data)
     for task in tasks:
         fetch = fetches[task.name]

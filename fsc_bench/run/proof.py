@@ -14,8 +14,10 @@ from typing import Any
 
 from fsc_bench.data.prepare import Prepared
 from fsc_bench.embed.plan import Plan, choose_prompts
+from fsc_bench.errors import UsageError
 from fsc_bench.records import ImageRef
 from fsc_bench.results import Result, Samples
+from fsc_bench.samples import read_samples
 from fsc_bench.score.scoring import VERSION
 from fsc_bench.task import reading_facts
 
@@ -104,14 +106,11 @@ def _explained(name: str, result: Result, item: Prepared, plan: Plan, samples: P
 
 def _replaced(item: Prepared, plan: Plan, samples: Path) -> tuple[int, int]:
     """(pictures with other content than when the samples were scored, all pictures)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = [row for row in item.records if row.scored]
     every = {ref for row in rows for ref in row.images}
     try:
-        table = pq.read_table(samples, columns=["id", "image_digests"]).to_pydict()
-    except (OSError, pa.ArrowException, KeyError):
+        table = read_samples(samples, ["id", "image_digests"]).to_pydict()
+    except UsageError:
         return 0, len(every)
     before = dict(zip(table["id"], table["image_digests"], strict=True))
     replaced = {

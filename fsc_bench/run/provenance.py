@@ -1,19 +1,20 @@
 """Provenance: which model, which code, which machine and which command made a result."""
 
-import json
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fsc_bench import __version__
+from fsc_bench.errors import UsageError
 from fsc_bench.model import DualEncoder, extras_of
-from fsc_bench.results import RunDirectory
+from fsc_bench.results import RunDirectory, read_run_facts
 
 PACKAGES = (
     "torch",
@@ -35,8 +36,8 @@ def run_facts(
 ) -> dict[str, Any]:
     """Provenance: which model, which code, which machine, which command."""
     earlier: dict[str, float] = {}
-    if (directory.path / "run.json").exists():
-        earlier = json.loads((directory.path / "run.json").read_text()).get("seconds", {})
+    with suppress(UsageError):  # none yet, or damaged: it is written anew
+        earlier = read_run_facts(directory.path).get("seconds", {})
     return {
         "model": spec,
         "identity": vars(model.identity),

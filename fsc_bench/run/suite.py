@@ -22,7 +22,7 @@ from fsc_bench.embed.plan import Plan, check_prompts, make_plan, merged
 from fsc_bench.embed.store import Store, StoreFull
 from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError, near_miss
 from fsc_bench.model import DualEncoder, extras_of
-from fsc_bench.models import PRECISIONS, check_spec, load_model, pick_device
+from fsc_bench.models import PRECISIONS, check_named, load_model, pick_device
 from fsc_bench.results import Busy, Result, RunDirectory, Samples, plain, task_facts
 from fsc_bench.run.claims import Claim, Claims
 from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together
@@ -86,7 +86,7 @@ def _run(
     keep: Callable[[], None],
 ) -> Summary:
     summary = Summary()
-    specs = _well_formed(models, summary, reporter)
+    specs = well_formed(models, summary, reporter)
     if not specs:
         return summary
     images = Images(options.data)
@@ -107,12 +107,12 @@ def _run(
     return summary
 
 
-def _well_formed(models: Sequence[str], summary: Summary, reporter: Reporter) -> list[str]:
-    """The models whose family there is, each once; a misspelt one is told at once."""
+def well_formed(models: Sequence[str], summary: Summary, reporter: Reporter) -> list[str]:
+    """The models whose names hold, each once; a misspelt one is told before data are prepared."""
     specs = []
     for spec in dict.fromkeys(models):
         try:
-            check_spec(spec)
+            check_named(spec)
         except FscBenchError as error:
             summary.failures.append((spec, "", error))
             reporter.say(f"fsc-bench: {error}")
@@ -159,7 +159,8 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
         failure = RunError(f"{spec}: {type(error).__name__}: {error}")
         failure.__cause__ = error
     job.summary.failures.append((spec, "", failure))
-    job.reporter.say(told)
+    for line in told.splitlines():
+        job.reporter.say(line)
     return True
 
 

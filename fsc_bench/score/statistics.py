@@ -339,7 +339,8 @@ def interval(value: float, sample: np.ndarray, support: Support) -> tuple[float,
     few = support.independent and support.images < FEW
     if not few and len(sample) and sample.max() > sample.min():
         low, high = np.percentile(sample, [2.5, 97.5])
-        return float(low), float(high)
+        # Few draws of a metric that is no mean may all miss it on one side.
+        return min(float(low), value), max(float(high), value)
     return wilson(value, support.images)
 
 

@@ -45,7 +45,7 @@ class Spec:
         """The options by name. The one called `nested` is a spec itself: what is written behind it
         is its own, up to the next option that is allowed here.
 
-        Raises UsageError for another option and for one without a value.
+        Raises UsageError for another option, for one without a value and for one given twice.
         """
         found: dict[str, str] = {}
         waiting = self.rest.partition("?")[2]
@@ -59,8 +59,15 @@ class Spec:
                     f"{str(self)!r}: option {part!r}: write key=value with {', '.join(allowed)}."
                     f"{near_miss(key, allowed)}"
                 )
+            if key in found:
+                raise UsageError(f"{str(self)!r}: the option {key!r} stands twice.")
             while key == nested and waiting and waiting.partition("=")[0] not in allowed:
                 more, _, waiting = waiting.partition("&")
                 value += f"&{more}"
             found[key] = value
         return found
+
+
+def is_seed(text: str) -> bool:
+    """Whether a text is a whole number that seeds a generator: digits, below 10**18."""
+    return text.isascii() and text.isdigit() and len(text) <= 18

@@ -16,10 +16,10 @@ from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 from torch import Tensor, nn
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, one_line
 from fsc_bench.models.checkpoints.lora import is_factor
-from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.state import listed
+from fsc_bench.system.escape import for_terminal, shortened
 
 SHOWN = 3  # names of each kind of mismatch
 POSITIONS = ("positional_embedding", "pos_embed")
@@ -48,6 +48,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, 
     missing = [name for name in own if name not in state]
     strange = [name for name in state if name not in own]
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
+    retyped = [name for name in own if name in state and _kind(own[name]) != _kind(state[name])]
     positions = [name for name in other if name.endswith(POSITIONS)]
     if positions and not missing and not strange and set(other) == set(positions):
         raise UsageError(f"model {spec!r}: {_other_positions(positions, own, state)}")
@@ -61,6 +62,13 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, 
             f"model {spec!r}: the weights do not fit: {'; '.join(filter(None, parts))}. The file's "
             f"keys resemble {resembles(state)}."
         )
+    if retyped:
+        # Copying would turn whole numbers into weights, or drop imaginary parts, without a word.
+        kinds = [f"{name} {state[name].dtype}, here {own[name].dtype}" for name in retyped]
+        raise UsageError(
+            f"model {spec!r}: the weights do not fit: {_shown('other types', kinds)}. Quantised "
+            "weights are to be turned back into floating point first."
+        )
     try:
         model.load_state_dict(dict(state), strict=True)
     except (RuntimeError, TypeError) as error:
@@ -68,17 +76,25 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, 
     return notes
 
 
+def _kind(tensor: Tensor) -> str:
+    """What a tensor's numbers are; only numbers of one kind are copied into one another."""
+    if tensor.is_floating_point():
+        return "floating point"
+    return "complex" if tensor.is_complex() else "whole"
+
+
 def _shown(what: str, names: list[str]) -> str:
     if not names:
         return ""
     count = f" ({len(names):,})" if len(names) > 1 else ""
-    return f"{what}{count}: {listed(names[:SHOWN], len(names))}"
+    shown = [for_terminal(name) if len(name) <= 200 else shortened(name) for name in names[:SHOWN]]
+    return f"{what}{count}: {listed(shown, len(names))}"
 
 
 def _common_prefix(state: Mapping[str, Tensor]) -> str:
     """A wrapper that every name of the file carries and nobody here knows, in words."""
     shared = _shared_start(state)
-    return f"every key of the file begins with {shared!r}" if shared else ""
+    return f"every key of the file begins with {shortened(shared)}" if shared else ""
 
 
 def _shared_start(names: Collection[str]) -> str:
@@ -151,6 +167,8 @@ def resembles(state: Mapping[str, Any]) -> str:
 def _architectures(state: Mapping[str, Any]) -> list[str]:
     """open_clip's architectures with a ViT and a text transformer of these sizes, likest first."""
     sizes = _sizes(state)
+    if not sizes:
+        return []
     found = []
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name) or {}
@@ -160,7 +178,7 @@ def _architectures(state: Mapping[str, Any]) -> list[str]:
             "patch": image.get("patch_size", 16), "dimension": config.get("embed_dim"),
             "text width": text.get("width", 512), "text layers": text.get("layers", 12),
         }  # fmt: skip
-        if "timm_model_name" in image or "hf_model_name" in text or not sizes:
+        if "timm_model_name" in image or "hf_model_name" in text:
             continue
         if any(sizes[key] != value for key, value in known.items()):
             continue

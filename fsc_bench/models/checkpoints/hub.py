@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from fsc_bench.errors import DataError
-from fsc_bench.models.checkpoints.reading import one_line
+from fsc_bench.errors import DataError, one_line
 
 
 def hub_file(repository: str, name: str, revision: str | None = None, instead: str = "") -> Path:

@@ -12,7 +12,7 @@ import struct
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, one_line, reason
+from fsc_bench.system.escape import shortened
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
 LFS = b"version https://git-lfs.github.com/spec/"
 LARGEST_HEADER = 100_000_000  # bytes; the limit that safetensors itself sets
+LARGEST_PICKLE = 64_000_000  # bytes of what a file holds beside tensors; settings have thousands
+DEEPEST = 200  # tuples within tuples: hashing 100,000 of them ends the interpreter
+AGAIN = "Copy or download it again."
 MODULE = {"_parameters", "_modules"}  # what every torch.nn.Module has
 # Classes that only hold values (settings, numbers, paths). They are never built: an object of no
 # meaning takes their place. Whatever else a file names is refused.
@@ -71,11 +75,13 @@ def kind_of(file: Path) -> str:
     try:
         if file.is_dir():
             raise UsageError(f"{file}: a folder, not a checkpoint file. Name the file in it.")
-        size = file.stat().st_size
+        size = file.stat().st_size  # raises where nothing is there
+        if not file.is_file():
+            raise UsageError(f"{file}: not a regular file.")
         with file.open("rb") as opened:
             head = opened.read(512)
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read: {error.strerror}.") from None
+        raise UsageError(f"{file}: cannot be read: {reason(error)}.") from None
     safetensors = head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= LARGEST_HEADER
     if not safetensors and (trouble := _trouble(head, size)):
         raise UsageError(f"{file}: {trouble}")
@@ -95,9 +101,8 @@ def kind_of(file: Path) -> str:
 
 def _trouble(head: bytes, size: int) -> str:
     """What is wrong with a file that cannot be a whole checkpoint of any kind."""
-    again = "Copy or download it again."
     if not size:
-        return f"the file is empty. {again}"
+        return f"the file is empty. {AGAIN}"
     if head.startswith(LFS):
         named = re.search(rb"^size (\d+)", head, re.MULTILINE)
         whole = f" to {int(named[1]):,} bytes" if named else ""
@@ -106,9 +111,9 @@ def _trouble(head: bytes, size: int) -> str:
             "them."
         )
     if head.lstrip()[:1] == b"<":
-        return f"a web page or XML, not a checkpoint: the download gave another answer. {again}"
+        return f"a web page or XML, not a checkpoint: the download gave another answer. {AGAIN}"
     if not head.strip(b"\0"):
-        return f"it begins with zeros only: a download that did not end. {again}"
+        return f"it begins with zeros only: a download that did not end. {AGAIN}"
     return ""
 
 
@@ -127,17 +132,28 @@ def _format(file: Path, head: bytes) -> str:
     )
 
 
-def _check_zip(file: Path) -> None:
-    """Raises UsageError for a zip that is cut short or that torch.save did not write."""
+def _check_zip(file: Path, sums: bool = False) -> None:
+    """Raises UsageError for a zip that is cut short, damaged, or that torch.save did not write.
+
+    sums: whether every byte is read and held against the archive's sums.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            parts = archive.infolist()
+            names = [part.filename for part in parts]
+            _check_kind(file, names)
+            _check_parts(file, parts)
+            if sums:
+                _check_sums(file, archive, parts)
+    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError):
         size = file.stat().st_size
         raise UsageError(
-            f"{file}: cut short: a PyTorch checkpoint without its end ({size:,} bytes are there). "
-            "Copy or download it again."
+            f"{file}: cut short: a PyTorch checkpoint without its end ({size:,} bytes are there), "
+            f"or damaged there. {AGAIN}"
         ) from None
+
+
+def _check_kind(file: Path, names: Sequence[str]) -> None:
     if any(name.endswith("constants.pkl") for name in names):
         new = file.with_name(f"{file.stem}-weights.pt")
         raise UsageError(
@@ -145,12 +161,59 @@ def _check_zip(file: Path) -> None:
             f'save the weights: python -c "import torch; torch.save(torch.jit.load({str(file)!r}, '
             f"map_location='cpu').state_dict(), {str(new)!r})\"."
         )
-    if not any(name.endswith("data.pkl") for name in names):
-        shown = ", ".join(repr(name) for name in names[:3]) or "nothing"
+    if not any(map(_is_object, names)):
+        shown = ", ".join(map(shortened, names[:3])) or "nothing"
         raise UsageError(
             f"{file}: a zip archive that torch.save did not write (it holds {shown}). Name the "
             "checkpoint itself."
         )
+
+
+def _check_parts(file: Path, parts: Sequence[zipfile.ZipInfo]) -> None:
+    """Every part as torch.save writes it: not packed, of one name, and no larger than the file."""
+    names = [part.filename for part in parts]
+    if len(set(names)) < len(names) or sum(map(_is_object, names)) != 1:
+        raise UsageError(f"{file}: damaged: an archive with parts of one name. {AGAIN}")
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise UsageError(
+            f"{file}: its parts are packed, which torch.save does not do: another program rewrote "
+            "the archive. Save the checkpoint with torch.save again."
+        )
+    size = file.stat().st_size
+    if sum(part.file_size for part in parts) > size:
+        raise UsageError(f"{file}: damaged: its parts are larger than the file of {size:,} bytes.")
+    for part in parts:
+        if _is_object(part.filename) and part.file_size > LARGEST_PICKLE:
+            raise UsageError(
+                f"{file}: what it holds beside tensors has {part.file_size:,} bytes; at most "
+                f"{LARGEST_PICKLE:,} are read. Save the weights alone."
+            )
+
+
+def _check_sums(file: Path, archive: zipfile.ZipFile, parts: Sequence[zipfile.ZipInfo]) -> None:
+    """Torch's reader does not look at the sum that each part has in the archive: a flipped bit in
+    the weights would be another model without a word.
+    """
+    for part in parts:
+        if part.CRC and not _is_whole(archive, part):  # 0 where torch was told to note none
+            raise UsageError(
+                f"{file}: damaged: the part {shortened(part.filename)} is not what was saved (its "
+                f"checksum differs). {AGAIN}"
+            )
+
+
+def _is_object(name: str) -> bool:
+    return name.rpartition("/")[2] == "data.pkl"
+
+
+def _is_whole(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(part) as opened:
+            while opened.read(1 << 20):
+                pass
+    except zipfile.BadZipFile:
+        return False
+    return True
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -186,7 +249,14 @@ def _check_length(file: Path) -> None:
 
 
 def _read_pickle(file: Path) -> tuple[Any, tuple[str, ...]]:
+    if _is_zip(file):
+        _check_zip(file, sums=True)
     scan = _Scan.of(file)
+    if scan.deep:
+        raise UsageError(
+            f"{file}: holds more than {DEEPEST} tuples within tuples, which no checkpoint does. It "
+            "is not read."
+        )
     harmless = sorted(name for name in scan.names if HARMLESS.match(name))
     stand_ins = [(type("LeftOut", (LeftOut,), {"name": name}), name) for name in harmless]
     try:
@@ -206,7 +276,7 @@ class _Scan:
 
     names: its classes and functions; top: the class of the object itself, if it is one of a class;
     module: whether a torch.nn.Module is in it; protocol: of the pickle; plain: torch.save did not
-    write it.
+    write it; deep: it has more than `DEEPEST` tuples within tuples.
     """
 
     names: frozenset[str] = frozenset()
@@ -214,28 +284,64 @@ class _Scan:
     module: bool = False
     protocol: int = 2
     plain: bool = False
+    deep: bool = False
 
     @classmethod
     def of(cls, file: Path) -> "_Scan":
         names: set[str] = set()
         words: set[str] = set()
-        top, protocol, plain = "", 2, False
+        top, protocol, plain, depth = "", 2, False, 0
         try:
             for place, pickle in enumerate(_pickles(file)):
+                tuples = _Depth()
                 for number, (operation, argument, _) in enumerate(pickletools.genops(pickle)):
                     name = _name(argument) if operation.name == "GLOBAL" else ""
                     names |= {name} if name else set()
                     words |= {argument} & MODULE if isinstance(argument, str) else set()
                     protocol = argument if operation.name == "PROTO" else protocol
+                    depth = max(depth, tuples.after(operation, argument))
                     if number == 1:
                         top = name
                         # torch's old format begins with a pickle of one large number.
                         plain |= not place and operation.name != "LONG1" and not _is_zip(file)
                 if plain:
                     break
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError):
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError, LookupError):
             pass  # damaged: reading it says how
-        return cls(frozenset(names), top, words == MODULE, protocol, plain)
+        return cls(frozenset(names), top, words == MODULE, protocol, plain, depth > DEEPEST)
+
+
+class _Depth:
+    """How deep tuples lie within tuples, followed through a pickle without building any."""
+
+    def __init__(self):
+        self.stack: list[int | None] = []  # the depth of each object; None is a mark
+        self.memory: dict[Any, int] = {}
+
+    def after(self, operation: pickletools.OpcodeInfo, argument: Any) -> int:
+        """The depth of what an operation leaves on top. Raises IndexError where it is damaged."""
+        name, stack = operation.name, self.stack
+        if "PUT" in name or name == "MEMOIZE":
+            self.memory[len(self.memory) if name == "MEMOIZE" else argument] = stack[-1] or 0
+            return 0
+        if "GET" in name:
+            stack.append(self.memory.get(argument, 0))
+            return 0
+        taken = self._taken(operation)
+        left = operation.stack_after
+        deepest = max(taken, default=-1) + 1 if "TUPLE" in name else max(taken, default=0)
+        stack += [None if one is pickletools.markobject else deepest for one in left]
+        return deepest
+
+    def _taken(self, operation: pickletools.OpcodeInfo) -> list[int]:
+        """Removes from the stack what an operation takes; the depths of that."""
+        found: list[int] = []
+        stack, before = self.stack, operation.stack_before
+        if pickletools.markobject in before:
+            while (top := stack.pop()) is not None:
+                found.append(top)
+            before = before[: before.index(pickletools.markobject)]
+        return found + [stack.pop() or 0 for _ in before]
 
 
 def _name(argument: str) -> str:
@@ -248,7 +354,7 @@ def _name(argument: str) -> str:
 def _pickles(file: Path) -> Iterator[Any]:
     if _is_zip(file):
         with zipfile.ZipFile(file) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            name = next(filter(_is_object, archive.namelist()))
             with archive.open(name) as opened:
                 yield opened
         return
@@ -265,7 +371,6 @@ def _is_zip(file: Path) -> bool:
 def _why_not(file: Path, scan: _Scan, error: Exception) -> str:
     """The reason why a pickle cannot be read, and the way on."""
     text = one_line(error)
-    again = "Copy or download it again."
     if scan.plain:
         new = str(file.with_name(f"{file.stem}-torch.pt"))
         return (
@@ -286,10 +391,10 @@ def _why_not(file: Path, scan: _Scan, error: Exception) -> str:
             f"it. {trust}"
         )
     if isinstance(error, EOFError) or "nexpected EOF" in text or "Ran out of input" in text:
-        return f"cut short: {file.stat().st_size:,} bytes are there. {again}"
+        return f"cut short: {file.stat().st_size:,} bytes are there. {AGAIN}"
     reason = re.sub(r".*WeightsUnpickler error: ", "", text)
     reason = reason.partition(" Check the documentation of torch.load")[0].rstrip(". ")
-    return f"damaged, or not a checkpoint: {reason}. {again}"
+    return f"damaged, or not a checkpoint: {reason}. {AGAIN}"
 
 
 def _script(file: Path, scan: _Scan) -> str:
@@ -303,8 +408,3 @@ def _script(file: Path, scan: _Scan) -> str:
         f"c = torch.load({str(file)!r}, map_location='cpu', weights_only=False); "
         f'save_file({{k: v.contiguous().clone() for k, v in {held}.items()}}, {new!r})"'
     )
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's whole text on one line; its class where it has none."""
-    return " ".join(str(error).split()).rstrip(". ") or type(error).__name__

@@ -5,17 +5,25 @@ it, and no Python of it or of what it names is ever executed, whatever it asks f
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsc_bench.errors import DataError, UsageError
+from fsc_bench.errors import DataError, UsageError, one_line
 from fsc_bench.models.checkpoints.hub import hub_file, revision_of
-from fsc_bench.models.checkpoints.reading import one_line
+from fsc_bench.models.checkpoints.transform import check_transform
+from fsc_bench.system.escape import shortened
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
 CONFIG = "open_clip_config.json"
+# What no model's config exceeds, by key; other numbers are at most `MOST`.
+LARGEST = {
+    "embed_dim": 65_536, "width": 65_536, "layers": 1024, "heads": 1024, "head_width": 65_536,
+    "image_size": 4096, "patch_size": 4096, "context_length": 65_536, "vocab_size": 10_000_000,
+}  # fmt: skip
+MOST = 10_000_000
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -34,18 +42,32 @@ def is_repository(name: str) -> bool:
     return name.startswith((HUB, LOCAL))
 
 
+def check_repository(name: str) -> None:
+    """Raises UsageError where a name can be no repository, or a local one is not there."""
+    spec = f"open_clip:{name}"
+    if name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        if not (folder / CONFIG).is_file():
+            raise UsageError(f"model {spec!r}: there is no {CONFIG} in {folder}.")
+        _local_weights(folder, spec)
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name.removeprefix(HUB)):
+        raise UsageError(
+            f"model {spec!r}: write {HUB}ORG/NAME, or {HUB}ORG/NAME@REVISION; "
+            f"a folder is {LOCAL}PATH."
+        )
+
+
 def open_repository(name: str) -> Repository:
     """`hf-hub:ORG/NAME`, `hf-hub:ORG/NAME@REVISION` or `local-dir:PATH`.
 
     Raises DataError where it cannot be had, UsageError where it is not one or needs code of its
     own.
     """
+    check_repository(name)
     spec = f"open_clip:{name}"
     if name.startswith(LOCAL):
         folder = Path(name.removeprefix(LOCAL)).expanduser()
         file = folder / CONFIG
-        if not file.is_file():
-            raise UsageError(f"model {spec!r}: there is no {CONFIG} in {folder}.")
         weights = _local_weights(folder, spec)
         notes: tuple[str, ...] = ()
     else:
@@ -77,7 +99,8 @@ def _local_weights(folder: Path, spec: str) -> Path:
 def _checked(file: Path, spec: str) -> dict[str, Any]:
     """The `model_cfg` of a repository's config. Raises UsageError where it cannot be used."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+        whole = json.loads(file.read_text(encoding="utf-8"))
+        config = whole["model_cfg"]
         parts = [config[name] for name in ("vision_cfg", "text_cfg")]
         int(config["embed_dim"])
         if not all(isinstance(part, dict) for part in parts):
@@ -87,10 +110,24 @@ def _checked(file: Path, spec: str) -> dict[str, Any]:
             f"model {spec!r}: {file} is not a config of open_clip: {type(error).__name__}: "
             f"{one_line(error)}."
         ) from None
+    check_transform(whole.get("preprocess_cfg", {}), f"model {spec!r}: {file}: preprocess_cfg")
+    _check_sizes(config, f"model {spec!r}: {file}")
     tower = parts[1].get("hf_model_name")
     if tower:
         refuse_code(str(tower), "config.json", spec)
     return config
+
+
+def _check_sizes(config: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for sizes that no model has and that would fill the memory."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_sizes(value, where)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= LARGEST.get(key, MOST):
+                raise UsageError(
+                    f"{where}: {shortened(key)} = {shortened(number)} is no size of a model."
+                )
 
 
 def refuse_code(repository: str, file: str, spec: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models.checkpoints.reading import LeftOut, read_content
+from fsc_bench.system.escape import shortened
 
 # Where training scripts keep the weights: open_clip and Lightning, PyTorch's tutorials, DeepSpeed.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
@@ -23,6 +24,7 @@ WRAPPERS = ("module.", "_orig_mod.", "model.")
 # torch.compile, FSDP and activation checkpointing of parts put these inside names; no weight of a
 # model is ever called so.
 INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+LARGEST_REPEATED = 2**26  # bytes that one number of the file, repeated, may stand for
 # Single numbers beside the weights: torch's AveragedModel, and OpenAI's exported models.
 NUMBERS = ("n_averaged", "input_resolution", "context_length", "vocab_size")
 
@@ -50,9 +52,23 @@ def open_state(file: Path) -> State:
     if left_out:
         notes.append(f"{file}: not read, because it is not weights: {', '.join(left_out)}.")
     tensors, numbers = _unwrapped(_opened(file, content), file)
+    _check_tensors(tensors, file)
     if numbers:
         notes.append(f"{file}: not read, because it is not weights: {', '.join(numbers)}.")
     return State(tensors, tuple(notes))
+
+
+def _check_tensors(state: Mapping[str, Tensor], file: Path) -> None:
+    """Raises UsageError for tensors that hold no numbers of the file, or more than the file has."""
+    size = file.stat().st_size
+    for name, tensor in state.items():
+        kind = ""
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+            kind = "without numbers" if tensor.is_meta else "sparse or quantised"
+        elif tensor.numel() * tensor.element_size() > max(size, LARGEST_REPEATED):
+            kind = f"of {tensor.numel():,} numbers, in a file of {size:,} bytes"
+        if kind:
+            raise UsageError(f"{file}: the tensor {shortened(name)} is {kind}; it is not read.")
 
 
 def _opened(file: Path, content: Any) -> Mapping[str, Tensor]:
@@ -99,7 +115,7 @@ def describe(content: Any) -> str:
         return f"a {type(content).__name__}"
     if not content:
         return "an empty dictionary"
-    shown = [f"{name!r} ({_kind(value)})" for name, value in list(content.items())[:6]]
+    shown = [f"{shortened(name)} ({_kind(value)})" for name, value in list(content.items())[:6]]
     return listed(shown, len(content))
 
 

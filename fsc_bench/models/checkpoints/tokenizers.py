@@ -10,10 +10,9 @@ from typing import Any
 import open_clip
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
-from fsc_bench.errors import DataError, UsageError
+from fsc_bench.errors import DataError, UsageError, one_line
 from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.quiet import quiet
-from fsc_bench.models.checkpoints.reading import one_line
 from fsc_bench.models.checkpoints.repository import refuse_code
 
 CONTEXT = 77
