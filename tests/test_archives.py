@@ -139,7 +139,10 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
 def test_too_many_members_are_refused(tmp_path):
     path = zipped(tmp_path / "a.zip", {str(number): b"" for number in range(11)})
 
-    with within(["members=10"]), pytest.raises(DataError, match="has 11 members or more; at most"):
+    with (
+        within(["members=10"]),
+        pytest.raises(DataError, match="says that it has 11 members; at most"),
+    ):
         check_archive(path)
     tar = tar_with(tmp_path / "a.tar", "third")
     with within(["members=2"]), pytest.raises(DataError, match="'third' is one of more than 2 "):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsc_bench.cli.options import DataOption, JsonOption, split_words
+from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.system.spec import Spec
 
@@ -60,6 +60,7 @@ def train(
             "`fast` is a short list of cheap ones, or the demo suite for a demo model.",
         ),
     ] = None,
+    budget: BudgetOption = None,
 ) -> None:
     """Fine-tunes a CLIP-style model: FSC-CLIP and its ancestors. Also under torchrun."""
     from fsc_bench.data.images import read_links

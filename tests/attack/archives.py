@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,7 @@ def patched(content: bytes, signature: bytes, at: int, form: str, *values: int) 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 
 
+@cache
 def bomb_zip(method: int) -> bytes:
     file = io.BytesIO()
     with (
