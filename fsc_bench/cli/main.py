@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 from fsc_bench import __version__
 from fsc_bench.cli import cache, data, negatives, report, run, tasks, train
 from fsc_bench.errors import FscBenchError
+from fsc_bench.system.distributed import is_first, leave_at_once
+from fsc_bench.system.stopping import exit_code, listen, watch_launcher
 
 
 class OneLineErrors(TyperGroup):
@@ -21,14 +23,17 @@ class OneLineErrors(TyperGroup):
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
+        listen()
+        watch_launcher()
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
         except FscBenchError as error:
             _complain(str(error))
             sys.exit(error.exit_code)
-        except (typer.Abort, KeyboardInterrupt):
-            _complain("stopped. The same command continues.")
-            sys.exit(130)
+        except (typer.Abort, KeyboardInterrupt) as stopped:
+            if is_first():
+                _complain("stopped. The same command continues.")
+            leave_at_once(exit_code(stopped))
         except BrokenPipeError:
             sys.exit(141)
         except Exception as error:

@@ -101,8 +101,15 @@ def open_url(url: str, headers: dict[str, str], timeout: float, watch: Watch) ->
     try:
         response = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
     except (OSError, http.client.HTTPException, Unusable) as error:
-        if isinstance(error, (http.client.InvalidURL, http.client.UnknownProtocol)):
+        if isinstance(error, http.client.InvalidURL):
             raise Unusable(f"gives an address that is none: {reason(error)}") from None
+        if isinstance(error, (http.client.BadStatusLine, http.client.UnknownProtocol)) and not (
+            isinstance(error, http.client.RemoteDisconnected)
+        ):
+            begins = str(error).strip()[:60]
+            raise Unusable(
+                f"answers with something that is no HTTP: it begins {begins!r}"
+            ) from None
         raise
     except Exception as error:
         raise Unusable(f"answers with something that is no HTTP: {reason(error)}") from None

@@ -290,7 +290,7 @@ def _validator(known: dict[str, Any]) -> str:
 
 def _refused(item: Item, kept: int, known: dict[str, Any], error: urllib.error.HTTPError) -> None:
     """Returns only where the server says that there is nothing more to come."""
-    if error.code == 416:
+    if error.code == 416 and kept:
         if error.headers.get("Content-Range", "") == f"bytes */{kept}":
             return
         _discard(item)

@@ -1,4 +1,4 @@
-"""Servers that lie: each download arrives whole or is refused by one line, in bounded time and space.
+"""Servers that lie: a download arrives whole or is refused by one line, in bounded time and space.
 
     python tests/attack/servers.py [--lines]
 
@@ -88,6 +88,22 @@ def redirect(to: str | bytes) -> Answer:
 OK = b"HTTP/1.1 200 OK\r\n"
 KNOWN = f", bytes = {len(BODY)}"
 PINNED = f'{KNOWN}, sha256 = "{SHA}"'
+PLACES = [
+    "ftp://127.0.0.1/a",
+    "file:///etc/passwd",
+    "data:text/plain,hello",
+    "http://[::1/a",
+    "http://127.0.0.1:99999/",
+    "http://127.0.0.1:port/",
+    "http://",
+    "//",
+    "javascript:1",
+    "http://127.0.0.1:1/a\tb",
+    b"http://\xff\xfe/",
+    "gopher://x/",
+    "",
+    "/" + "x" * 60_000,
+]
 NINES = "9" * 5000
 
 
@@ -139,10 +155,11 @@ def liars() -> Iterator[tuple[str, Answer, str]]:
     yield "204", reply(status="204 No Content"), ""
     yield "200 and nothing", reply("Content-Length: 0"), ""
     yield "205", reply("Content-Length: 0", status="205 Reset Content"), ""
-    yield "206 that nobody asked for", reply("Content-Range: bytes 500-600/601", "Content-Length: 101",
-                                             body=BODY[:101], status="206 Partial Content"), ""  # fmt: skip
-    yield "206 of 5,000 digits", reply(f"Content-Range: bytes 0-{NINES}/{NINES}", "Content-Length: 5",
-                                       body=b"abcde", status="206 Partial Content"), PINNED  # fmt: skip
+    some = {"body": BODY[:101], "status": "206 Partial Content"}
+    middle = reply("Content-Range: bytes 500-600/601", "Content-Length: 101", **some)
+    yield "206 that nobody asked for", middle, ""
+    far = reply(f"Content-Range: bytes 0-{NINES}/{NINES}", "Content-Length: 101", **some)
+    yield "206 of 5,000 digits", far, PINNED
     yield "416", reply("Content-Range: bytes */0", status="416 Range Not Satisfiable"), ""
     yield "503 after 5,000 digits", reply(f"Retry-After: {NINES}", status="503 Busy"), ""
     yield "503 after a year", reply("Retry-After: 31536000", status="503 Busy"), ""
@@ -161,9 +178,7 @@ def liars() -> Iterator[tuple[str, Answer, str]]:
         reply("Content-Type: text/html", body=b"<!DOCTYPE html><html>login</html>"),
         "",
     )
-    for to in ("ftp://127.0.0.1/a", "file:///etc/passwd", "data:text/plain,hello", "http://[::1/a",
-               "http://127.0.0.1:99999/", "http://127.0.0.1:port/", "http://", "//", "javascript:1",
-               "http://127.0.0.1:1/a\tb", b"http://\xff\xfe/", "gopher://x/", "", "/" + "x" * 60_000):  # fmt: skip
+    for to in PLACES:
         yield f"redirect to {to[:24]!r}", redirect(to), ""
     yield "redirect to itself", redirect("/a.bin"), ""
     yield "redirect without a place", reply("Content-Length: 0", status="301 Moved"), ""
