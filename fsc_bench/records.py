@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from fsc_bench.errors import DataError
 from fsc_bench.system.files import write_atomically
+from fsc_bench.system.tables import read_parquet
 from fsc_bench.task import Task
 
 OWN = "."  # the source name of a task's own raw folder
@@ -157,10 +158,10 @@ def read_records(path: Path) -> list[Record]:
     Raises DataError, one line, for a file that is absent, truncated or lacks a column.
     """
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file.") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: not a readable Parquet file ({reason}). Delete it.") from None
     return list(records_from_table(table, str(path)))

@@ -15,7 +15,6 @@ import tarfile
 import threading
 import time
 import urllib.error
-import urllib.request
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -234,11 +233,11 @@ def test_a_server_that_stays_busy_is_given_up(server, tmp_path):
 def test_without_a_network_each_server_is_tried_once_and_soon_given_up(tmp_path, monkeypatch):
     tried = []
 
-    def nowhere(request, timeout):
-        tried.append(request.full_url)
+    def nowhere(url, headers, timeout, watch):
+        tried.append(url)
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(urllib.request, "urlopen", nowhere)
+    monkeypatch.setattr(download, "open_url", nowhere)
     task = task_of(tmp_path, *(f'url = "http://nowhere/{number}.json"' for number in range(60)))
 
     outcome = only(get([task], tmp_path / "d"))

@@ -122,7 +122,7 @@ def folder(tmp_path):
         ("empty.jpg", "the image file is empty."),
         ("page.jpg", "not a readable image: cannot identify image file"),
         ("pointer.jpg", "not a readable image: cannot identify image file"),
-        ("directory.jpg", "cannot be read: "),
+        ("directory.jpg", "is a folder, not a file"),
         ("gone.jpg", "is missing. `fsc-bench data "),
     ],
 )

@@ -228,7 +228,7 @@ def test_a_pipe_that_is_called_like_a_picture_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "x.tsv").write_text("title\tfilepath\na\tpipe.jpg\nb\t../x.jpg\n")
     pairs = open_pairs(f"coco-tsv:{tmp_path / 'x.tsv'}", Keys())
-    for index, says in [(0, "there is no file"), (1, "not a path below the COCO folder")]:
+    for index, says in [(0, "is a pipe, not a file"), (1, "not a path below the COCO folder")]:
         with pytest.raises(BadPair, match=says):
             pairs[index]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fsc_bench.cli.options import DataOption, JsonOption
+from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption
 from fsc_bench.cli.show import say, tell
 from fsc_bench.errors import DataError, FscBenchError
 
@@ -62,6 +62,7 @@ def data_get(
     words: Words = None,
     data: DataOption = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing, only say.")] = False,
+    budget: BudgetOption = None,
 ) -> None:
     """Fetches what is missing: resumed, checked, pinned. Gated sources say what to do."""
     from fsc_bench.cli.show import Terminal
@@ -90,7 +91,7 @@ def data_get(
 
 
 @data_app.command("verify")
-def data_verify(words: Words = None, data: DataOption = None) -> None:
+def data_verify(words: Words = None, data: DataOption = None, budget: BudgetOption = None) -> None:
     """Reads again what is on disk and holds it against its pins, its records and its evidence."""
     from fsc_bench.data.get import status, verify
     from fsc_bench.data.link import recheck
@@ -124,7 +125,7 @@ def data_verify(words: Words = None, data: DataOption = None) -> None:
 
 
 @data_app.command("link")
-def data_link(name: str, path: Path, data: DataOption = None) -> None:
+def data_link(name: str, path: Path, data: DataOption = None, budget: BudgetOption = None) -> None:
     """Says where something already is: NAME is an image source (coco/val2017), a task (mnist) or
     the TOML file of one of your own.
     """
@@ -139,6 +140,7 @@ def data_prepare(
     words: Words = None,
     data: DataOption = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial")] = False,
+    budget: BudgetOption = None,
 ) -> None:
     """Reads and checks raw files now instead of at the first run."""
     from fsc_bench.data.prepare import prepare

@@ -14,8 +14,10 @@ from typer.core import TyperGroup
 from fsc_bench import __version__
 from fsc_bench.cli import cache, compare, data, negatives, report, run, tasks, train
 from fsc_bench.errors import FscBenchError, RunError, reason
+from fsc_bench.system.distributed import is_first, leave_at_once
 from fsc_bench.system.escape import for_terminal
 from fsc_bench.system.files import FULL
+from fsc_bench.system.stopping import exit_code, listen, watch_launcher
 
 
 class OneLineErrors(TyperGroup):
@@ -25,14 +27,17 @@ class OneLineErrors(TyperGroup):
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
         _print_anything()
+        listen()
+        watch_launcher()
         try:
             code = super().main(*args, standalone_mode=False, **kwargs)
         except FscBenchError as error:
             _complain(str(error))
             sys.exit(error.exit_code)
-        except (typer.Abort, KeyboardInterrupt):
-            _complain("stopped. The same command continues.")
-            sys.exit(130)
+        except (typer.Abort, KeyboardInterrupt) as stopped:
+            if is_first():
+                _complain("stopped. The same command continues.")
+            leave_at_once(exit_code(stopped))
         except BrokenPipeError:
             sys.exit(141)
         except OSError as error:

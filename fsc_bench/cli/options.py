@@ -57,6 +57,27 @@ PartialOption = Annotated[
 ]
 
 
+def _set_budget(context: typer.Context, texts: list[str] | None) -> list[str] | None:
+    """Holds until the command ends, in what it starts as well."""
+    from fsc_bench.system.budget import within
+
+    context.with_resource(within(texts))
+    return texts
+
+
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        callback=_set_budget,
+        metavar="KEY=N,...",
+        help="The most that one file, archive or download may take: pixels=100M,bytes=2G,"
+        "growth=200,members=5M,depth=1k,download=500G,seconds=86400,speed=1k,outside=0 are the "
+        "defaults; also $FSC_BENCH_BUDGET.",
+    ),
+]
+
+
 def split_words(values: list[str] | None) -> list[str]:
     """`-t a -t b,c` as [a, b, c]."""
     return [part for value in values or [] for part in value.split(",") if part]

@@ -8,6 +8,7 @@ import typer
 
 from fsc_bench.cli.options import (
     BatchSizeOption,
+    BudgetOption,
     CompileOption,
     DataOption,
     DemoOption,
@@ -56,6 +57,7 @@ def run(
     exact: ExactOption = None,
     prompts: PromptsOption = None,
     allow_partial: PartialOption = False,
+    budget: BudgetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""

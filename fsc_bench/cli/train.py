@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fsc_bench.cli.options import DataOption, JsonOption, split_words
+from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.system.spec import Spec
 
@@ -59,10 +59,12 @@ def train(
             "`fast` is a short list of cheap ones, or the demo suite for a demo model.",
         ),
     ] = None,
+    budget: BudgetOption = None,
 ) -> None:
     """Fine-tunes a CLIP-style model: FSC-CLIP and its ancestors. Also under torchrun."""
     from fsc_bench.data.images import read_links
-    from fsc_bench.system.distributed import is_first
+    from fsc_bench.system.distributed import is_first, leave_at_once
+    from fsc_bench.system.stopping import exit_code
     from fsc_bench.task import data_folder
 
     chosen = _chosen(recipe, model, data, settings or [])
@@ -77,9 +79,11 @@ def train(
     say = print if dry_run else _say
     try:
         run_training(chosen, out, resume=resume, dry_run=dry_run, links=links, say=say)
-    except KeyboardInterrupt:
-        _say("fsc-bench: stopped. The same command with --resume goes on from the last checkpoint.")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stopped:
+        if is_first():
+            how = "" if resume else " with --resume"
+            _say(f"fsc-bench: stopped. The same command{how} continues.")
+        leave_at_once(exit_code(stopped))
     if tasks and not dry_run:
         from fsc_bench.models.run import spec_of
 

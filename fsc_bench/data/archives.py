@@ -5,9 +5,10 @@ one that was made to do harm is refused, in one line that names the member.
 """
 
 import gzip
+import lzma
+import mmap
 import os
 import re
-import shutil
 import stat
 import struct
 import tarfile
@@ -15,24 +16,30 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO
 
+from fsc_bench.data.border import CHUNK, HARMLESS, reason
 from fsc_bench.data.names import zip_name
 from fsc_bench.errors import DataError
+from fsc_bench.system.budget import budget, check, raising
+from fsc_bench.system.regular import open_regular
 
 PLAIN = (".zip", ".tar")  # read in place
 COMPRESSED = (".tar.gz", ".tgz")  # have no places: made a .tar before use
-MEMBERS = 5_000_000  # no benchmark holds a tenth of it
-RATIO = 200  # a picture hardly shrinks, text shrinks by ten; a bomb by a thousand and more
-HARMLESS = 256 << 20  # an archive that unpacks to this much is no bomb, whatever its ratio
-ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-CHUNK = 1 << 20
+# Of the others zipfile unpacks a member at once, however much that is; no benchmark comes so.
+ZIP_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+ENTRY = 46  # bytes of a member in a zip's directory, without its name
+LENGTHS = struct.Struct("<3H")  # of its name, extra field and comment
+EXTENSION = 1 << 20  # bytes of a tar's header beyond its block: long names, and no more than that
 
 # What zipfile and tarfile raise for damaged files: more than their own errors.
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, gzip.BadGzipFile)
 DAMAGE += (EOFError, ValueError, RuntimeError, NotImplementedError, OverflowError, MemoryError)
+DAMAGE += (lzma.LZMAError, LookupError, TypeError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,11 @@ def unsafe_name(name: str) -> str:
         return "has an empty name or control characters in it"
     if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name):
         return "is an absolute path"
-    if ".." in re.split(r"[/\\]", name):
+    parts = re.split(r"[/\\]", name)
+    if ".." in parts:
         return "leads out of its folder"
+    if max(len(part.encode("utf-8", "surrogatepass")) for part in parts) > 255 or len(name) > 1000:
+        return "has too long a name for a file"
     return ""
 
 
@@ -69,9 +79,15 @@ def zip_refusal(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 1:
         return "is encrypted"
     if info.compress_type not in ZIP_METHODS:
-        return f"is packed by method {info.compress_type}, which is not read here"
+        name = zipfile.compressor_names.get(info.compress_type, str(info.compress_type))
+        return f"is packed by the method {name}, which is not read; pack it by deflate"
     # `filename` ends at the first NUL; `orig_filename` is what the archive says.
     return unsafe_name(info.orig_filename)
+
+
+def is_folder(info: zipfile.ZipInfo) -> bool:
+    """As `info.is_dir()`, also for a member without a name."""
+    return info.filename.endswith("/")
 
 
 def tar_refusal(info: tarfile.TarInfo) -> str:
@@ -80,6 +96,8 @@ def tar_refusal(info: tarfile.TarInfo) -> str:
     kinds |= {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a pipe"}
     if info.type in kinds:
         return f"is {kinds[info.type]}"
+    if info.size < 0:
+        return "has a size below zero"
     if info.issparse():
         return "is a sparse file"
     if not (info.isreg() or info.isdir()):
@@ -101,18 +119,67 @@ def members(path: Path, name: str = "") -> Iterator[Member]:
     try:
         yield from _zip_members(path) if kind == "zip" else _tar_members(path)
     except DAMAGE as error:
-        raise DataError(f"{path}: not a readable {kind} archive: {str(error)[:200]}") from None
+        raise DataError(f"{path}: not a readable {kind} archive: {reason(error)}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip whose directory is within the budget: zipfile reads all of it, a kilobyte a member.
+
+    Raises OSError, or one of DAMAGE.
+    """
+    with open_regular(path) as file:
+        end = zipfile._EndRecData(file)  # zipfile's own: both must find the same directory
+        if end is not None:
+            size, at = end[zipfile._ECD_SIZE], end[zipfile._ECD_LOCATION]
+            check("bytes", size, f"its directory says that it has {size:,} bytes")
+            count = end[zipfile._ECD_ENTRIES_TOTAL]
+            check("members", count, f"says that it has {count:,} members")
+            if size // ENTRY > budget().members:
+                _count_entries(file, at - size, size)
+    return zipfile.ZipFile(path)
+
+
+def _count_entries(file: BinaryIO, at: int, size: int) -> None:
+    if at < 0:
+        raise ValueError("its directory is larger than the file")
+    most, count, end = budget().members, 0, at + size
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        while at + ENTRY <= end:
+            count += 1
+            if count > most:
+                check("members", size // ENTRY, f"has up to {size // ENTRY:,} members")
+            at += ENTRY + sum(LENGTHS.unpack_from(content, at + 28))
+
+
+def open_tar(file: BinaryIO) -> tarfile.TarFile:
+    """A tar of which the headers are read, and nothing else. Raises one of DAMAGE."""
+    return tarfile.open(fileobj=_Headers(file), mode="r:")
+
+
+class _Headers:
+    """A file of which only a little is read at once: tarfile would read a long name of 8 GB."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > EXTENSION:
+            raise ValueError(f"a header says that it has {size:,} bytes")
+        return self.file.read(size)
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path) as archive:
         for info in archive.infolist():
             sizes = info.file_size, info.compress_size
-            yield Member(info.orig_filename, *sizes, not info.is_dir(), zip_refusal(info))
+            yield Member(info.orig_filename, *sizes, not is_folder(info), zip_refusal(info))
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+    with open_regular(path) as file, open_tar(file) as archive:
         for info in archive:
             yield Member(info.name, info.size, info.size, not info.isdir(), tar_refusal(info))
             archive.members = []  # tarfile keeps them all, and large tars have a million
@@ -128,16 +195,17 @@ def check_archive(path: Path, name: str = "") -> None:
     Hostile are an absolute path, `..`, a link, a device, a pipe, a bomb, too many members, and
     names that occur twice or differ by case alone.
     """
-    allowed = max(HARMLESS, RATIO * path.stat().st_size)
+    allowed = max(HARMLESS, budget().growth * path.stat().st_size)
     seen: dict[str, str] = {}
     total = packed = 0
     for count, member in enumerate(members(path, name), 1):
         why = member.refusal
         total, packed = total + member.size, packed + member.packed
-        if not why and count > MEMBERS:
-            why = f"is one of more than {MEMBERS:,} members"
+        if not why and count > budget().members:
+            why = f"is one of more than {budget().members:,} ({raising('members', 2 * count)})"
         if not why and total > allowed:
-            why = f"would unpack to more than {allowed:,} bytes"
+            growth = raising("growth", 2 * budget().growth)
+            why = f"would unpack to more than {allowed:,} bytes ({growth})"
         if not why and packed > path.stat().st_size:
             why = "overlaps another member"
         if not why and member.is_file:
@@ -149,6 +217,14 @@ def check_archive(path: Path, name: str = "") -> None:
             seen[key] = plain
         if why:
             raise DataError(f"{path}: refused: its member {member.name!r:.200} {why}.")
+    for folder in {key.rpartition("/")[0] for key in seen}:
+        while folder and folder not in seen:
+            folder = folder.rpartition("/")[0]
+        if folder:
+            raise DataError(
+                f"{path}: refused: its member {seen[folder]!r:.200} is a file, and a folder that "
+                "others lie in."
+            )
 
 
 def check_link(path: Path) -> None:
@@ -164,19 +240,22 @@ def check_link(path: Path) -> None:
 
 def decompress(packed: Path, tar: Path) -> None:
     """Writes a .tar.gz as a .tar. Raises DataError for a damaged one and for a bomb."""
-    allowed = max(HARMLESS, RATIO * packed.stat().st_size)
-    written = 0
+    size, written = packed.stat().st_size, 0
+    allowed = max(HARMLESS, budget().growth * size)
     with gzip.open(packed) as source, tar.open("wb") as target:
         while True:
             try:
                 chunk = source.read(CHUNK)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise DataError(f"{packed}: not a readable gzip file: {error}") from None
+                raise DataError(f"{packed}: not a readable gzip file: {reason(error)}") from None
             if not chunk:
                 break
             written += len(chunk)
             if written > allowed:
-                raise DataError(f"{packed}: refused: unpacks to more than {allowed:,} bytes.")
+                growth = raising("growth", 2 * budget().growth)
+                raise DataError(
+                    f"{packed}: refused: unpacks to more than {allowed:,} bytes ({growth})."
+                )
             target.write(chunk)
         target.flush()
         os.fsync(target.fileno())
@@ -193,32 +272,46 @@ def unpack(
     check_archive(path, name)
     root = folder.resolve()
     written = []
-    try:
-        for member, source in _contents(path, name or path.name):
-            step()
-            target = folder / member
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # A link in the user's own folder may lead elsewhere, whatever the member is called.
-            if not target.parent.resolve().is_relative_to(root):
-                raise DataError(f"{path}: refused: {member!r:.200} leads out of {folder}.")
-            partial = target.with_name(f".{target.name}.part")
-            with source, partial.open("wb") as out:
-                shutil.copyfileobj(source, out, CHUNK)
-            os.replace(partial, target)
-            written.append(Path(PurePosixPath(member)))
-    except DAMAGE as error:
-        raise DataError(f"{path}: damaged: {str(error)[:200]}") from None
+    for member, pieces in _contents(path, name or path.name):
+        step()
+        target = folder / member
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A link in the user's own folder may lead elsewhere, whatever the member is called.
+        if not target.parent.resolve().is_relative_to(root):
+            raise DataError(f"{path}: refused: {member!r:.200} leads out of {folder}.")
+        unfinished = target.with_name(f".{target.name[:200]}.part")
+        with unfinished.open("wb") as out:
+            for piece in pieces:
+                out.write(piece)
+        os.replace(unfinished, target)
+        written.append(Path(PurePosixPath(member)))
     return written
 
 
-def _contents(path: Path, name: str) -> Iterator[tuple[str, IO[bytes]]]:
-    if name.casefold().endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                if not info.is_dir():
-                    yield zip_name(info), archive.open(info)
-    else:
-        with tarfile.open(path, "r:") as archive:
-            for info in archive:
-                if info.isreg():
-                    yield info.name, archive.extractfile(info)
+def _contents(path: Path, name: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """(name, content in pieces) of each file. Raises DataError for damage."""
+    with _one_line(path):
+        if name.casefold().endswith(".zip"):
+            with open_zip(path) as archive:
+                for info in archive.infolist():
+                    if not is_folder(info):
+                        yield zip_name(info), _pieces(path, partial(archive.open, info))
+        else:
+            with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                for info in archive:
+                    if info.isreg():
+                        yield info.name, _pieces(path, partial(archive.extractfile, info))
+
+
+def _pieces(path: Path, member: Callable[[], IO[bytes]]) -> Iterator[bytes]:
+    with _one_line(path), member() as source:
+        while piece := source.read(CHUNK):
+            yield piece
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, *DAMAGE) as error:
+        raise DataError(f"{path}: damaged: {reason(error)}") from None

@@ -14,9 +14,9 @@ import json
 import os
 import random
 import ssl
+import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,29 +33,41 @@ from fsc_bench.data.archives import (
     is_archive,
     unpack,
 )
+from fsc_bench.data.border import reason
+from fsc_bench.data.connection import Unusable, Watch, number, open_url, tag
 from fsc_bench.data.hub import check_revision, fetch_hub
 from fsc_bench.data.items import Item
 from fsc_bench.data.session import Session, finish, finished, read_marker, readable, sha256_of
 from fsc_bench.errors import DataError, RunError
+from fsc_bench.system.budget import budget, raising
 from fsc_bench.system.files import sync_folder, write_json
 
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 6  # in a row without a new byte
+RETRIES_SLOW = 1  # of a server that brings less than the budget's speed
 RETRIES_UNREACHABLE = 2  # where no connection comes about: mostly there is no network
 PAUSE = 1.0  # seconds before the first retry; doubles each time
 LONGEST_PAUSE = 60.0
 PASSING = (408, 425, 429, 500, 502, 503, 504)
+ROOM = 1 << 28  # bytes; of a file without a length the disk is looked at as often
+LARGER, SLACK = 1.5, 1_000_000  # times and bytes: task files say about how large a file is
 WEB_PAGE = (b"<!doctype html", b"<html")
 
 
 class _Again(Exception):
     """Worth another try, after so many seconds if the server says so."""
 
-    def __init__(self, why: str, after: float | None = None, unreachable: bool = False):
+    def __init__(
+        self,
+        why: str,
+        after: float | None = None,
+        unreachable: bool = False,
+        slow: bool = False,
+    ):
         super().__init__(why)
         self.after = after
-        self.retries = RETRIES_UNREACHABLE if unreachable else RETRIES
-        self.unreachable = unreachable
+        self.retries = RETRIES_UNREACHABLE if unreachable else RETRIES_SLOW if slow else RETRIES
+        self.unreachable, self.slow = unreachable, slow
 
 
 # ---------------------------------------------------------------- one item
@@ -192,17 +204,21 @@ def _discard(item: Item) -> None:
 
 def _receive(item: Item, session: Session) -> tuple[int, str]:
     """Gets a URL into `item.part`, over as many connections as it takes. Returns size, sha256."""
-    most, failures = -1, 0
+    most, failures, slow = -1, 0, 0
+    deadline = time.monotonic() + budget().seconds
     while True:
         try:
-            _attempt(item, session)
+            _attempt(item, session, deadline)
             break
+        except Unusable as error:
+            raise DataError(f"{item.owner}: {item.url} {error}.") from None
         except _Again as error:
             kept = item.part.stat().st_size if item.part.exists() else 0
             if kept > most:
                 most, failures = kept, 0
-            failures += 1
-            if failures > error.retries:
+            failures, slow = failures + 1, slow + error.slow
+            late = time.monotonic() > deadline
+            if late or slow > RETRIES_SLOW or failures > error.retries:
                 if error.unreachable:
                     session.unreachable[urllib.parse.urlsplit(item.url).netloc] = str(error)
                 have = f" {readable(kept)} are kept; the same command goes on." if kept else ""
@@ -212,8 +228,19 @@ def _receive(item: Item, session: Session) -> tuple[int, str]:
     return item.part.stat().st_size, sha256_of(item.part, session.check)
 
 
-def _attempt(item: Item, session: Session) -> None:
+def _attempt(item: Item, session: Session, deadline: float) -> None:
     """One connection. Returns when `item.part` is whole; raises _Again when that is worth a try."""
+    with Watch(deadline, lambda: not session.stop.is_set()) as watch:
+        try:
+            _connect(item, session, watch)
+        except _Again:
+            session.check()
+            if watch.why:
+                raise _Again(watch.why, slow=True) from None
+            raise
+
+
+def _connect(item: Item, session: Session, watch: Watch) -> None:
     session.check()
     if why := session.unreachable.get(urllib.parse.urlsplit(item.url).netloc):
         raise DataError(f"{item.owner}: {item.url}: {why}.")
@@ -229,9 +256,7 @@ def _attempt(item: Item, session: Session) -> None:
         if validator:
             headers["If-Range"] = validator
     try:
-        response = urllib.request.urlopen(
-            urllib.request.Request(item.url, headers=headers), timeout=TIMEOUT
-        )
+        response = open_url(item.url, headers, TIMEOUT, watch)
     except urllib.error.HTTPError as error:
         with error:
             _refused(item, kept, known, error)
@@ -241,9 +266,9 @@ def _attempt(item: Item, session: Session) -> None:
             raise DataError(f"{item.owner}: {item.url}: {error.reason}.") from None
         raise _Again(f"cannot be reached ({error.reason})", unreachable=True) from None
     except (OSError, http.client.HTTPException) as error:
-        raise _Again(f"cannot be reached ({str(error) or type(error).__name__})") from None
+        raise _Again(f"cannot be reached ({reason(error)})") from None
     with response:
-        _take(item, session, response, kept, known)
+        _take(item, session, response, kept, known, watch)
 
 
 def _what_is_kept(item: Item) -> tuple[int, dict[str, Any]]:
@@ -265,28 +290,31 @@ def _validator(known: dict[str, Any]) -> str:
 
 def _refused(item: Item, kept: int, known: dict[str, Any], error: urllib.error.HTTPError) -> None:
     """Returns only where the server says that there is nothing more to come."""
-    if error.code == 416:
+    if error.code == 416 and kept:
         if error.headers.get("Content-Range", "") == f"bytes */{kept}":
             return
         _discard(item)
         raise _Again("does not continue a download")
     if error.code in PASSING:
-        after = _number(error.headers.get("Retry-After", ""))
+        after = number(error.headers.get("Retry-After"))
         raise _Again(f"answers {error.code} {error.reason}", after)
-    raise DataError(f"{item.owner}: {item.url} answers {error.code} {error.reason}.")
+    raise DataError(f"{item.owner}: {item.url} answers {error.code} {error.reason:.200}.")
 
 
-def _take(item: Item, session: Session, response: Any, kept: int, known: dict[str, Any]) -> None:
+def _take(
+    item: Item, session: Session, response: Any, kept: int, known: dict[str, Any], watch: Watch
+) -> None:
     """Appends what a response brings to the `.part`."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity") != "identity":
-        raise DataError(f"{item.owner}: {item.url} comes as {headers['Content-Encoding']}.")
-    etag, modified = headers.get("ETag"), headers.get("Last-Modified")
+        how = headers["Content-Encoding"]
+        raise DataError(f"{item.owner}: {item.url} comes as {how!r:.100}, not as it is.")
+    etag, modified = tag(headers.get("ETag")), tag(headers.get("Last-Modified"))
     if response.status == 206:
         start, _, total_text = (
             headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         )
-        now = {"etag": etag, "modified": modified, "total": _number(total_text)}
+        now = {"etag": etag, "modified": modified, "total": number(total_text)}
         changed = any(
             known.get(key) and value and value != known[key] for key, value in now.items()
         )
@@ -297,19 +325,28 @@ def _take(item: Item, session: Session, response: Any, kept: int, known: dict[st
     else:  # the whole file: it has changed, or this server cannot continue
         kept = 0
         item.part.unlink(missing_ok=True)
-        total = _number(headers.get("Content-Length", ""))
+        total = number(headers.get("Content-Length"))
         known = {"url": item.url, "etag": etag, "modified": modified, "total": total}
         write_json(item.hidden("part.json"), known)
+    _check_most(item, total or 0)
     expected = item.bytes or 0 if total is None else total
     session.claim(item, item.part, max(0, expected - kept))
     with item.part.open("ab") as file:
         for chunk in _chunks(response, None if total is None else total - kept):
             session.check()
+            _check_most(item, kept + len(chunk))
+            if total is None and kept // ROOM != (kept + len(chunk)) // ROOM:
+                session.claim(item, item.part, ROOM)
             file.write(chunk)
             kept += len(chunk)
+            watch.got += len(chunk)
             session.tell(item, item.served, item.part, kept, total)
         file.flush()
         os.fsync(file.fileno())
+    if watch.why:
+        raise _Again(watch.why, slow=True)
+    if not kept:
+        raise Unusable("sends an empty file")
     if total is None and item.bytes and not item.sha256 and kept < 0.95 * item.bytes:
         raise _Again(f"ends after {kept:,} bytes of about {item.bytes:,}")
     if total is not None and kept < total:
@@ -317,8 +354,18 @@ def _take(item: Item, session: Session, response: Any, kept: int, known: dict[st
     write_json(item.hidden("part.json"), {**known, "total": kept})
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+def _check_most(item: Item, size: int) -> None:
+    """Raises DataError, and keeps nothing, where a server sends more than the file can have."""
+    most = budget().download
+    why = raising("download", size)
+    if item.bytes:
+        most, why = min(most, int(item.bytes * LARGER) + SLACK), f"about {item.bytes:,} are known"
+    if size > most:
+        _discard(item)
+        raise DataError(
+            f"{item.owner}: {item.url} sends {size:,} bytes or more, and at most {most:,} are "
+            f"taken ({why}). It was not kept."
+        )
 
 
 def _chunks(response: Any, left: int | None) -> Iterator[bytes]:
@@ -326,8 +373,8 @@ def _chunks(response: Any, left: int | None) -> Iterator[bytes]:
     while left is None or left > 0:
         try:
             chunk = response.read1(CHUNK if left is None else min(CHUNK, left))
-        except (OSError, http.client.HTTPException) as error:
-            raise _Again(f"breaks off ({str(error) or type(error).__name__})") from None
+        except Exception as error:  # chunks of a nonsensical length raise what they like
+            raise _Again(f"breaks off ({reason(error)})") from None
         if not chunk:
             return
         left = None if left is None else left - len(chunk)

@@ -14,8 +14,9 @@ from fnmatch import translate
 import numpy as np
 from PIL import Image
 
-from fsc_bench.data.images import Images, decode
+from fsc_bench.data.images import Images
 from fsc_bench.data.listing import IMAGE_SUFFIXES
+from fsc_bench.data.pixels import decode
 from fsc_bench.data.sources import sources
 from fsc_bench.errors import DataError
 from fsc_bench.evidence import Known, sizes_in_words

@@ -6,13 +6,11 @@ Nothing is copied or unpacked.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
 import sqlite3
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cached_property
@@ -20,23 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from fsc_bench.data.border import (
+    Inside,
+    reason,
+    said_by_library,
+    says_way_out,
+)
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.listing import entries, find_path, snapshots
 from fsc_bench.data.names import Names
+from fsc_bench.data.pixels import cropped, decode
 from fsc_bench.data.sources import sources, wrappers
-from fsc_bench.errors import DataError, UsageError
+from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import OWN, ImageRef, unusable_path
 from fsc_bench.system.facts import read_json
 from fsc_bench.system.files import locked, write_text
+from fsc_bench.system.regular import Irregular, check_regular, open_regular, read_file
 
 # Visual Genome's pictures lie in two folders. CREPE and ARO name them by number alone, so that
 # their readers cannot know which: a picture that is not in one is looked for in the other.
 VG_FOLDERS = {"VG_100K": "VG_100K_2", "VG_100K_2": "VG_100K"}
-# What benchmarks come in; MPO is read as JPEG. Pillow knows more, EPS among it, which it would have
-# Ghostscript execute.
-FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "BMP", "GIF", "TIFF", "JPEG2000", "TGA")
 OPEN_CONTAINERS = 64  # a .npy file is a container of one image: only so many are kept
 # How PNG, JPEG, GIF, WebP, BMP, TIFF and PNM files begin.
 PICTURE = re.compile(
@@ -88,6 +91,7 @@ class Images:
         self.inner: dict[str, tuple[str, ...]] = {}
         self.roots: dict[tuple[str, str], tuple[Path, bool, tuple[str, ...]]] = {}
         self.located: dict[tuple[str, str, str], tuple[str, str | None]] = {}
+        self.insides: dict[str, Inside] = {}
         self.lock = threading.Lock()
 
     @cached_property
@@ -139,10 +143,17 @@ class Images:
         if path := find_path(str(root), [*names, *lower], self._listing):
             if member and self._cheap(path):
                 member = self._member(path, [member]) or member
+            self._check_inside(task_name, str(root), path)
             return path, member or None, True
         if not member and (found := self._in_archives(task_name, root, ref, names)):
             return *found, True
         return os.path.join(root, names[0]), member or None, False
+
+    def _check_inside(self, task_name: str, root: str, path: str) -> None:
+        if root not in self.insides:
+            self.insides[root] = Inside([root, self.data, *self.links.values()])
+        if target := self.insides[root].way_out(path):
+            raise DataError(f"{task_name}: the image {path} {says_way_out(target)}.")
 
     def _in_archives(
         self, task_name: str, root: Path, ref: ImageRef, names: list[str]
@@ -159,12 +170,23 @@ class Images:
         """(folder or archive, whether it is an archive, folders that copies are wrapped in)."""
         key = (task_name if source == OWN else "", source)
         if key not in self.roots:
+            self._check_registered(task_name, source)
             root = self.root(task_name, source)
             wraps = ("",) if source == OWN else tuple(wrappers(source))
             if not root.exists():
                 return root, False, wraps
             self.roots[key] = (root, root.is_file(), wraps)
         return self.roots[key]
+
+    def _check_registered(self, task_name: str, source: str) -> None:
+        """Raises DataError for a source that is neither ours nor linked: any folder could be it."""
+        if source != OWN and source not in sources() and source not in self.links:
+            hint = near_miss(source, [*sources(), *self.links])
+            raise DataError(
+                f"{task_name}: a record names the image source {source!r:.120}, which there is not."
+                f"{hint} `fsc-bench data status` lists them; of your own, "
+                "`fsc-bench data link ./SOURCE.toml PATH` says where they lie."
+            )
 
     def _only(self, root: Path) -> tuple[str, ...]:
         """The one folder in `root`, with its `/`: pictures may lie one folder down."""
@@ -245,12 +267,7 @@ class Images:
                 module = container_module(path)
                 if module is None:
                     raise DataError(f"{path}: not a kind of archive that can be read in place.")
-                try:
-                    self.containers[path] = module.Container(Path(path))
-                except FileNotFoundError:
-                    raise DataError(f"{path}: there is no such file.") from None
-                except (OSError, ValueError) as error:
-                    raise DataError(f"{path}: damaged: {error}") from None
+                self.containers[path] = opened(module, Path(path))
                 while len(self.containers) > OPEN_CONTAINERS:
                     self.containers.popitem(last=False)
             self.containers.move_to_end(path)
@@ -264,14 +281,16 @@ class Images:
                 return self._container(path).read(member)
             if container_module(path) is not None and not is_picture(path):
                 raise DataError(f"{path}: an archive, not an image.")
-            with open(path, "rb") as file:
-                return file.read()
+            return read_file(path)
         except FileNotFoundError:
             raise DataError(self._absent(task_name, ref, path)) from None
         except KeyError:
             raise DataError(f"{task_name}: {path} has no {member!r}.") from None
-        except (OSError, ValueError) as error:
-            raise DataError(f"{task_name}: {path}: cannot be read: {error}") from None
+        except Irregular as error:
+            raise DataError(f"{task_name}: the image {path} {error}.") from None
+        except (OSError, ValueError, MemoryError) as error:
+            where = path if member is None else f"{path}::{member}"
+            raise DataError(f"{task_name}: {where}: cannot be read: {reason(error)}") from None
 
     def _absent(self, task_name: str, ref: ImageRef, path: str) -> str:
         name = task_name if ref.source == OWN else ref.source
@@ -283,8 +302,10 @@ class Images:
 
     def open(self, task_name: str, ref: ImageRef) -> Image.Image:
         """The image in RGB, cropped to its box. Raises DataError that names the file."""
-        image = decode(self.content(task_name, ref), f"{task_name}: {self._name(task_name, ref)}")
-        return cropped(image, ref.box)
+        where = f"{task_name}: {self._name(task_name, ref)}"
+        image = decode(self.content(task_name, ref), where)
+        with said_by_library(where, "cannot be cropped"):
+            return cropped(image, ref.box)
 
     def _name(self, task_name: str, ref: ImageRef) -> str:
         path, member = self.locate(task_name, ref)
@@ -295,66 +316,29 @@ class Images:
         return image_digest(self.content(task_name, ref), ref.box)
 
 
+def opened(module: Any, path: Path) -> Any:
+    """The container at `path`. Raises DataError, one line, for what is none or is damaged."""
+    try:
+        check_regular(path)
+        return module.Container(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file.") from None
+    except Irregular as error:
+        raise DataError(f"{path}: {error}.") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {reason(error)}") from None
+    except (ValueError, MemoryError) as error:
+        raise DataError(f"{path}: damaged: {reason(error)}") from None
+
+
 def is_picture(path: Path | str) -> bool:
     """Whether a file begins as pictures do, whatever its name ends in."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(512)
             return PICTURE.match(head) is not None and head[257:262] != b"ustar"
-    except OSError:
+    except (OSError, Irregular):
         return False
-
-
-def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
-    """RGB pixels as CLIP's own transforms see them: `PIL.Image.convert("RGB")`, first frame.
-
-    EXIF orientation is not applied: open_clip and clip_benchmark do not, and they agree with the
-    published columns to single images (ELEVATER's own toolkit did turn images). Transparency is
-    dropped, not blended, for the same reason. Only 16-bit gray differs: Pillow clips it to white,
-    which no benchmark means, so it is scaled to 8 bits; 32-bit pixels have no agreed range and are
-    refused.
-
-    Raises DataError for what is no image of FORMATS or is cut short.
-    """
-    if isinstance(content, np.ndarray):
-        return Image.fromarray(content).convert("RGB")
-    if not content:
-        raise DataError(f"{where}: the image file is empty.")
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd EXIF data and of transparent palettes; neither moves a pixel.
-            warnings.simplefilter("ignore", UserWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                if image.mode.startswith("I;16"):
-                    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-                if image.mode in ("I", "F"):
-                    raise DataError(
-                        f"{where}: 32-bit pixels have no agreed range; save the image with 8 bits."
-                    )
-                return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise DataError(
-            f"{where}: not a readable image: cannot identify image file: it begins with "
-            f"{content[:12]!r}, and {', '.join(FORMATS)} are read."
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image: {' '.join(str(error).split())}") from None
-
-
-def cropped(
-    image: Image.Image | np.ndarray, box: tuple[int, ...] | None
-) -> Image.Image | np.ndarray:
-    """What lies in the box (left, upper, right, lower; edges as `pixel_box` rounds them) of an
-    image or of its pixels, uint8 [h, w, 3 or 4]. What lies outside the image is black.
-    """
-    if not box:
-        return image
-    if isinstance(image, np.ndarray):
-        left, upper, right, lower = box
-        if 0 <= left < right <= image.shape[1] and 0 <= upper < lower <= image.shape[0]:
-            return image[upper:lower, left:right]
-        image = Image.fromarray(image[:, :, :3])
-    return image.crop(box)
 
 
 def image_digest(content: bytes | np.ndarray, box: tuple[int, ...] | None) -> bytes:

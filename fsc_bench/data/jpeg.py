@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from fsc_bench.data.images import decode
+from fsc_bench.data.pixels import decode, is_ordinary
 
 
 def open_rgb(
@@ -43,8 +43,9 @@ def decoder() -> Callable[[bytes, str], np.ndarray | None] | None:
 
     def simplejpeg(content: bytes, order: str) -> np.ndarray | None:
         try:
-            if decode_jpeg_header(content)[2] != "YCbCr":
-                return None  # gray, CMYK: Pillow has its own way with them
+            height, width, colours, _ = decode_jpeg_header(content)
+            if colours != "YCbCr" or not is_ordinary(content, width, height):
+                return None  # gray, CMYK: Pillow has its own way with them, and limits
             return decode_jpeg(content, order)
         except (ValueError, RuntimeError, OSError):
             return None

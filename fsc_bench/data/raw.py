@@ -5,24 +5,26 @@ when they are stale.
 """
 
 import codecs
-import gzip
 import json
 import shlex
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fsc_bench.data.archives import DAMAGE, open_zip
+from fsc_bench.data.border import Inside, read_packed, reason, says_way_out
 from fsc_bench.data.delimited import BadTable, Table
 from fsc_bench.data.listing import describe, entries, find_path, snapshots
 from fsc_bench.data.names import Names, is_junk, zip_name
 from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef
+from fsc_bench.system.budget import OverBudget, check
 from fsc_bench.system.files import stamp
+from fsc_bench.system.regular import Irregular, check_regular
 from fsc_bench.task import Task
 
+VALUES = 20  # of a JSON file for each member that an archive may have
 ABSENT = "absent"  # stands for a file's size and time
 
 
@@ -47,6 +49,7 @@ class Raw:
             names = ", ".join(path.name for path in kept)
             self.fail(folder, None, f"holds several snapshots; link one of snapshots/: {names}.")
         self.folder = kept[0] if kept else folder
+        self.inside = Inside([self.folder])
 
     def find(self, *names: str) -> Path:
         """The first of `names` that exists (also as .gz, also in another form of the name).
@@ -89,9 +92,19 @@ class Raw:
         return self.listings[folder]
 
     def note(self, path: Path) -> None:
-        """Remembers a file as an input of the records."""
-        if path.is_file():
-            self.inputs[str(path)] = stamp(path)
+        """Remembers a file as an input of the records.
+
+        Raises DataError for a pipe or a device, and for a link that leads out of the raw folder.
+        """
+        if not path.exists() or path.is_dir():
+            return
+        try:
+            check_regular(path)
+        except Irregular as error:
+            self.fail(path, None, f"{error}.")
+        if target := self.inside.way_out(str(path)):
+            self.fail(path, None, f"{says_way_out(target)}.")
+        self.inputs[str(path)] = stamp(path)
 
     def note_absent(self, path: Path) -> None:
         """Remembers that a file which would count is not there: once it is, records are stale."""
@@ -104,10 +117,11 @@ class Raw:
 
     def _bytes_of(self, path: Path) -> bytes:
         try:
-            data = path.read_bytes()
-            return gzip.decompress(data) if path.suffix == ".gz" else data
-        except (OSError, EOFError, zlib.error) as error:
-            self.fail(path, None, f"cannot be read: {error}")
+            return read_packed(path)
+        except Irregular as error:
+            self.fail(path, None, f"{error}.")
+        except (OSError, ValueError, MemoryError) as error:
+            self.fail(path, None, f"cannot be read: {reason(error)}.")
 
     def bytes(self, *names: str) -> bytes:
         """Content of the first file found, unpacked when it is gzip."""
@@ -138,6 +152,12 @@ class Raw:
         An object that names a key twice is refused: of two values one would be lost unseen.
         """
         try:
+            values = text.count(",") + text.count("[") + text.count("{")
+            check(
+                "members",
+                values // VALUES,
+                f"holds {values:,} values, as {values // VALUES:,} members",
+            )
             value = json.loads(text, object_pairs_hook=_once)
             if "\\ud" in text or "\\uD" in text:
                 json.dumps(value, ensure_ascii=False).encode()
@@ -145,7 +165,11 @@ class Raw:
             self.fail(path, record, "holds half a character (a lone surrogate).")
         except _NamedTwice as error:
             self.fail(path, record, f"names {error} twice in one object.")
-        except (ValueError, RecursionError) as error:
+        except OverBudget as error:
+            self.fail(path, record, f"{error}.")
+        except RecursionError:
+            self.fail(path, record, "is not read: lists within lists without end.")
+        except ValueError as error:
             self.fail(path, record, f"is not JSON: {error}")
         return value
 
@@ -178,11 +202,11 @@ class Raw:
         """Member names of a zip file, as its container calls them."""
         path = self.find(name)
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 names = [zip_name(info) for info in archive.infolist()]
                 return [name for name in names if not is_junk(name)]
-        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-            self.fail(path, None, f"is not a readable zip: {error}")
+        except (OSError, *DAMAGE) as error:
+            self.fail(path, None, f"is not a readable zip: {reason(error)}.")
 
     def field(
         self, path: Path | str, record: Any, row: Any, key: str | int, kind: type | tuple = str

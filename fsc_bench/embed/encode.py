@@ -25,13 +25,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fsc_bench.data.images import Images, cropped
+from fsc_bench.data.images import Images
 from fsc_bench.data.jpeg import open_rgb
+from fsc_bench.data.pixels import cropped
 from fsc_bench.embed.batch_size import found_batch
 from fsc_bench.embed.plan import Place, Plan
 from fsc_bench.embed.store import Store
 from fsc_bench.errors import DataError, RunError, UsageError
 from fsc_bench.model import DualEncoder, as_rows, extras_of, stacked
+from fsc_bench.system.budget import OverBudget
 from fsc_bench.system.memory import free_memory, out_of_memory
 
 CPU_BATCH = 32  # images at once: a CPU is fastest between 8 and 32, whatever the tower
@@ -178,7 +180,14 @@ class Encoder:
                 whole = open_rgb(self.images.content(task, ref), "", arrays)
             except DataError:
                 return [(key, self._why(place[key])) for key in keys]
-            return [(key, prepare(cropped(whole, place[key][1].box))) for key in keys]
+            return [(key, crop(whole, place[key])) for key in keys]
+
+        def crop(whole: Any, where: Place) -> Any:
+            try:
+                part = cropped(whole, where[1].box)
+            except OverBudget:
+                return self._why(where)
+            return prepare(part)
 
         with ThreadPoolExecutor(decoders()) as pool:
             window: list[tuple[int, Future]] = []

@@ -25,6 +25,7 @@ that 1,000 checkpoints on 8 GPUs are 15 hours. They leave 4 GB of embeddings eac
 
 import atexit
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +113,15 @@ def leave() -> None:
 
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def leave_at_once(code: int) -> None:
+    """Ends this process. One of several does not say goodbye to the others: they may be gone."""
+    if launched() == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @cache

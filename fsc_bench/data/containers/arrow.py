@@ -4,13 +4,15 @@ Cells are as in a Parquet file (parquet.py). The file is mapped into memory, not
 """
 
 import bisect
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
 
+from fsc_bench.data.border import HARMLESS, check_growth
 from fsc_bench.data.containers.parquet import cell_bytes, split_member
+from fsc_bench.system.regular import check_regular
 
 SUFFIXES = (".arrow",)
 
@@ -37,17 +39,30 @@ class Container:
 
 def read_batches(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     """(schema, batches) of an Arrow file or stream. Raises ValueError or OSError."""
+    check_regular(path)
+    packed = path.stat().st_size
     try:
         source = pa.memory_map(str(path))
         try:
             with pa.ipc.open_stream(source) as reader:
-                schema, batches = reader.schema, list(reader)
+                schema, batches = reader.schema, _within(reader, packed)
         except pa.ArrowInvalid:
             with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
-                batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-                schema = reader.schema
+                numbers = range(reader.num_record_batches)
+                schema, batches = reader.schema, _within(map(reader.get_batch, numbers), packed)
         for batch in batches:
             batch.validate(full=True)  # Arrow believes a file's offsets: a wrong one would crash
         return schema, batches
-    except pa.ArrowException as error:
+    except (pa.ArrowException, MemoryError) as error:
         raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _within(batches: Iterable[pa.RecordBatch], packed: int) -> list[pa.RecordBatch]:
+    """The batches, where their buffers are no bomb: compressed ones are unpacked on reading."""
+    found, size = [], 0
+    for batch in batches:
+        size += batch.nbytes
+        if size > HARMLESS and size > 2 * packed:
+            check_growth(size, packed)
+        found.append(batch)
+    return found

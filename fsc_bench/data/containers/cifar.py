@@ -8,15 +8,23 @@ the binary records (`test_batch.bin`, `test.bin`).
 import codecs
 import io
 import pickle
+import pickletools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fsc_bench.data.border import reason
+from fsc_bench.system.budget import check
+from fsc_bench.system.regular import read_file
+
 NAMES = ("test_batch", "test_batch.bin", "test", "test.bin")
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
+# What makes a value that holds others. An honest batch has a few: one for each key, and arrays.
+NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "EMPTY_LIST", "DICT", "EMPTY_DICT"}
+NESTING |= {"REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD", "FROZENSET", "EMPTY_SET", "INST", "OBJ"}
 LABEL_KEYS = ("fine_labels", "labels")
 
 
@@ -35,7 +43,7 @@ class Container:
 
 def read_batch(path: Path) -> tuple[np.ndarray, list[int]]:
     """(pixels [n, 32, 32, 3], labels) of one file, fine ones in CIFAR-100. Raises ValueError."""
-    data = path.read_bytes()
+    data = read_file(path)
     if path.suffix.lower() == ".bin":
         # Before the pixels: a coarse and a fine label in CIFAR-100, one label in CIFAR-10.
         width = PIXELS + (2 if path.name.lower() == "test.bin" else 1)
@@ -100,8 +108,10 @@ class _DType:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    if not isinstance(data, (bytes, bytearray)):
+        raise ValueError("an array that is not made of bytes")
     array = _Array()
-    array.__setstate__((1, shape, dtype, order == "F", bytes(data)))
+    array.__setstate__((1, shape, dtype, order == "F", data))
     return array
 
 
@@ -123,6 +133,19 @@ ALLOWED = {
 }
 
 
+def _check_plan(data: bytes) -> None:
+    """Raises ValueError for what is nested without end, which would crash the interpreter, and for
+    a memo of places that no honest batch has, for which it would set memory aside.
+    """
+    nested = 0
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in NESTING:
+            nested += 1
+            check("depth", nested, f"nests {nested:,} times or more")
+        if opcode.name.endswith("PUT") and int(argument) > len(data):
+            raise ValueError("a place in the memo beyond its end")
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
@@ -133,11 +156,19 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(data: bytes) -> dict[str, Any]:
     # A damaged pickle fails in as many ways as it has operations; none of them runs foreign code.
     damage = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError)
-    damage += (AttributeError, MemoryError, OverflowError, UnicodeDecodeError, ImportError)
+    damage += (
+        AttributeError,
+        MemoryError,
+        OverflowError,
+        UnicodeDecodeError,
+        ImportError,
+        RecursionError,
+    )
     try:
+        _check_plan(data)
         batch = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except damage as error:
-        raise ValueError(f"not a CIFAR batch: {str(error)[:100]}") from None
+        raise ValueError(f"not a CIFAR batch: {reason(error)}") from None
     if not isinstance(batch, Mapping):
         raise ValueError("not a CIFAR batch: no dictionary")
     return {

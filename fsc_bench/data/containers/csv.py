@@ -4,13 +4,15 @@ FER2013 comes so: `pixels` holds 2,304 numbers of a 48x48 face (Kaggle's fer2013
 """
 
 import csv
-import gzip
 import io
 import math
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+
+from fsc_bench.data.border import read_packed
+from fsc_bench.system.budget import check
 
 SUFFIXES = (".csv", ".csv.gz")
 
@@ -19,12 +21,8 @@ class Container:
     """A CSV file whose rows are lines; they are cut when asked for."""
 
     def __init__(self, path: Path):
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            try:
-                data = gzip.decompress(data)
-            except (EOFError, gzip.BadGzipFile) as error:
-                raise ValueError(str(error)) from None
+        data = read_packed(path)
+        check("members", lines := data.count(b"\n"), f"has {lines:,} lines")
         self.lines = data.splitlines()
         self.columns = self._cells(0) if self.lines else []
 

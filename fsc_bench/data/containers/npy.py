@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from fsc_bench.data.border import read_array
+from fsc_bench.system.regular import read_file
+
 SUFFIXES = (".npy",)
 
 
 class Container:
     def __init__(self, path: Path):
-        self.pixels = np.load(path, allow_pickle=False)
+        self.pixels = read_array(read_file(path))
         if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or self.pixels.dtype != np.uint8:
             raise ValueError(f"holds {self.pixels.dtype} {self.pixels.shape}, not uint8 [h, w, 3]")
 

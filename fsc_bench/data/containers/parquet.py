@@ -13,6 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fsc_bench.system.budget import check
+
 SUFFIXES = (".parquet",)
 
 
@@ -41,13 +43,23 @@ class Container:
         group = bisect.bisect_right(self.starts, row) - 1
         with self.lock:
             if self.held is None or self.held[0] != (column, group):
-                try:
-                    table = self.file.read_row_group(group, columns=[column])
-                except pa.ArrowException as error:
-                    raise ValueError(str(error).splitlines()[0]) from None
-                self.held = ((column, group), table)
+                self.held = ((column, group), self._group(column, group))
             cell = self.held[1].column(0)[row - self.starts[group]].as_py()
         return cell_bytes(cell, place, member)
+
+    def _group(self, column: str, group: int) -> pa.Table:
+        facts = self.file.metadata.row_group(group)
+        parts = [facts.column(place) for place in range(facts.num_columns)]
+        size = sum(
+            part.total_uncompressed_size
+            for part in parts
+            if part.path_in_schema.partition(".")[0] == column
+        )
+        check("bytes", size, f"its column {column!r} unpacks to {size:,} bytes in one row group")
+        try:
+            return self.file.read_row_group(group, columns=[column])
+        except (pa.ArrowException, MemoryError) as error:
+            raise ValueError(str(error).splitlines()[0]) from None
 
 
 def split_member(member: str, columns: Collection[str]) -> tuple[str, int, int | None]:

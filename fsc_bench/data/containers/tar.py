@@ -4,14 +4,16 @@ What archives.py refuses (links) and junk are no members.
 """
 
 import os
-import tarfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from fsc_bench.data.archives import DAMAGE, tar_refusal
+from fsc_bench.data.archives import DAMAGE, open_tar, tar_refusal
+from fsc_bench.data.border import reason
 from fsc_bench.data.names import is_junk, plain_path
+from fsc_bench.system.budget import check
+from fsc_bench.system.regular import open_regular
 
 SUFFIXES = (".tar",)
 BLOCK = 512
@@ -38,8 +40,9 @@ def read_index(path: Path) -> Index:
     offsets: dict[str, tuple[int, int]] = {}
     repeated, refused = "", []
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for info in archive:
+        with open_regular(path) as file, open_tar(file) as archive:
+            for count, info in enumerate(archive, 1):
+                check("members", count, f"has {count:,} members or more")
                 if why := tar_refusal(info):
                     refused.append(f"{info.name!r} {why}")
                 elif info.isreg() and not is_junk(name := plain_path(info.name)):
@@ -48,7 +51,7 @@ def read_index(path: Path) -> Index:
                 archive.members = []  # tarfile keeps them all, and large tars have a million
             return Index(offsets, repeated, tuple(refused), _flaw_of_end(file, archive.offset))
     except DAMAGE as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(reason(error)) from None
 
 
 def _flaw_of_end(file: BinaryIO, end: int) -> str:
@@ -75,6 +78,7 @@ class Container:
 
     def read(self, member: str) -> bytes:
         offset, size = self.offsets[member]
+        check("bytes", size, f"has {size:,} bytes")
         data = os.pread(self.file, size, offset)  # pread: no shared position between threads
         if len(data) != size:
             raise ValueError("the archive is cut short")

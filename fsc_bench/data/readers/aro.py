@@ -32,9 +32,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fsc_bench.data.border import reason
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.word_order import generator, pre_caption
 from fsc_bench.records import OWN, ImageRef, Record, pixel_box
+from fsc_bench.system.tables import read_parquet
 from fsc_bench.task import Task
 
 OPTIONS = {
@@ -251,9 +253,9 @@ def _parquet_rows(
             for column in (*images, *columns):
                 if column not in names:
                     raw.fail(path, None, f"has no column {column!r} (has {', '.join(names)}).")
-            rows = pq.read_table(path, columns=[n for n in names if n not in images]).to_pylist()
+            rows = read_parquet(path, [n for n in names if n not in images]).to_pylist()
         except (OSError, ValueError, pa.ArrowException) as error:
-            raw.fail(path, None, f"is not a readable Parquet file: {error}")
+            raw.fail(path, None, f"is not a readable Parquet file: {reason(error)}.")
         inside = PurePosixPath(path.relative_to(raw.folder).as_posix())
         for number, row in enumerate(rows):
             yield path, {**row, "row": number}, str(inside)

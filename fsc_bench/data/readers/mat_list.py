@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from fsc_bench.data.border import reason
 from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.labels import Answers, Labels
 from fsc_bench.data.listing import files_below
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError
 from fsc_bench.records import OWN, ImageRef, Record
+from fsc_bench.system.regular import read_file
 from fsc_bench.task import Task
 
 OPTIONS = {"layout": ""}
@@ -96,9 +98,9 @@ def _load(raw: Raw, path: Path, variable: str) -> Any:
         raw.find(path.relative_to(raw.folder).as_posix())
     raw.note(path)
     try:
-        return load_mat(path.read_bytes(), variable)
+        return load_mat(read_file(path), variable)
     except (OSError, ValueError, zlib.error, struct.error) as error:
-        raw.fail(path, None, f"is no MATLAB file with {variable!r}: {str(error)[:80]}")
+        raw.fail(path, None, f"is no MATLAB file with {variable!r}: {reason(error)}.")
 
 
 # ---------------------------------------------------------------- MAT-file format, level 5

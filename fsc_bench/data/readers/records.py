@@ -7,12 +7,11 @@ folder; by default every Parquet file there.
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from fsc_bench.data.border import reason
 from fsc_bench.data.listing import files_below, natural
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import Record, records_from_table
+from fsc_bench.system.tables import read_parquet
 from fsc_bench.task import Task
 
 OPTIONS = {"files": []}
@@ -22,9 +21,9 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
     for path in files_of(raw, task.data.options.get("files", []), (".parquet",)):
         raw.note(path)
         try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException, NotImplementedError) as error:
-            raw.fail(path, None, f"is no readable Parquet file: {str(error).splitlines()[0]:.200}")
+            table = read_parquet(path)
+        except (OSError, ValueError) as error:
+            raw.fail(path, None, f"is no readable Parquet file: {reason(error)}.")
         yield from records_from_table(table, f"{task.name}: {path}")
 
 

@@ -7,11 +7,11 @@ inside `data.zip`. Option: `candidates`, by part, how many `keys` each sample ha
 stops the reading, since chance and published scores would no longer be comparable.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from fsc_bench.data.border import reason
+from fsc_bench.data.containers import zip
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
@@ -80,8 +80,7 @@ def _open(raw: Raw, part: str, file: str) -> tuple[str | Path, str, object]:
     member = min(members, key=len)
     where = f"{archive}::{member}"
     try:
-        with zipfile.ZipFile(archive) as content:
-            text = content.read(member).decode("utf-8-sig")
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raw.fail(where, None, f"cannot be read: {error}")
+        text = zip.Container(archive).read(member).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raw.fail(where, None, f"cannot be read: {reason(error)}.")
     return where, f"data.zip::{member.removesuffix(file)}", raw.parse(where, None, text)

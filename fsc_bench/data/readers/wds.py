@@ -10,7 +10,6 @@ alone do not say it; `first_of_each_class`, how many samples of each class to ke
 appended another split to each class. A `classes.txt` says what labels mean (class_lists.py).
 """
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fsc_bench.data.border import read_array, reason
 from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.containers.tar import Container
 from fsc_bench.data.labels import UNSAID, Answers, Labels
@@ -210,11 +210,11 @@ def _vector(raw: Raw, sample: Sample, order: Sequence[int]) -> tuple[int, ...]:
     """The classes that a 0/1 vector shows; places are those of the class list."""
     shard, key = sample.shard, sample.key
     try:
-        vector = np.load(io.BytesIO(sample.content), allow_pickle=False)
+        vector = read_array(sample.content)
         shown = [int(place) for place in np.flatnonzero(vector)]
         odd = bool(np.any((vector != 0) & (vector != 1)))
-    except (ValueError, OSError, EOFError, TypeError, SyntaxError) as error:
-        raw.fail(shard, key, f"the label vector cannot be read: {str(error)[:80]}")
+    except (ValueError, TypeError) as error:
+        raw.fail(shard, key, f"the label vector cannot be read: {reason(error)}.")
     if vector.shape != (len(order),):
         raw.fail(shard, key, f"the label vector has shape {vector.shape}, not ({len(order)},).")
     if odd:

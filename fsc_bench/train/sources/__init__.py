@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from fsc_bench.data import images
+from fsc_bench.data import border, pixels
 from fsc_bench.errors import DataError, UsageError, near_miss
+from fsc_bench.system.regular import read_file as read_regular
 from fsc_bench.system.spec import Spec
 from fsc_bench.train.config import TrainConfig
 
@@ -146,7 +147,7 @@ def kinds() -> dict[str, Callable[[], Any]]:
 def decode(content: bytes, where: str) -> Image.Image:
     """Bytes to the RGB image that scoring sees too. Raises BadPair for what cannot be read."""
     try:
-        return images.decode(content, where)
+        return pixels.decode(content, where)
     except DataError as error:
         raise BadPair(str(error)) from None
 
@@ -154,11 +155,11 @@ def decode(content: bytes, where: str) -> Image.Image:
 def read_file(path: Path, where: str) -> bytes:
     """The content of an image file. Raises BadPair; a pipe or device is no file, and would hang."""
     try:
-        if not path.is_file():
-            raise BadPair(f"{where}: there is no file {path}")
-        return path.read_bytes()
+        return read_regular(path)
+    except FileNotFoundError:
+        raise BadPair(f"{where}: there is no file {path}") from None
     except (OSError, ValueError) as error:
-        raise BadPair(f"{where}: {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise BadPair(f"{where}: {path}: {border.reason(error)}") from None
 
 
 def check_caption(text: Any, where: str) -> str:

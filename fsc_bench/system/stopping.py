@@ -1,0 +1,81 @@
+"""Stopping: SIGTERM is taken like Ctrl-C, and a process whose launcher died does not stay behind.
+
+Either is an exception in the main thread, which leaves every `with` on its way: what is in flight
+is dropped or finished, locks are released, and nothing half written stays.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+LOOK = 5.0  # seconds between two looks at the launcher
+GRACE = 20.0  # seconds that a process whose launcher died has to leave by itself
+INTERRUPTED, TERMINATED = 130, 143  # exit codes, as shells know them
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: from a scheduler, `kill`, or a launcher that gives up."""
+
+
+def listen() -> None:
+    """From now on SIGTERM raises Terminated in the main thread, once; a second one just ends."""
+    process = os.getpid()
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() != process:  # a data loader's process, forked from us
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        raise Terminated
+
+    with suppress(ValueError):  # not the main thread: whoever called us has the signals
+        signal.signal(signal.SIGTERM, stop)
+
+
+def exit_code(stopped: BaseException | None) -> int:
+    """143 for SIGTERM, 130 for Ctrl-C. Typer raises its own Abort over either."""
+    seen = stopped
+    while seen is not None:
+        if isinstance(seen, Terminated):
+            return TERMINATED
+        seen = seen.__cause__ or seen.__context__
+    return INTERRUPTED
+
+
+def watch_launcher() -> None:
+    """Under torchrun: ends this process soon after its agent died, whatever it waits for.
+
+    torch would wait for the others for 20 minutes, and our own group for days.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return
+    parent = os.getppid()
+    if parent == 1 and b"torch" not in _command(1):
+        _leave()  # it died before we had begun
+    threading.Thread(target=_watch, args=[parent], daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)  # the main thread may wait inside torch, where no signal is heard
+    _leave()
+
+
+def _leave() -> None:
+    with suppress(OSError):
+        print("fsc-bench: the launcher is gone; stopped.", file=sys.stderr, flush=True)
+    os._exit(TERMINATED)
+
+
+def _command(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b"torch"  # nobody can tell
