@@ -52,7 +52,7 @@ import re
 import secrets
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
@@ -144,6 +144,8 @@ class Result:
     `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`.
     official: the headline as the official scorer counts ties, where the task file says that it
     differs.
+    blindness: {"mean_image", "shuffled_images": {metric: percent}}, the headline with every picture
+    replaced by the mean of all, and by another one: what the model's texts alone decide.
     """
 
     task: str
@@ -158,6 +160,7 @@ class Result:
     nan: int
     audits: Mapping[str, Any] = field(default_factory=dict)
     official: Mapping[str, Any] = field(default_factory=dict)
+    blindness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     parts: Mapping[str, str] = field(default_factory=dict)  # `fingerprint` is the hash of these
@@ -400,6 +403,7 @@ class StoredResult(Facts):
     nan: Count
     audits: dict[str, Any] = msgspec.field(default_factory=dict)
     official: dict[str, Any] = msgspec.field(default_factory=dict)
+    blindness: dict[Name, dict[Name, Percent | None]] = msgspec.field(default_factory=dict)
     flags: tuple[str, ...] = ()
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     parts: dict[str, str] = msgspec.field(default_factory=dict)
@@ -524,6 +528,21 @@ def read_runs(folders: list[Path], complain: Callable[[str], Any] | None = None)
                 runs.append(run)
             seen.add(real)
     return runs
+
+
+def draws_of(
+    folder: Path, tasks: Iterable[str], complain: Callable[[str], Any], variant: str = ""
+) -> dict[str, dict[str, Any]]:
+    """The headlines' draws of a run's tasks, by task and metric (`read_draws`). complain: told in
+    one line where they cannot be had.
+    """
+    directory, found = RunDirectory.at(folder), {}
+    for task in tasks:
+        try:
+            found[task] = read_draws(directory.samples_file(task, variant))
+        except UsageError as error:
+            complain(str(error))
+    return found
 
 
 def read_draws(path: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from PIL import Image
 
 from fsc_bench.data.images import write_link
 from fsc_bench.records import OWN, ImageRef, Record, write_records
-from fsc_bench.report import leaderboard
+from fsc_bench.report.ranking import measured_rows
 from fsc_bench.report.suites import TaskFacts
+from fsc_bench.report.tables import write
 from fsc_bench.results import read_runs
 from fsc_bench.run.suite import Options, Summary, run
 from fsc_bench.task import KINDS, Task, read_task
@@ -223,8 +224,7 @@ class World:
         """The adapter's line of the CSV that a leaderboard of these tasks is."""
         tables = self.folder / "tables"
         facts = [TaskFacts.of(task) for task in tasks]
-        rows = leaderboard.measured_rows(read_runs([self.out]), facts)
-        leaderboard.write(tables, "known", rows, facts)
+        write(tables, "known", measured_rows(read_runs([self.out]), facts), facts)
         with (tables / "known.csv").open(newline="", encoding="utf-8") as file:
             (row,) = (row for row in csv.DictReader(file) if row["model"] == self.spec)
         return row

@@ -93,6 +93,41 @@ def test_unequal_subsets_pool_or_average_as_within_says(world, within, inner, he
     assert float(found.row["tree"]) == pytest.approx(headline, abs=1e-4)
 
 
+def test_what_a_models_texts_alone_decide(world):
+    """Pictures at 0 and 60 degrees: their mean is at 30, and shuffled each shows the other.
+
+    Right and wrong text, and which is nearer to the own picture, the mean, the other one:
+      0: 20, 50  right, right, wrong     60: 70, 35  right, wrong, wrong
+     60:  5, 40  wrong, wrong, right      0: 25, 55  right, right, wrong
+    """
+    one, two = world.picture("one", 0), world.picture("two", 60)
+    asks = [(one, 20, 50), (two, 70, 35), (two, 5, 40), (one, 25, 55)]
+    records = [matching([image], [world.text(a), world.text(b)]) for image, a, b in asks]
+    task = world.task("blindness", ["text"], {"all": 4})
+
+    found = world.ask(task, records)
+
+    assert found.value("text") == pytest.approx(75.0)
+    assert found.result["blindness"] == {
+        "mean_image": {"text": 50.0}, "shuffled_images": {"text": 25.0}
+    }  # fmt: skip
+
+
+def test_two_crops_of_a_picture_are_one_source(world):
+    """Both records are about one file, though no reader says so, and neither is about the third."""
+    world.picture("halves", 0, 90)
+    left, right = world.part("halves", 0), world.part("halves", 1)
+    other = world.picture("other", 40)
+    near, far = world.text(15), world.text(80)
+    records = [matching([image], [near, far]) for image in (left, right, other)]
+
+    found = world.ask(world.task("crops", ["text"], {"all": 3}), records)
+
+    first, second, third = found.samples["source"]
+    assert first == second != third
+    assert found.samples["image_digests"][0] != found.samples["image_digests"][1]
+
+
 def test_records_of_several_shapes_are_each_asked_what_their_shape_asks(world):
     """Three choose a text, one chooses both ways, two choose a picture.
 

@@ -6,25 +6,22 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fsc_bench.errors import GateError, UsageError
 from fsc_bench.report.leaderboard import (
-    AVERAGES,
     Row,
     averages,
     chance_row,
     headline_cell,
     measured_row,
-    order,
     published_rows,
-    relative,
-    to_csv,
-    to_markdown,
-    write,
 )
+from fsc_bench.report.ranking import measured_rows, order, ranked, relative, seed_groups
 from fsc_bench.report.suites import TaskFacts, strangers, suites
-from fsc_bench.results import Cell, Result, Run, RunDirectory, Samples, read_runs
+from fsc_bench.report.tables import to_csv, to_markdown, write
+from fsc_bench.results import AVERAGES, Cell, Result, Run, RunDirectory, Samples, read_runs
 from fsc_bench.task import catalogue, select
 
 
@@ -82,8 +79,9 @@ def test_20_of_21_is_a_hole_not_a_mean_of_what_is_there():
     assert "ZS" not in row.cells
     assert "Comp" in row.cells
     page = to_markdown("fsc", [row], [], FSC)
-    line = next(line for line in page.splitlines() if line.startswith("| mine"))
-    assert line.split("|")[3].strip() == "-"
+    line = next(line for line in page.splitlines() if line.startswith("|  | mine"))
+    assert line.split("|")[3:6:2] == [" 50.0 [49.4, 50.6] ", " 50.0 [48.8, 51.2] "]
+    assert line.split("|")[4].strip() == "-"
 
 
 def test_a_partial_result_is_shown_marked_and_enters_no_average():
@@ -182,15 +180,15 @@ def test_written_tables_are_checked_for_staleness(tmp_path):
     directory = RunDirectory(tmp_path / "runs", "mine", "0123456789")
     directory.write_result(result(task, 61.5), Samples({"id": ["1"], "correct": [True]}))
     directory.write_run({"model": "mine"})
-    runs = read_runs([tmp_path / "runs"])
+    rows = measured_rows(read_runs([tmp_path / "runs"]), FSC)
 
-    files = write(tmp_path / "boards", "fsc", runs, FSC)
-    write(tmp_path / "boards", "fsc", runs, FSC, check=True)
+    files = write(tmp_path / "boards", "fsc", rows, FSC)
+    write(tmp_path / "boards", "fsc", rows, FSC, check=True)
 
     assert "61.5" in files[1].read_text()
     files[0].write_text("edited")
     with pytest.raises(GateError, match="stale"):
-        write(tmp_path / "boards", "fsc", runs, FSC, check=True)
+        write(tmp_path / "boards", "fsc", rows, FSC, check=True)
 
 
 def test_a_folder_without_runs_is_one_line(tmp_path):
@@ -217,7 +215,7 @@ def test_ones_own_benchmark_has_a_table_of_its_own(tmp_path):
     runs = [run_of([result(MINE, 62.5)])]
 
     tables = suites(runs, catalogue().values())
-    files = write(tmp_path, "own", runs, tables["own"])
+    files = write(tmp_path, "own", measured_rows(runs, tables["own"]), tables["own"])
 
     assert tables == {"own": [MINE]}
     assert [file.name for file in files] == ["own.csv", "own.md"]
@@ -288,10 +286,78 @@ def test_a_result_that_is_none_is_left_out_and_the_rest_is_shown(tmp_path, chang
         read_runs([tmp_path / "runs"])
 
 
+# ---------------------------------------------------------------- one bootstrap
+
+
+def drawn_row(model: str, draws: list[float], seeds: str = "", value: float | None = None) -> Row:
+    """A row of a suite whose only average is Comp, with these draws; its value is their mean."""
+    cell = Cell(float(np.mean(draws)) if value is None else value)
+    return Row(model, "measured", {"Comp": cell}, draws={"Comp": np.array(draws)}, seeds=seeds)
+
+
+def test_an_averages_interval_is_that_of_its_draws_not_of_independent_tasks():
+    """Two tasks whose draws are alike, from 40 to 60: the mean's interval is as wide as theirs, not
+    1 / sqrt(2) of it. Against one that falls where the other rises it has no width.
+    """
+    rising = np.linspace(40, 60, 41)
+    cells = {"stairs": Cell(50.0, 40.5, 59.5), "ramps": Cell(50.0, 40.5, 59.5)}
+
+    alike = averages(cells, OWN, {"stairs": rising, "ramps": rising})["Comp"]
+    against = averages(cells, OWN, {"stairs": rising, "ramps": rising[::-1]})["Comp"]
+    unknown = averages(cells, OWN, {"stairs": rising})["Comp"]
+
+    assert (alike.low, alike.high) == (pytest.approx(40.5), pytest.approx(59.5))
+    assert (against.low, against.high) == (pytest.approx(50.0), pytest.approx(50.0))
+    assert unknown.low == pytest.approx(50 - 9.5 / 2**0.5)
+
+
+def test_ranks_and_ties_come_from_the_same_draws():
+    """a beats b in three of four draws and c in all, b beats c in all. a - b is 3, 3, 3, -1: its
+    interval holds 0. The row without draws for all has no rank, nor has one with a hole.
+    """
+    a, b, c = [63, 64, 65, 60], [60, 61, 62, 61], [50, 51, 52, 51]
+    rows = [drawn_row("a", a), drawn_row("b", b), drawn_row("c", c), Row("hole", "measured", {})]
+
+    found = {row.model: (row.rank, row.tied) for row in ranked(rows, ["Comp"])}
+
+    assert found == {
+        "a": ((1, 2), ("b",)), "b": ((1, 2), ("a",)), "c": ((3, 3), ()), "hole": (None, ()),
+    }  # fmt: skip
+    without = [*rows, Row("old", "measured", {"Comp": Cell(40.0)})]
+    assert all(row.rank is None for row in ranked(without, ["Comp"]))
+
+
+def test_a_difference_to_a_row_has_the_paired_interval():
+    """1, 3, 2 and 2 better in four draws: percentiles of 1, 2, 2, 3 at 2.5 and 97.5."""
+    rows = [drawn_row("base", [50, 60, 55, 58]), drawn_row("tuned", [51, 63, 57, 60])]
+
+    cell = relative(rows, "base")[1].cells["Comp"]
+
+    assert (cell.value, cell.low, cell.high) == (2.0, pytest.approx(1.075), pytest.approx(2.925))
+
+
+def test_runs_that_differ_in_their_seed_alone_are_grouped_seed_spread_apart():
+    """50, 53 and 56: mean 53, standard deviation 3; the fourth is of another recipe."""
+    rows = [
+        drawn_row(f"run:{seed}", [value - 1, value + 1], "recipe")
+        for seed, value in enumerate((50, 53, 56))
+    ]
+    rows.append(drawn_row("run:other", [70, 71], "another"))
+
+    (group,) = seed_groups(rows, ["Comp"])
+
+    assert group.models == ("run:0", "run:1", "run:2")
+    assert group.cells["Comp"].value == 53.0
+    assert group.spread["Comp"] == pytest.approx(3.0)
+    assert group.cells["Comp"].low == pytest.approx(52.05)  # of 52 and 54
+    page = to_markdown("own", rows, [], [STAIRS])
+    assert "| run:0, run:1, run:2 | 3 | 53.0 [52.0, 54.0] sd 3.00 |" in page
+
+
 # ---------------------------------------------------------------- whole tables, cell by cell
 
 STAIRS = MINE
-RAMPS = replace(MINE, name="ramps", chance={"text": 20.0})
+RAMPS = replace(MINE, name="ramps", chance={"text": 20.0}, blind=30.0)
 PAIRS = TaskFacts(
     "pairs", "own", "retrieval", 1, ("i2t_r1", "t2i_r1"), {"i2t_r1": 4.0, "t2i_r1": 8.0}
 )
@@ -299,7 +365,9 @@ OWN = [STAIRS, RAMPS, PAIRS]
 
 
 def own_rows() -> list:
-    """Two models: the first whole, with a note and a strict number; the second with a hole."""
+    """Two models: the first whole, with a note, a strict number, a rank and one that it is tied
+    with; the second with a hole.
+    """
     first = {
         "stairs": Cell(62.0, 59.0, 67.0),
         "ramps": Cell(41.0, 37.0, 53.0, strict=38.0, note="2 missing"),
@@ -307,7 +375,8 @@ def own_rows() -> list:
         "pairs t2i_r1": Cell(25.0),
     }
     second = {"stairs": Cell(50.0, 48.0, 53.0)}
-    rows = [Row("a|b", "measured", {**averages(first, OWN), **first})]
+    cells = {**averages(first, OWN), **first}
+    rows = [Row("a|b", "measured", cells, rank=(1, 2), tied=("=c",))]
     return [*rows, Row("hole", "measured", {**averages(second, OWN), **second}, {"x": "too old"})]
 
 
@@ -315,6 +384,7 @@ def test_the_whole_page_of_a_table():
     """Comp: (62 + 41) / 2; below sqrt(9 + 16) / 2, above sqrt(25 + 144) / 2; strict (62 + 38) / 2.
 
     ZS is no column, for there is no such task; T2I has no interval, as its only number has none.
+    Headroom of ramps, whose blind score is 30: (41 - 30) / 70.
     """
     published = [
         Row("paper", "Table 1", {"T2I": Cell(12.5), "ramps": Cell(33.3)}),
@@ -330,10 +400,10 @@ def test_the_whole_page_of_a_table():
 
 
 PAGE = """
-| Model | Comp | I2T | T2I |
-|---|---:|---:|---:|
-| a\\|b | 51.5*† [49.0, 58.0] | 30.0 [20.0, 45.0] | 25.0 |
-| hole | - | - | - |
+| Rank | Model | Comp | I2T | T2I |
+|---:|---|---:|---:|---:|
+| 1-2 | a\\|b | 51.5*† [49.0, 58.0] | 30.0 [20.0, 45.0] | 25.0 |
+|  | hole | - | - | - |
 
 ## Compositionality
 
@@ -349,6 +419,15 @@ PAGE = """
 | a\\|b | 30.0 | 25.0 |
 | hole | - | - |
 
+## Headroom
+
+(score - blind) / (100 - blind), in percent: what is won beyond text alone.
+
+| Model | ramps |
+|---|---:|
+| a\\|b | 15.7 |
+| hole | - |
+
 ## Published numbers
 
 Quoted, not measured here; sources in the CSV.
@@ -360,13 +439,17 @@ Quoted, not measured here; sources in the CSV.
 
 ## Not complete (`*`)
 
-- a|b, Comp: holds ramps, not complete
-- a|b, ramps: 2 missing
+- a\\|b, Comp: holds ramps, not complete
+- a\\|b, ramps: 2 missing
 
 ## Any tie a miss (`†`)
 
-- a|b, Comp: 51.5, by the strict rule 50.0
-- a|b, ramps: 41.0, by the strict rule 38.0
+- a\\|b, Comp: 51.5, by the strict rule 50.0
+- a\\|b, ramps: 41.0, by the strict rule 38.0
+
+## Tied within error
+
+- a\\|b: \\=c
 
 ## Left out
 
@@ -377,32 +460,37 @@ def test_a_page_without_notes_and_quotes_has_no_such_headings():
     page = to_markdown("own", [Row("m", "measured", {"stairs": Cell(1.0)})], [], OWN)
 
     headings = [line for line in page.splitlines() if line.startswith("## ")]
-    assert headings == ["## Compositionality", "## Retrieval"]
+    assert headings == ["## Compositionality", "## Retrieval", "## Headroom"]
 
 
 def test_the_whole_csv_of_a_table():
-    """The numbers of the page above. Of each column: value, low, high, strict."""
+    """The numbers of the page above. Of each column: value, low, high, strict; of ramps headroom.
+
+    A name that a spreadsheet would take for a formula is marked as text.
+    """
     header, first, second = csv.reader(io.StringIO(to_csv(own_rows(), OWN)))
     names = ["Comp", "ZS", "I2T", "T2I", "stairs", "ramps", "pairs i2t_r1", "pairs t2i_r1"]
 
-    assert header[:2] == ["model", "source"] and header[2:-1:4] == names
-    assert header[2:6] == ["Comp", "Comp low", "Comp high", "Comp strict"]
+    assert header[:5] == ["model", "source", "rank low", "rank high", "tied with"]
+    assert [name for name in header[5:-1] if name.rpartition(" ")[2] not in
+            ("low", "high", "strict", "headroom")] == names  # fmt: skip
+    assert header[5:9] == ["Comp", "Comp low", "Comp high", "Comp strict"]
     assert header[-1] == "notes"
     assert first == [
-        *("a|b", "measured"),
+        *("a|b", "measured", "1", "2", "'=c"),
         *("51.5000", "49.0000", "58.0000", "50.0000"),
         *("", "", "", ""),
         *("30.0000", "20.0000", "45.0000", ""),
         *("25.0000", "", "", ""),
         *("62.0000", "59.0000", "67.0000", ""),
-        *("41.0000", "37.0000", "53.0000", "38.0000"),
+        *("41.0000", "37.0000", "53.0000", "38.0000", "15.7143"),
         *("30.0000", "20.0000", "45.0000", ""),
         *("25.0000", "", "", ""),
         "Comp: holds ramps, not complete; ramps: 2 missing",
     ]
     assert second[:2] == ["hole", "measured"] and second[-1] == "x left out: too old"
-    assert second[18:22] == ["50.0000", "48.0000", "53.0000", ""]
-    assert not any(second[2:18] + second[22:-1])
+    assert second[21:25] == ["50.0000", "48.0000", "53.0000", ""]
+    assert not any(second[2:21] + second[25:-1])
 
 
 def test_a_mean_of_numbers_of_which_one_has_no_interval_has_none():
@@ -494,20 +582,20 @@ def test_differences_keep_notes_and_leave_out_what_the_other_has_not():
 def test_quoted_numbers_are_read_where_they_are_columns_and_a_bad_one_names_its_line(tmp_path):
     file = tmp_path / "paper.csv"
     file.write_text("model,source,Comp,stairs,ramps,other\nm,p. 3,41.5,-,,7\nn,p. 4,,12,2,\n")
+    said = []
 
-    assert published_rows(OWN, tmp_path) == [
+    assert published_rows(OWN, tmp_path, said.append) == [
         Row("m", "p. 3", {"Comp": Cell(41.5)}),
         Row("n", "p. 4", {"stairs": Cell(12.0), "ramps": Cell(2.0)}),
     ]
+    assert said == [f"{file}: the column 'other' is no column of a table; left out."]
     file.write_text("model,source,Comp\nm,p. 3,41.5\nn,p. 4,much\n")
     with pytest.raises(UsageError, match=r"paper\.csv: line 3: .*much"):
         published_rows(OWN, tmp_path)
 
 
 def test_tables_of_other_suites_quote_nothing_and_the_demos_says_what_it_is(tmp_path):
-    pages = {
-        suite: write(tmp_path, suite, [run_of([])], OWN)[1].read_text() for suite in ("demo", "own")
-    }
+    pages = {suite: write(tmp_path, suite, [], OWN)[1].read_text() for suite in ("demo", "own")}
 
     assert pages["own"].splitlines()[0] == "# fsc_bench: own"
     assert pages["demo"].splitlines()[0] == (
@@ -518,5 +606,5 @@ def test_tables_of_other_suites_quote_nothing_and_the_demos_says_what_it_is(tmp_
 
 def test_checking_says_where_a_table_is_missing_and_writes_none(tmp_path):
     with pytest.raises(GateError, match=r"own\.csv: stale"):
-        write(tmp_path, "own", [run_of([])], OWN, check=True)
+        write(tmp_path, "own", [], OWN, check=True)
     assert not list(tmp_path.iterdir())

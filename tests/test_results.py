@@ -118,7 +118,7 @@ def test_a_locked_directory_is_busy_at_once_and_free_afterwards(directory):
 
 
 def test_what_sums_samples_up_lies_in_their_files_head(directory):
-    assert pq.read_schema(directory.samples_file("stairs")).metadata is None
+    assert not pq.read_schema(directory.samples_file("stairs")).metadata
 
     directory.write_result(RESULT, replace(SAMPLES, summary={"recall": [50.0, np.nan]}))
 

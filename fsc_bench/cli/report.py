@@ -2,15 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fsc_bench.cli.options import JsonOption
-from fsc_bench.errors import UsageError
-
-if TYPE_CHECKING:
-    from fsc_bench.results import Run
+from fsc_bench.errors import RunError, UsageError
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -29,14 +26,22 @@ def leaderboard(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 4 if the tables are stale.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 where a file had to be left out.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Turns runs into CSV and Markdown tables, one pair a suite."""
     folders = runs or [Path("runs")]
-    files = write_leaderboards(folders, out, check, relative_to, json)
+    left_out: list[str] = []
+    files = write_leaderboards(folders, out, check, relative_to, json, left_out)
     if not json:
         verb = "Up to date" if check else "Written"
         print(f"{verb}: {', '.join(str(file) for file in files)}", file=sys.stderr)
+    if left_out and strict:
+        raise RunError(f"{len(left_out):,} files were left out; without --strict that is allowed.")
+    if left_out:
+        print(f"fsc-bench: {len(left_out):,} left out; see above.", file=sys.stderr)
 
 
 def write_leaderboards(
@@ -45,25 +50,32 @@ def write_leaderboards(
     check: bool = False,
     relative_to: str | None = None,
     json: bool = False,
+    left_out: list[str] | None = None,
 ) -> list[Path]:
-    """Writes the tables of every suite that the runs have results of. Returns the files.
+    """Writes the tables of every suite that the runs have results of. Returns the files. left_out:
+    gathers what could not be read, in one line each, which are also told.
 
     Raises UsageError where there is nothing to make a table of.
     """
     from fsc_bench.cli.show import print_json
-    from fsc_bench.report import leaderboard as board
+    from fsc_bench.report.leaderboard import blind_row, chance_row
+    from fsc_bench.report.ranking import measured_rows, relative
     from fsc_bench.report.suites import strangers, suites
-    from fsc_bench.results import read_runs
+    from fsc_bench.report.tables import write
+    from fsc_bench.results import draws_of, read_runs
     from fsc_bench.task import catalogue
 
-    left_out: list[str] = []
-    every = read_runs([Path(folder) for folder in folders], left_out.append)
-    for line in left_out:
+    gathered = [] if left_out is None else left_out
+
+    def told(line: str) -> None:
+        gathered.append(line)
         print(f"fsc-bench: left out: {line}", file=sys.stderr)
+
+    every = read_runs([Path(folder) for folder in folders], told)
     tables = suites(every, catalogue().values())
     for line in strangers(every, tables):
         print(f"fsc-bench: {line}", file=sys.stderr)
-    draws = {run.path: _draws(run) for run in every}
+    draws = {run.path: draws_of(run.path, run.results, told) for run in every}
     files = []
     document = {}
     for suite, members in tables.items():
@@ -71,11 +83,11 @@ def write_leaderboards(
         found = [run for run in every if names & set(run.results)]
         if not found:
             continue
-        rows = board.measured_rows(found, members, draws)
-        files += board.write(out, suite, rows, members, check)
-        rows = [*rows, board.chance_row(members)]
+        rows = measured_rows(found, members, draws)
+        files += write(out, suite, rows, members, check, told)
+        rows = [*rows, chance_row(members), blind_row(members)]
         if relative_to:
-            rows = board.relative(rows, relative_to)
+            rows = relative(rows, relative_to)
         document[suite] = {
             row.model: {name: vars(cell) for name, cell in row.cells.items()}
             | ({"rank": row.rank, "tied": row.tied} if row.rank else {})
@@ -92,21 +104,6 @@ def write_leaderboards(
     if json:
         print_json(document)
     return files
-
-
-def _draws(run: "Run") -> dict[str, dict[str, Any]]:
-    """The draws of a run's headlines, by task and metric, from its samples files. Where they cannot
-    be had one line says so: averages then take the tasks as independent.
-    """
-    from fsc_bench.results import RunDirectory, read_draws
-
-    directory, found = RunDirectory.at(run.path), {}
-    for task in run.results:
-        try:
-            found[task] = read_draws(directory.samples_file(task))
-        except UsageError as error:
-            print(f"fsc-bench: {error}", file=sys.stderr)
-    return found
 
 
 def _print_differences(rows: list, members: list, base: str) -> None:

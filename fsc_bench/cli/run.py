@@ -121,29 +121,36 @@ def _carry_out(
     finally:
         terminal.close()
     if is_first():  # of several processes one speaks and writes
-        _show_results(summary, tasks, options.out, demo, json)
+        _show_results(summary, tasks, options, demo, json)
     return summary.exit_code
 
 
 def _show_results(
-    summary: "Summary", tasks: list["Task"], out: Path, demo: bool, json: bool
+    summary: "Summary", tasks: list["Task"], options: "Options", demo: bool, json: bool
 ) -> None:
     """The table or the JSON document, and one line on what was written."""
     from fsc_bench.cli.scores import results_table
-    from fsc_bench.cli.show import print_json
+    from fsc_bench.cli.show import print_json, tell
+    from fsc_bench.results import draws_of
 
     results = {model: found for model, found in summary.results.items() if found}
     if json:
         print_json(_document(summary))
     elif results:
-        results_table(results, tasks, DEMO if demo else "")
+        draws = {
+            model: draws_of(summary.folders[model], found, tell, options.variant)
+            for model, found in results.items()
+        }
+        results_table(results, tasks, DEMO if demo else "", draws)
     written = [str(path) for path in _written(summary)]
     if len(written) > NAMED:
-        written = [f"{len(written)} run folders in {out}"]
+        written = [f"{len(written)} run folders in {options.out}"]
     if demo and results:
         from fsc_bench.cli.report import write_leaderboards
 
-        written += [str(file) for file in write_leaderboards([out], out / "leaderboards")]
+        written += [
+            str(file) for file in write_leaderboards([options.out], options.out / "leaderboards")
+        ]
     fresh = sum(len(found) for found in results.values()) - summary.skipped
     if not fresh and not summary.failures:
         print("Nothing to do: every result was there already.", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from fsc_bench.cli.show import print_table
 from fsc_bench.report.blind import blind_cells, headroom_cell
 from fsc_bench.report.leaderboard import (
@@ -18,16 +20,24 @@ from fsc_bench.task import Task, catalogue
 HEADROOM = "headroom: (score - blind) / (100 - blind), in percent"
 
 
+Draws = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]  # by model, task and metric
+
+
 def results_table(
-    results: Mapping[str, Mapping[str, Result]], tasks: Sequence[Task], title: str = ""
+    results: Mapping[str, Mapping[str, Result]],
+    tasks: Sequence[Task],
+    title: str = "",
+    draws: Draws | None = None,
 ) -> None:
-    """Tasks down, models across; the averages of whole groups at the foot.
+    """Tasks down, models across; the averages of whole groups at the foot. draws: the headlines'
+    (results.read_draws), from which the averages have their intervals.
 
     An average is of a suite's whole group, whatever was selected: it shows once that is complete.
     """
     models = list(results)
     if len(models) == 1:
-        _one_model(models[0], results[models[0]], tasks, title)
+        drawn = (draws or {}).get(models[0], {})
+        _one_model(models[0], results[models[0]], tasks, title, drawn)
         return
     header = ["task", "metric", *[model.removeprefix("demo:") for model in models], "chance"]
     cells = {model: _cells(results[model], tasks) for model in models}
@@ -46,8 +56,12 @@ def results_table(
         row = [task.name, metric, *shown, f"{task.chance[metric]:.1f}"]
         rows.append([*row, *([str(blind.get(name, ""))] if blind else [])])
     rows.append([])
+    means = {
+        model: averages(cells[model], suite, _by_column(suite, (draws or {}).get(model, {})))
+        for model in models
+    }
     for name in AVERAGES:
-        found = {model: averages(cells[model], suite).get(name) for model in models}
+        found = {model: means[model].get(name) for model in models}
         if any(found.values()):
             shown = [_with_half(found[model]) for model in models]
             row = [name, "average", *shown, str(chance.get(name, "-"))]
@@ -83,7 +97,11 @@ def _print_notes(cells: Mapping[str, Cell], before: str = "") -> None:
 
 
 def _one_model(
-    model: str, results: Mapping[str, Result], tasks: Sequence[Task], title: str
+    model: str,
+    results: Mapping[str, Result],
+    tasks: Sequence[Task],
+    title: str,
+    draws: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
     """One model: every number with interval, n, chance and, where there is one, the published."""
     cells = _cells(results, tasks)
@@ -110,7 +128,7 @@ def _one_model(
             quoted = reference_of[task.name].get(metric)
             row.append("" if quoted is None else f"{quoted:.1f}")
         rows.append(row)
-    found = averages(cells, suite)
+    found = averages(cells, suite, _by_column(suite, draws))
     if found:
         rows.append([])
     for name, cell in found.items():
@@ -157,6 +175,17 @@ def _whole_suites(tasks: Sequence[Task]) -> list[TaskFacts]:
     suites = {task.suite for task in tasks}
     known = [task for task in catalogue().values() if task.suite in suites]
     return [TaskFacts.of(task) for task in (*known, *_own(tasks))]
+
+
+def _by_column(
+    tasks: Sequence[TaskFacts], draws: Mapping[str, Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The draws of one model by column of a table."""
+    return {
+        name: draws[task.name][metric]
+        for name, (task, metric) in columns(tasks).items()
+        if metric in draws.get(task.name, {})
+    }
 
 
 def _own(tasks: Sequence[Task]) -> list[Task]:

@@ -1,6 +1,9 @@
 """Provenance: which model, which code, which machine and which command made a result."""
 
+import hashlib
+import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +18,10 @@ from fsc_bench import __version__
 from fsc_bench.errors import UsageError
 from fsc_bench.model import DualEncoder, extras_of
 from fsc_bench.results import RunDirectory, read_run_facts
+from fsc_bench.system.spec import Spec
+
+# What two training runs of one recipe share in their configs, whatever their seeds.
+RECIPE = ("recipe", "skeleton", "base", "preprocess", "data", "negatives", "steps")
 
 PACKAGES = (
     "torch",
@@ -42,6 +49,7 @@ def run_facts(
         "model": spec,
         "identity": vars(model.identity),
         "fingerprint": model.identity.fingerprint,
+        "seeds": seeds_of(spec),
         "notes": list(extras_of(model).notes),
         "fsc_bench": __version__,
         "git": git_commit(),
@@ -55,6 +63,27 @@ def run_facts(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": {**earlier, **seconds},
     }
+
+
+def seeds_of(spec: str) -> str:
+    """What a model has in common with those that differ from it in their seed alone; empty where
+    nothing says so. A training run is known by its config, other models by their name.
+    """
+    parsed = Spec.read(spec)
+    if parsed.kind == "run":
+        from fsc_bench.models.run import read_facts  # which imports torch
+
+        try:
+            config = read_facts(Path(parsed.place).expanduser())
+        except UsageError:
+            return ""
+        settings = {**config.get("settings", {}), "seed": None, "out": None}
+        which = parsed.rest.partition("?")[2]  # the moving average is another model
+        same = [config.get(key) for key in RECIPE]
+        words = json.dumps([same, settings, which], sort_keys=True, default=str)
+        return f"run {hashlib.sha256(words.encode()).hexdigest()[:16]}"
+    without = re.sub(r"(?<=[?&])seed=\d+&?", "", spec).rstrip("?&")
+    return without if without != spec else ""
 
 
 def package_version(name: str) -> str | None:

@@ -109,6 +109,7 @@ def evaluate(
         nan=int(scores.nan.sum()),
         audits={**audit(task, rows, model, prepared), **scores.audits},
         official=_official(task, scores),
+        blindness=scores.blindness,
         flags=_flags(prepared, scores),
         settings={**(settings or {}), **_prompt_setting(task, prompts)},
         facts=task_facts(task),

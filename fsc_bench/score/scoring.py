@@ -131,7 +131,8 @@ class Scores:
     differs (`[official_ties]`). chance: metric -> subset -> percent.
     samples: columns of the samples file, one value a record. ties: how many samples tie between
     different answers; nan: bool [rows], whether a similarity of the sample is no number.
-    audits, summary: what to count in the result, and to write beside the samples.
+    audits, summary: what to count in the result, and to write beside the samples. blindness: the
+    headline with pictures that tell nothing, {which: {metric: percent}}.
     """
 
     measures: Mapping[str, Measure]
@@ -143,6 +144,7 @@ class Scores:
     official: Mapping[str, Measure] = field(default_factory=dict)
     audits: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+    blindness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Kind(Protocol):

@@ -8,9 +8,10 @@ import numpy as np
 from fsc_bench.records import Record
 from fsc_bench.score import matching
 from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
-from fsc_bench.score.statistics import Measure, scalar_leaves
+from fsc_bench.score.statistics import ROOT, Measure, points, scalar_leaves
 
 BLOCK = 4096  # records at once
+SHUFFLE = 20241007  # the seed of the shuffled pictures: every model gets the same ones
 
 
 def score(given: Material) -> Scores:
@@ -53,7 +54,51 @@ def score(given: Material) -> Scores:
         ties=int(found.ties.sum()),
         nan=nan,
         audits={"free": int(free.sum()), "easier": int(easier.sum())},
+        blindness=_blindness(given, sizes, offers),
     )
+
+
+def _blindness(
+    given: Material, sizes: np.ndarray, offers: Sequence[matching.Offer]
+) -> dict[str, dict[str, float]]:
+    """The headline with pictures that tell nothing: {which: {metric: percent}}.
+
+    mean_image: every picture is the mean of all, so that the model's texts alone decide.
+    shuffled_images: every picture is another one of the same task, drawn once and for all.
+    """
+    rows = given.rows
+    keys = given.image_numbers([ref for row in rows for ref in row.images])
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
+    refs = [ref for row in rows for ref in row.images]
+    images = given.images([refs[place] for place in first])  # [different pictures, d]
+    mean = images.mean(axis=0)
+    with np.errstate(invalid="ignore"):
+        mean /= np.linalg.norm(mean)
+    order = np.random.default_rng(SHUFFLE).permutation(len(images))
+    shown = {
+        "mean_image": np.broadcast_to(mean, images.shape),
+        "shuffled_images": images[np.roll(order, 1)[np.argsort(order)]],  # none is its own
+    }
+    starts = np.cumsum(sizes[:, 0]) - sizes[:, 0]
+    found = {}
+    for name, instead in shown.items():
+
+        def blocks(vectors: np.ndarray = instead) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for part in _parts(sizes):
+                places = starts[part][:, None] + np.arange(sizes[part[0], 0])
+                some = [rows[i] for i in part]
+                yield part, _similarity(given, some, vectors[number[places.ravel()]])
+
+        outcomes = tally(blocks(), offers)
+        found[name] = {
+            metric: points(
+                given.grouping.means(outcomes.hits[metric], outcomes.asked[metric]),
+                given.task.subsets,
+                given.task.within,
+            )[ROOT]
+            for metric in given.task.headline
+        }
+    return found
 
 
 def tally(
@@ -210,12 +255,15 @@ def offered(sizes: np.ndarray, images: np.ndarray, texts: np.ndarray) -> list[ma
     return offers
 
 
-def _similarity(given: Material, rows: Sequence[Record]) -> np.ndarray:
+def _similarity(
+    given: Material, rows: Sequence[Record], shown: np.ndarray | None = None
+) -> np.ndarray:
     """float32 [n, images, texts] of records of one shape. Summed along one axis, not by BLAS, whose
-    last bit depends on a column's place: equal texts must tie exactly.
+    last bit depends on a column's place: equal texts must tie exactly. shown: float32 [all images,
+    d], instead of the vectors of their pictures.
     """
     n, images, texts = len(rows), len(rows[0].images), len(rows[0].texts)
-    v = given.images([ref for row in rows for ref in row.images])
+    v = given.images([ref for row in rows for ref in row.images]) if shown is None else shown
     t = given.vectors.texts([text for row in rows for text in row.texts])
     v, t = v.reshape(n, images, 1, -1), t.reshape(n, 1, texts, -1)
     result = np.empty((n, images, texts), np.float32)
