@@ -1,6 +1,5 @@
 """`fsc-bench compare`: is B better than A?"""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fsc_bench.cli.options import DataOption, JsonOption, split_words
+from fsc_bench.cli.show import say, tell
 from fsc_bench.errors import GateError, Undecided, UsageError, near_miss
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def compare(
         for one in found:
             show(one, margin)
         if html:
-            print(f"Written: {html}", file=sys.stderr)
+            tell(f"Written: {html}")
     check_gates(found, margin, fail_if_worse, strict)
 
 
@@ -117,7 +117,7 @@ def find_run(word: str, runs: Path) -> "Run":
                 f"`fsc-bench run -m {word}` makes one."
             )
     for line in complaints:
-        print(f"fsc-bench: left out: {line}", file=sys.stderr)
+        tell(f"fsc-bench: left out: {line}")
     if len(found) > 1:
         folders = ", ".join(str(run.path) for run in found)
         raise UsageError(f"{word!r}: {len(found)} runs are of that name; name one: {folders}.")
@@ -163,11 +163,11 @@ def show(one: "Comparison", margin: float) -> None:
     """Verdict first, then the averages, tasks and subsets, and the flips."""
     from fsc_bench.cli.show import print_table
 
-    print(f"{one.verdict(margin)}: {one.b}, compared with {one.a}")
+    say(f"{one.verdict(margin)}: {one.b}, compared with {one.a}")
     for line in one.headline:
-        print(f"  {sentence(line, margin)}")
+        say(f"  {sentence(line, margin)}")
     for note in one.notes:
-        print(f"  {note}")
+        say(f"  {note}")
     print()
     header = ["", "metric", "A", "B", "B - A", "p", "Holm", "verdict", "detectable",
               "n", "images", "fixed", "broken"]  # fmt: skip
@@ -179,7 +179,7 @@ def show(one: "Comparison", margin: float) -> None:
         rows += [cells(sub, margin, "  ") for sub in below] if len(below) <= MOST else []
     print_table(header, rows, f"A {one.a}, B {one.b}; percent")
     for task, why in one.left_out.items():
-        print(f"left out: {task}: {why}")
+        say(f"left out: {task}: {why}")
     if one.flips:
         print()
         print_table(

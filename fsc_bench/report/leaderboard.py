@@ -49,7 +49,7 @@ def _column(task: TaskFacts, metric: str) -> str:
     return task.name if len(task.headline) == 1 else f"{task.name} {metric}"
 
 
-def _averaged(name: str, tasks: Sequence[TaskFacts]) -> list[str]:
+def members(name: str, tasks: Sequence[TaskFacts]) -> list[str]:
     """The columns that an average is of."""
     found = [(task, averaged(name, task.group, task.headline)) for task in tasks]
     return [_column(task, metric) for task, metric in found if metric]
@@ -57,7 +57,7 @@ def _averaged(name: str, tasks: Sequence[TaskFacts]) -> list[str]:
 
 def present(tasks: Sequence[TaskFacts]) -> list[str]:
     """The averages that a suite has."""
-    return [name for name in AVERAGES if _averaged(name, tasks)]
+    return [name for name in AVERAGES if members(name, tasks)]
 
 
 def averages(
@@ -73,7 +73,7 @@ def averages(
     """
     found = {}
     for name in AVERAGES:
-        wanted = _averaged(name, tasks)
+        wanted = members(name, tasks)
         parts = [cells.get(column) for column in wanted]
         if not parts or any(part is None or not part.counts for part in parts):
             continue
@@ -140,7 +140,7 @@ def measured_row(
                 drawn[name] = of_task[metric]
     means = averages(cells, tasks, drawn)
     for name in means:
-        mean = mean_of_draws(_averaged(name, tasks), drawn)
+        mean = mean_of_draws(members(name, tasks), drawn)
         if mean is not None:
             drawn[name] = mean
     return Row(
