@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fsc_bench.cli.options import JsonOption
 from fsc_bench.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from fsc_bench.report.suites import TaskFacts
+    from fsc_bench.results import Run
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -23,6 +27,10 @@ def leaderboard(
     relative_to: Annotated[
         str | None, typer.Option(help="Print differences to this model instead.")
     ] = None,
+    blindness: Annotated[
+        bool,
+        typer.Option("--blindness", help="Also print what each model scores without its pictures."),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 4 if the tables are stale.")
     ] = False,
@@ -34,7 +42,7 @@ def leaderboard(
     """Turns runs into CSV and Markdown tables, one pair a suite."""
     folders = runs or [Path("runs")]
     left_out: list[str] = []
-    files = write_leaderboards(folders, out, check, relative_to, json, left_out)
+    files = write_leaderboards(folders, out, check, relative_to, json, left_out, blindness)
     if not json:
         verb = "Up to date" if check else "Written"
         print(f"{verb}: {', '.join(str(file) for file in files)}", file=sys.stderr)
@@ -51,6 +59,7 @@ def write_leaderboards(
     relative_to: str | None = None,
     json: bool = False,
     left_out: list[str] | None = None,
+    blindness: bool = False,
 ) -> list[Path]:
     """Writes the tables of every suite that the runs have results of. Returns the files. left_out:
     gathers what could not be read, in one line each, which are also told.
@@ -95,6 +104,8 @@ def write_leaderboards(
         }
         if relative_to and not json:
             _print_differences(rows, members, relative_to)
+        if blindness and not json:
+            _print_blindness(found, members)
     if not files:
         words = " ".join(str(folder) for folder in folders)
         raise UsageError(
@@ -104,6 +115,30 @@ def write_leaderboards(
     if json:
         print_json(document)
     return files
+
+
+def _print_blindness(runs: list["Run"], members: list["TaskFacts"]) -> None:
+    """What each model scores with the mean of all pictures, and with pictures shuffled."""
+    from fsc_bench.cli.show import print_table
+
+    rows: list[list[str]] = []
+    for run in runs:
+        for task in members:
+            result = run.results.get(task.name)
+            if result is None or not result.blindness:
+                continue
+            for metric in task.headline:
+                cell = result.metrics.get("headline", {}).get(metric)
+                shown = [
+                    found.get(metric)
+                    for found in map(result.blindness.get, ("mean_image", "shuffled_images"))
+                    if found is not None
+                ]
+                values = ["-" if value is None else f"{value:.1f}" for value in shown]
+                rows.append([run.name, task.name, metric, str(cell or "-"), *values,
+                             f"{task.chance[metric]:.1f}"])  # fmt: skip
+    header = ["model", "task", "metric", "score", "mean image", "shuffled", "chance"]
+    print_table(header, rows, "What a model scores without its pictures")
 
 
 def _print_differences(rows: list, members: list, base: str) -> None:
