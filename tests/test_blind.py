@@ -21,7 +21,7 @@ from fsc_bench.errors import UsageError
 from fsc_bench.models import load_model, text_alone
 from fsc_bench.models.text_alone import Score, cosine, count, packed, ruler, unpacked
 from fsc_bench.models.text_alone.fit import FACTS, fit
-from fsc_bench.records import ImageRef, Record, folded
+from fsc_bench.records import ImageRef, Record
 from fsc_bench.report.blind import blind_cells, headroom, headroom_cell, stated
 from fsc_bench.report.leaderboard import columns
 from fsc_bench.report.suites import TaskFacts
@@ -441,7 +441,7 @@ def test_equal_texts_of_vl_checklist_and_which_of_them_are_scored(real_data):
     for file in (real_data / "vl_checklist" / "data").rglob("*.json.gz"):
         for _, texts in json.loads(gzip.decompress(file.read_bytes())):
             both = zip(texts["POS"], texts["NEG"], strict=False)
-            equal = [folded(right) == folded(wrong) for right, wrong in both]
+            equal = [right.lower().split() == wrong.lower().split() for right, wrong in both]
             pairs, first = pairs + sum(equal), first + equal[0]
     assert (pairs, first) == (132, 121)
 

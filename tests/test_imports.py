@@ -102,6 +102,7 @@ def test_training_and_scoring_meet_only_at_a_checkpoint():
         ["--help"],
         ["tasks"],
         ["tasks", "sugarcrepe"],
+        ["tasks", "blind", "sugarcrepe", "--data", "nowhere"],
         ["leaderboard", "nowhere"],
         ["data", "--help"],
     ],
