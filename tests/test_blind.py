@@ -13,6 +13,7 @@ import pytest
 from known import World
 from typer.testing import CliRunner
 
+from fsc_bench.blind import Blind
 from fsc_bench.cli.main import app
 from fsc_bench.cli.scores import results_table
 from fsc_bench.data.images import write_link
@@ -28,7 +29,7 @@ from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, read_result
 from fsc_bench.run.suite import Options, run
 from fsc_bench.score.blind import blind_facts, classified
-from fsc_bench.task import Blind, Task, catalogue, read_task, select
+from fsc_bench.task import Task, catalogue, read_task, select
 
 ROOT = Path(__file__).parent.parent
 MATCHING = {name: task for name, task in catalogue().items() if task.kind == "matching"}
@@ -267,8 +268,20 @@ def test_a_subset_that_is_not_there_is_left_out_and_said(tiny):
     (tiny["raw"] / "replace_obj.json").write_text(json.dumps(one_row()))
     short = json.loads(invoke("tasks", "blind", str(tiny["task"]), "--json", *where).stdout)
     assert "1 records, the task file promises 12" in short["tiny"]["left_out"]["replace_obj"]
-    partial = invoke("tasks", "blind", str(tiny["task"]), "--json", "--allow-partial", *where)
-    assert json.loads(partial.stdout)["tiny"]["subsets"]["replace_obj"]["n"] == 1
+    some = invoke("tasks", "blind", str(tiny["task"]), "--json", "--allow-partial", *where)
+    partial = json.loads(some.stdout)["tiny"]
+    assert partial["subsets"]["replace_obj"]["n"] == 1
+    assert partial["partial"] == "tiny/replace_obj: 1 records, the task file promises 12"
+
+
+def test_the_readers_options_may_be_others_than_the_task_files(tiny):
+    words = ["tasks", "blind", str(tiny["task"]), "--data", str(tiny["data"]), "--no-classifier"]
+    done = invoke(*words, "--json", "--set", "images=elsewhere")
+    document = json.loads(done.stdout)["tiny"]
+    assert document["headline"]["n"] == 26 and document["headline"]["classifier"] is None
+    assert not (tiny["data"] / "prepared").exists()  # of other options nothing is kept
+    wrong = invoke(*words, "--set", "image=x")
+    assert wrong.exit_code == 2 and "Did you mean 'images'?" in wrong.stderr
 
 
 def one_row() -> dict:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fsc_bench"
 LAYERS = [
     {"errors"},
     {"system"},
-    {"evidence", "model", "task", "records", "results"},
+    {"blind", "evidence", "model", "task", "records", "results"},
     {"models"},
     {"data"},
     {"embed", "train"},
@@ -76,6 +76,7 @@ def test_reports_stand_on_the_nouns_and_the_statistics_alone():
         assert imports(path) <= {
             "errors",
             "system",
+            "blind",
             "task",
             "records",
             "results",

@@ -51,7 +51,8 @@ def blind_facts(
     """{node: {"n", "free", and of each of FIGURES percent or None}} for subsets and "headline".
 
     Of the first headline metric. A node below which a subset has no records is left out. Records
-    with several pictures have no classifier. Raises UsageError for a task that matches nothing.
+    with several pictures, and subsets of fewer than five, have no classifier. Raises UsageError for
+    a task that matches nothing.
     """
     check_kind(task)
     rows = [row for row in records if row.scored]
