@@ -358,7 +358,7 @@ class StoredCell(Facts):
 
 
 class StoredBlind(Facts):
-    """What a task file says of scorers that see no picture (task.py, `Blind`)."""
+    """What a task file says of scorers that see no picture (blind.py)."""
 
     source: str = ""
     ruler: dict[Name, Percent] = msgspec.field(default_factory=dict)

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from fsc_bench.blind import Blind, BlindTable, read_blind
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.evidence import Evidence, EvidenceTable, read_evidence
 from fsc_bench.system.facts import Facts, check_choice, check_name, read_toml
@@ -68,28 +69,6 @@ class Prompts:
 
     templates: tuple[str, ...]
     rename: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Blind:
-    """What scorers that see no picture get (`fsc-bench tasks blind` computes it): facts that stand
-    beside every score and decide none.
-
-    source: what the figures are of, and what they are not. ruler, bigram: percent of the first
-    headline metric by subset, and under "headline" where every subset is known. free: how many
-    records of a subset have right answers alone; a subset with figures that is not named has none.
-    """
-
-    source: str = ""
-    ruler: Mapping[str, float] = field(default_factory=dict)
-    bigram: Mapping[str, float] = field(default_factory=dict)
-    free: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def best(self) -> float | None:
-        """The better of the two headlines: the blind score of the benchmark, if it is known."""
-        both = [rule["headline"] for rule in (self.ruler, self.bigram) if "headline" in rule]
-        return max(both, default=None)
 
 
 @dataclass(frozen=True)
@@ -337,15 +316,6 @@ class PromptTable(Facts, frozen=True):
     rename: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class BlindTable(Facts, frozen=True):
-    """[blind]"""
-
-    source: str = ""
-    ruler: dict[str, float] = msgspec.field(default_factory=dict)
-    bigram: dict[str, float] = msgspec.field(default_factory=dict)
-    free: dict[str, int] = msgspec.field(default_factory=dict)
-
-
 class TaskFile(Facts, frozen=True):
     """A task file as it stands; `read_task` checks what the types alone do not say."""
 
@@ -515,34 +485,10 @@ def _reference(path: Path, file: TaskFile) -> dict[str, Mapping[str, Any]]:
 
 
 def _blind(path: Path, file: TaskFile) -> Blind:
-    """`[blind]`: percentages by subset and of the headline, counts of free records by subset."""
-    table = file.blind
-    if table == BlindTable():
-        return Blind()
-    if file.kind != "matching":
+    if file.kind != "matching" and file.blind != BlindTable():
         raise UsageError(f"{path}: [blind] belongs to kind = 'matching'.")
-    if not table.source:
-        raise UsageError(f"{path}: [blind] lacks 'source': say what the figures are of.")
-    leaves = {name: node for name, node in walk(file.subsets) if not isinstance(node, Mapping)}
-    for rule, values in (("ruler", table.ruler), ("bigram", table.bigram)):
-        for name, percent in values.items():
-            check_choice(f"{path}: [blind] {rule}", name, [*leaves, "headline"])
-            if not 0 <= percent <= 100:
-                raise UsageError(f"{path}: [blind] {rule} {name} = {percent!r}: not in 0..100.")
-        lacking = [name for name in leaves if name not in values]
-        if "headline" in values and lacking:
-            raise UsageError(
-                f"{path}: [blind] {rule} has a headline, but no figure of {lacking[0]!r}."
-            )
-    if differ := table.ruler.keys() ^ table.bigram.keys():
-        raise UsageError(f"{path}: [blind] only one of ruler and bigram names {min(differ)!r}.")
-    for name, count in table.free.items():
-        check_choice(f"{path}: [blind] free", name, [key for key in table.ruler if key in leaves])
-        if not 0 <= count <= leaves[name]:
-            raise UsageError(
-                f"{path}: [blind] free {name} = {count!r}: not in 0..{leaves[name]:,}, its records."
-            )
-    return Blind(table.source, table.ruler, table.bigram, table.free)
+    counts = {name: node for name, node in walk(file.subsets) if not isinstance(node, Mapping)}
+    return read_blind(f"{path}: [blind]", file.blind, counts)
 
 
 def data_folder(given: Path | None = None) -> Path:

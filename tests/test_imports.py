@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fsc_bench"
 LAYERS = [
     {"errors"},
     {"system"},
-    {"evidence", "model", "task", "records", "results", "samples"},
+    {"blind", "evidence", "model", "task", "records", "results", "samples"},
     {"models"},
     {"data"},
     {"embed", "train"},
@@ -76,6 +76,7 @@ def test_reports_stand_on_the_nouns_and_the_statistics_alone():
         assert imports(path) <= {
             "errors",
             "system",
+            "blind",
             "task",
             "records",
             "results",
@@ -103,6 +104,7 @@ def test_training_and_scoring_meet_only_at_a_checkpoint():
         ["--help"],
         ["tasks"],
         ["tasks", "sugarcrepe"],
+        ["tasks", "blind", "sugarcrepe", "--data", "nowhere"],
         ["leaderboard", "nowhere"],
         ["data", "--help"],
     ],

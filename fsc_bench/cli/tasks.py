@@ -2,14 +2,20 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Annotated, Any
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from fsc_bench.cli.options import DataOption, JsonOption, PartialOption
 from fsc_bench.errors import DataError, FscBenchError
+
+if TYPE_CHECKING:
+    from fsc_bench.cli.show import Terminal
+    from fsc_bench.records import Record
+    from fsc_bench.task import Task
 
 
 class OrOneTask(TyperGroup):
@@ -77,11 +83,12 @@ def _show(name: str | None, json: bool) -> None:
                 f"{task.n:,}",
                 ", ".join(task.headline),
                 ", ".join(f"{value:.3g}" for value in task.chance.values()),
+                _percent(task.blind.best),
                 task.data.access,
                 task.license or "not stated",
             ]
         )
-    header = ["task", "suite/group", "n", "headline", "chance", "access", "licence"]
+    header = ["task", "suite/group", "n", "headline", "chance", "blind", "access", "licence"]
     print_table(header, rows)
 
 
@@ -169,6 +176,11 @@ def blind(
         typer.Argument(metavar="[TASKS]", help="Matching tasks; without any, those of fsc."),
     ] = None,
     data: DataOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of the reader's options, such as cap=0; repeat."),
+    ] = None,
+    classifier: Annotated[bool, typer.Option(help="The classifier takes the longest.")] = True,
     allow_partial: PartialOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -179,17 +191,22 @@ def blind(
     """
     from fsc_bench.cli.show import Terminal, print_json
     from fsc_bench.task import data_folder, select
+    from fsc_bench.train.config import parse_setting
 
     chosen = select(names or ["fsc"])
     if not names:
         chosen = [task for task in chosen if task.kind == "matching"]
+    options = dict(parse_setting(word) for word in settings or [])
     found: dict[str, Any] = {}
     problems: dict[str, FscBenchError] = {}
     terminal = Terminal()
     try:
         for task in chosen:
             try:
-                found[task.name] = _blind_facts(task, data_folder(data), allow_partial, terminal)
+                records, shortfall = _annotation(
+                    task, data_folder(data), options, allow_partial, terminal
+                )
+                found[task.name] = _blind_facts(task, records, classifier) | shortfall
             except FscBenchError as error:
                 problems[task.name] = error
     finally:
@@ -201,27 +218,53 @@ def blind(
     _tell(found, problems, every=bool(names))
 
 
-def _blind_facts(task: Any, folder: Any, partial: bool, terminal: Any) -> dict[str, Any]:
-    """One task's entry of the JSON document."""
+def _annotation(
+    task: "Task", folder: Path, options: Mapping[str, Any], partial: bool, terminal: "Terminal"
+) -> tuple[list["Record"], dict[str, Any]]:
+    """(records, what they lack): all that are promised, or the subsets that can be read.
+
+    options: of the reader, in place of the task file's; nothing is stored then.
+    """
     from fsc_bench.data.evidence import ForeignData
-    from fsc_bench.data.prepare import prepare_annotation, read_subsets
-    from fsc_bench.score.blind import blind_facts, check_kind
+    from fsc_bench.data.prepare import prepare_annotation
+    from fsc_bench.score.blind import check_kind
 
     check_kind(task)
-    left_out: dict[str, str] = {}
-    flags = ""
+    if options:
+        data = replace(task.data, options={**task.data.options, **options})
+        records, lacks = _subsets(replace(task, data=data), folder, partial)
+        if not records:
+            raise DataError(next(iter(lacks["left_out"].values())))
+        return records, lacks
     try:
         ready = prepare_annotation(task, folder, partial=partial, say=terminal.say)
-        records, flags = ready.records, ready.partial
     except ForeignData:
         raise
     except DataError:
-        records, left_out = read_subsets(task, folder, partial)
+        records, lacks = _subsets(task, folder, partial)
         if not records:
             raise
-    nodes = blind_facts(task, records)
+        return records, lacks
+    return ready.records, {"left_out": {}, "partial": ready.partial}
+
+
+def _subsets(task: "Task", folder: Path, partial: bool) -> tuple[list["Record"], dict[str, Any]]:
+    from fsc_bench.data.prepare import read_subsets
+    from fsc_bench.records import broken_promises
+
+    records, left_out = read_subsets(task, folder, partial)
+    read = task.leaves.keys() - left_out.keys()
+    broken = [line for name, line in broken_promises(task, records) if name in read]
+    return records, {"left_out": left_out, "partial": "; ".join(broken)}
+
+
+def _blind_facts(task: "Task", records: list["Record"], classifier: bool) -> dict[str, Any]:
+    """One task's entry of the JSON document."""
+    from fsc_bench.score.blind import blind_facts
+
+    nodes = blind_facts(task, records, classifier)
     whole = nodes.pop("headline", None)
-    return {"subsets": nodes, "headline": whole, "left_out": left_out, "partial": flags}
+    return {"subsets": nodes, "headline": whole}
 
 
 def _print_blind(name: str, facts: Mapping[str, Any]) -> None:

@@ -113,9 +113,13 @@ def prepare_annotation(
     partial: bool = False,
     say: Callable[[str], Any] = lambda line: None,
 ) -> Prepared:
-    """The same for whoever needs no picture: a record whose picture is missing is a record."""
-    images = Images(data)
-    rows, facts, shortfalls = _checked(task, data, images, partial, say)
+    """The same for whoever needs no picture: a record whose picture is missing is a record.
+
+    Where a reader passed over missing pictures for other records, that is said as a shortfall.
+    """
+    rows, facts, shortfalls = _checked(task, data, Images(data), partial, say)
+    if skipped := facts.get("skipped"):
+        shortfalls.append(f"{len(skipped):,} images missing, passed over")
     path = prepared_path(task, data)
     return Prepared(task, rows, facts["fingerprint"], path, "; ".join(shortfalls))
 
@@ -124,17 +128,18 @@ def read_subsets(
     task: Task, data: Path, partial: bool = False
 ) -> tuple[list[Record], dict[str, str]]:
     """(records, why not by subset): each subset is read by itself, and left out where its files
-    are absent or break its promise, which `partial` lets pass. Nothing is stored.
+    are absent or break its promise, which `partial` lets pass. Pictures count as there. Nothing is
+    stored.
     """
-    images = Images(data)
     folder = raw_folder(data, task.name, read_links(data))
     reader = load_reader(task.data.reader, str(task.path))
+    _check_options(task, getattr(reader, "OPTIONS", {}))
     found: list[Record] = []
     left_out: dict[str, str] = {}
     for subset, promised in task.leaves.items():
         part = replace(task, subsets={subset: promised}, counts={})
         try:
-            raw = Raw(part, folder, lambda ref: _on_disk(images, task.name, ref))
+            raw = Raw(part, folder)
             rows = [row for row in reader.read(part, raw) if row.subset == subset]
             check_records(part, rows, raw.where(), partial and bool(rows))
             found += rows

@@ -1,4 +1,4 @@
-"""Blind: what is left of a score above scorers that see no picture (task.py, `Blind`)."""
+"""Blind: what is left of a score above scorers that see no picture (fsc_bench/blind.py)."""
 
 from collections.abc import Mapping, Sequence
 

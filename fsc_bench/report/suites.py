@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fsc_bench.blind import Blind
 from fsc_bench.results import Result, Run
-from fsc_bench.task import GROUPS, Blind, Task
+from fsc_bench.task import GROUPS, Task
 
 
 @dataclass(frozen=True)

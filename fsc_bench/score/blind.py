@@ -51,7 +51,8 @@ def blind_facts(
     """{node: {"n", "free", and of each of FIGURES percent or None}} for subsets and "headline".
 
     Of the first headline metric. A node below which a subset has no records is left out. Records
-    with several pictures have no classifier. Raises UsageError for a task that matches nothing.
+    with several pictures, and subsets of fewer than five, have no classifier. Raises UsageError for
+    a task that matches nothing.
     """
     check_kind(task)
     rows = [row for row in records if row.scored]
@@ -159,12 +160,12 @@ def _features(texts: Sequence[str]) -> sparse.csr_matrix:
 
 def _weights(features: sparse.csr_matrix, places: Sequence[np.ndarray]) -> np.ndarray:
     """float [features]: what each speaks for, learned from the right text, the first, of each
-    record against each of its others.
+    record against one of its others, each of them in turn.
     """
     from sklearn.linear_model import LogisticRegression
 
-    right = np.concatenate([np.repeat(row[0], len(row) - 1) for row in places])
-    wrong = np.concatenate([row[1:] for row in places])
+    right = [row[0] for row in places]
+    wrong = [row[1 + number % (len(row) - 1)] for number, row in enumerate(places)]
     differences = features[right] - features[wrong]
     both_ways = sparse.vstack([differences, -differences])  # so that no place tells the answer
     answers = np.repeat([1, 0], len(right))
