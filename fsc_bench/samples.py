@@ -4,7 +4,8 @@ A run folder may be a stranger's: of the wanted columns the types, the number of
 once unpacked are looked at before anything is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ from fsc_bench.system.escape import for_terminal
 
 MOST_SAMPLES = 50_000_000
 MOST_BYTES = 8_000_000_000  # of the wanted columns once unpacked; 5,000,000 captions have 1e9
-_TEXTS = ("id", "subset", "cluster", "stratum")
+_TEXTS = ("id", "subset", "cluster", "stratum", "source", "prediction_name")
 _FLAGS = ("tie", "free", "easier")  # and all that begin with "correct"
 _NUMBERS = ("prediction", "score_label", "score_best_other", "i2t_rank")
-_LISTS = ("labels", "scores", "t2i_rank", "image_digests")
+_LISTS_OF = {  # what pyarrow.types calls the values
+    "labels": "is_integer",
+    "t2i_rank": "is_integer",
+    "scores": "is_floating",
+    "image_digests": "is_string",
+    "images": "is_string",
+    "texts": "is_string",
+    "label_names": "is_string",
+}
 
 
 def read_samples(path: Path, wanted: Sequence[str], n: int | None = None) -> Any:
@@ -26,23 +35,37 @@ def read_samples(path: Path, wanted: Sequence[str], n: int | None = None) -> Any
     Parquet, lacks a column, has one of another type or with holes, has other than n rows, or is
     larger than memory should be asked for.
     """
+    with _opened(path) as file:
+        _check_samples(path, file, wanted, n)
+        table = file.read(columns=list(wanted))
+    for name in wanted:
+        if table[name].null_count:
+            raise UsageError(f"{path}: the column {name!r} has {table[name].null_count:,} holes.")
+    return table
+
+
+def check_samples(path: Path, wanted: Sequence[str], n: int | None = None) -> list[str]:
+    """The same without reading: the names of all columns. Raises UsageError as `read_samples`."""
+    with _opened(path) as file:
+        _check_samples(path, file, wanted, n)
+        return list(file.schema_arrow.names)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A Parquet file; what a library raises meanwhile becomes UsageError, one line."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such file.")
+            raise UsageError(f"{path}: there is no such file: the samples are gone.")
         with pq.ParquetFile(path) as file:
-            _check_samples(path, file, wanted, n)
-            table = file.read(columns=list(wanted))
+            yield file
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {reason(error)}.") from None
     except (pa.ArrowException, ValueError, MemoryError) as error:
         raise UsageError(f"{path}: no samples file: {for_terminal(one_line(error))}.") from None
-    for name in wanted:
-        if table[name].null_count:
-            raise UsageError(f"{path}: the column {name!r} has {table[name].null_count:,} holes.")
-    return table
 
 
 def _check_samples(path: Path, file: Any, wanted: Sequence[str], n: int | None) -> None:
@@ -54,7 +77,8 @@ def _check_samples(path: Path, file: Any, wanted: Sequence[str], n: int | None) 
     for name in wanted:
         if schema.names.count(name) != 1:
             raise UsageError(
-                f"{path}: no column {name!r}, or several.{near_miss(name, schema.names)}"
+                f"{path}: no column {name!r}, or several.{near_miss(name, schema.names)} Where an "
+                "older version wrote it, score the task anew."
             )
         kind = schema.field(name).type
         if not _fits(name, kind):
@@ -79,6 +103,6 @@ def _fits(name: str, kind: Any) -> bool:
         return types.is_boolean(kind)
     if name in _NUMBERS:
         return types.is_integer(kind) or types.is_floating(kind)
-    if name in _LISTS:
-        return types.is_list(kind) or types.is_large_list(kind)
+    if name in _LISTS_OF:
+        return types.is_list(kind) and getattr(types, _LISTS_OF[name])(kind.value_type)
     return True

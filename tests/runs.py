@@ -53,7 +53,7 @@ def write_run(folder: Path, model: str, tasks: Sequence[tuple[Task, Mapping[str,
                   "fingerprint": digest(model), "facts": task_facts(task)}  # fmt: skip
         empty = Result(metrics={}, **fields)
         directory.write_result(empty, Samples(columns))
-        stored = Stored(empty, Columns(directory.samples_file(task.name)), whole=False)
+        stored = Stored(empty, Columns(directory.samples_file(task.name), (), n), whole=False)
         sources = source_images({task.name: stored.marks})[task.name]
         measures = stored.measures(stored.told(sources))
         drawn = draws(measures, task.subsets, task.within, sources.keys)

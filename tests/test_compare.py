@@ -338,7 +338,7 @@ def test_partial_runs_are_compared_over_what_both_have(tmp_path, task):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda path: path.write_bytes(b"PAR1 is not enough"), "not a readable samples file"),
+        (lambda path: path.write_bytes(b"PAR1 is not enough"), "no samples file"),
         (lambda path: path.unlink(), "there is no such file"),
     ],
 )

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fsc_bench.errors import UsageError
 from fsc_bench.results import Result, Run, RunDirectory
+from fsc_bench.samples import check_samples, read_samples
 from fsc_bench.score.clusters import Marks, Sources, name_marks
 from fsc_bench.score.evaluate import KINDS
 from fsc_bench.score.scoring import Grouping, SampleColumns, Told
@@ -28,50 +28,33 @@ ROUNDING = 1e-6  # percent, between a result and the mean of its samples
 class Columns(SampleColumns):
     """The columns of a samples file, each read when it is wanted.
 
-    Lists are objects [n], numbers in them arrays and strings in them Python lists.
+    Lists are objects [n], numbers in them arrays and strings in them Python lists. Raises
+    UsageError where one cannot be read, KeyError where there is none.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            self.file = pq.ParquetFile(path)
-        except FileNotFoundError:
-            raise UsageError(f"{path}: there is no such file: the samples are gone.") from None
-        except (OSError, pa.ArrowException) as error:
-            raise self.unreadable(error) from None
+    def __init__(self, path: Path, wanted: Sequence[str], n: int):
+        """wanted: the columns that there must be; n: the number of samples."""
+        self.path, self.rows = path, n
+        self.names = check_samples(path, wanted, n)
         self.arrays: dict[str, pa.Array] = {}
 
-    def unreadable(self, error: Exception) -> UsageError:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return UsageError(f"{self.path}: not a readable samples file ({reason}).")
-
     def __len__(self) -> int:
-        return len(self.file.schema_arrow)
+        return len(self.names)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.file.schema_arrow.names)
-
-    @property
-    def rows(self) -> int:
-        return self.file.metadata.num_rows
+        return iter(self.names)
 
     def arrow(self, name: str) -> pa.Array:
-        """Raises KeyError where there is no such column, UsageError where it cannot be read."""
         if name not in self.arrays:
             self.arrays[name] = self.read(name)
         return self.arrays[name]
 
     def read(self, name: str) -> pa.Array:
-        if name not in self.file.schema_arrow.names:
+        if name not in self.names:
             raise KeyError(name)
-        try:
-            found = self.file.read([name]).column(0).combine_chunks()
-        except (OSError, pa.ArrowException) as error:
-            raise self.unreadable(error) from None
+        found = read_samples(self.path, [name], self.rows).column(0).combine_chunks()
         if isinstance(found, pa.ChunkedArray):
             found = found.chunk(0) if found.num_chunks else pa.array([], found.type)
-        if found.null_count:
-            raise UsageError(f"{self.path}: the column {name!r} has holes.")
         return found
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -95,12 +78,8 @@ class Part(Columns):
     """Some rows of a samples file, in another order."""
 
     def __init__(self, whole: Columns, rows: Sequence[int]):
-        self.path, self.file, self.arrays = whole.path, whole.file, {}
-        self.whole, self.kept = whole, pa.array(rows, pa.int64())
-
-    @property
-    def rows(self) -> int:
-        return len(self.kept)
+        self.path, self.names, self.arrays = whole.path, whole.names, {}
+        self.whole, self.kept, self.rows = whole, pa.array(rows, pa.int64()), len(rows)
 
     def read(self, name: str) -> pa.Array:
         return self.whole.arrow(name).take(self.kept)
@@ -197,42 +176,25 @@ def open_stored(run: Run, task: str, variant: str = "") -> Stored:
     or are no samples of the result.
     """
     result = run.results[task]
-    folder = RunDirectory.at(run.path)
-    columns = Columns(folder.samples_file(task, variant))
+    path = RunDirectory.at(run.path).samples_file(task, variant)
+    columns = Columns(path, (*COLUMNS, *OF_KIND[result.kind]), result.n)
     _check(result, columns)
     return Stored(result, columns)
 
 
-COLUMNS = {
-    "id": "string",
-    "subset": "string",
-    "cluster": "string",
-    "stratum": "string",
-    "source": "string",
-    "images": "list<string>",
-    "image_digests": "list<string>",
-    "texts": "list<string>",
-}
+COLUMNS = (
+    "id", "subset", "cluster", "stratum", "source", "images", "image_digests", "texts"
+)  # fmt: skip
 OF_KIND = {
-    "matching": {"scores": "list<float>"},
-    "classification": {"labels": "list<int64>"},
-    "retrieval": {"i2t_rank": "int64", "t2i_rank": "list<int64>"},
+    "matching": ("scores",),
+    "classification": ("labels",),
+    "retrieval": ("i2t_rank", "t2i_rank"),
 }
 
 
 def _check(result: Result, columns: Columns) -> None:
-    """Whether a file has the columns of its kind, and says something of each sample."""
-    path, schema = columns.path, columns.file.schema_arrow
-    for name, wanted in {**COLUMNS, **OF_KIND[result.kind]}.items():
-        if name not in schema.names:
-            raise UsageError(
-                f"{path}: has no column {name!r}: an older version wrote it. Score the task anew."
-            )
-        found = str(schema.field(name).type).replace("element: ", "").replace("item: ", "")
-        if found != wanted:
-            raise UsageError(f"{path}: the column {name!r} is {found}, not {wanted}.")
-    if columns.rows != result.n:
-        raise UsageError(f"{path}: {columns.rows:,} samples, but the result is of {result.n:,}.")
+    """Whether the samples can be what the result is of."""
+    path = columns.path
     facts = result.facts
     if not isinstance(facts.get("subsets"), Mapping) or facts.get("within") not in (
         "subsets",
