@@ -18,7 +18,7 @@ from fsc_bench.report.leaderboard import (
     measured_row,
     published_rows,
 )
-from fsc_bench.report.ranking import measured_rows, order, ranked, relative, seed_groups
+from fsc_bench.report.ranking import measured_rows, order, ranked, relative, seed_groups, signed
 from fsc_bench.report.suites import TaskFacts, strangers, suites
 from fsc_bench.report.tables import to_csv, to_markdown, write
 from fsc_bench.results import AVERAGES, Cell, Result, Run, RunDirectory, Samples, read_runs
@@ -336,6 +336,29 @@ def test_a_difference_to_a_row_has_the_paired_interval():
     assert (cell.value, cell.low, cell.high) == (2.0, pytest.approx(1.075), pytest.approx(2.925))
 
 
+@pytest.mark.parametrize(
+    ("comp", "zs", "word"),
+    [
+        ([3, 4, 5], [1, 2, 1], "GAIN"),
+        ([3, 4, 5], [-1, 0, 2], "GAIN"),  # ZS is down in some draws alone
+        ([3, 4, 5], [-2, -1, -3], "TRADE-OFF"),
+        ([-3, -4, -5], [1, 2, 1], "LOSS"),
+        ([-1, 4, 5], [-2, -1, -3], ""),
+    ],
+)
+def test_a_signature_says_what_fine_tuning_did_beyond_error(comp, zs, word):
+    """Draws of the differences to a base of 50 in every draw."""
+
+    def row(model: str, base: str, *shifts: list[float]) -> Row:
+        draws = {name: 50 + np.array(one) for name, one in zip(("Comp", "ZS"), shifts, strict=True)}
+        cells = {name: Cell(float(drawn.mean())) for name, drawn in draws.items()}
+        return Row(model, "measured", cells, draws=draws, base=base)
+
+    rows = [row("base", "", [0, 0, 0], [0, 0, 0]), row("tuned", "base", comp, zs)]
+
+    assert [one.signature for one in signed(rows)] == ["", word]
+
+
 def test_runs_that_differ_in_their_seed_alone_are_grouped_seed_spread_apart():
     """50, 53 and 56: mean 53, standard deviation 3; the fourth is of another recipe."""
     rows = [
@@ -472,12 +495,13 @@ def test_the_whole_csv_of_a_table():
     names = ["Comp", "ZS", "I2T", "T2I", "stairs", "ramps", "pairs i2t_r1", "pairs t2i_r1"]
 
     assert header[:5] == ["model", "source", "rank low", "rank high", "tied with"]
-    assert [name for name in header[5:-1] if name.rpartition(" ")[2] not in
+    assert header[5:7] == ["base", "signature"]
+    assert [name for name in header[7:-1] if name.rpartition(" ")[2] not in
             ("low", "high", "strict", "headroom")] == names  # fmt: skip
-    assert header[5:9] == ["Comp", "Comp low", "Comp high", "Comp strict"]
+    assert header[7:11] == ["Comp", "Comp low", "Comp high", "Comp strict"]
     assert header[-1] == "notes"
     assert first == [
-        *("a|b", "measured", "1", "2", "'=c"),
+        *("a|b", "measured", "1", "2", "'=c", "", ""),
         *("51.5000", "49.0000", "58.0000", "50.0000"),
         *("", "", "", ""),
         *("30.0000", "20.0000", "45.0000", ""),
@@ -489,8 +513,8 @@ def test_the_whole_csv_of_a_table():
         "Comp: holds ramps, not complete; ramps: 2 missing",
     ]
     assert second[:2] == ["hole", "measured"] and second[-1] == "x left out: too old"
-    assert second[21:25] == ["50.0000", "48.0000", "53.0000", ""]
-    assert not any(second[2:21] + second[25:-1])
+    assert second[23:27] == ["50.0000", "48.0000", "53.0000", ""]
+    assert not any(second[2:23] + second[27:-1])
 
 
 def test_a_mean_of_numbers_of_which_one_has_no_interval_has_none():

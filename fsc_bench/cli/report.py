@@ -10,6 +10,7 @@ from fsc_bench.cli.options import JsonOption
 from fsc_bench.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from fsc_bench.report.leaderboard import Row
     from fsc_bench.report.suites import TaskFacts
     from fsc_bench.results import Run
 
@@ -94,6 +95,7 @@ def write_leaderboards(
             continue
         rows = measured_rows(found, members, draws)
         files += write(out, suite, rows, members, check, told)
+        files += [] if check else _drawn(out, suite, rows, members)
         rows = [*rows, chance_row(members), blind_row(members)]
         if relative_to:
             rows = relative(rows, relative_to)
@@ -115,6 +117,19 @@ def write_leaderboards(
     if json:
         print_json(document)
     return files
+
+
+def _drawn(out: Path, suite: str, rows: list["Row"], members: list["TaskFacts"]) -> list[Path]:
+    """The pictures of a suite; a line where the extra that draws is not installed."""
+    from fsc_bench.cli.show import tell
+    from fsc_bench.report.leaderboard import blind_row, chance_row
+    from fsc_bench.report.pictures import write_tradeoffs
+
+    try:
+        return write_tradeoffs(out, suite, [*rows, chance_row(members), blind_row(members)])
+    except UsageError as error:
+        tell(f"No picture is drawn: {error}")
+        return []
 
 
 def _print_blindness(runs: list["Run"], members: list["TaskFacts"]) -> None:

@@ -331,7 +331,7 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
 
     results: {alpha: {task: Result}}.
     """
-    from fsc_bench.report.pictures import Point, curve_svg
+    from fsc_bench.report.pictures import Point, curve, svg
     from fsc_bench.results import slug
     from fsc_bench.system.files import write_text
 
@@ -344,8 +344,11 @@ def _draw_curve(results: Any, tasks: list[Any], out: Path, title: str) -> None:
         return
     points = [Point(share, scores[x], scores[y]) for share, scores in found.items()]
     path = out / f"{slug(title)}.svg"
-    svg = curve_svg(points, x, y, title)
-    write_text(path, svg)
+    try:
+        write_text(path, svg(curve(points, x, y, title)))
+    except UsageError as error:  # the extra that draws is not installed
+        _say(f"No curve is drawn: {error}")
+        return
     _say(f"Written: {path} ({y} against {x}).")
 
 

@@ -27,7 +27,8 @@ class Row:
     percent [replicates] by column, where they are known: one bootstrap, the same for all rows.
     rank: the first and last place that 95% of the draws give it among the complete rows; tied: the
     complete rows from which it differs within error. seeds: what groups it with runs of other seeds
-    (results.py), if anything does.
+    (results.py), if anything does. base: the row's name that it was fine-tuned from, if one is;
+    signature: what that did (ranking.py, `signature`).
     """
 
     model: str
@@ -38,6 +39,8 @@ class Row:
     rank: tuple[int, int] | None = None
     tied: tuple[str, ...] = ()
     seeds: str = ""
+    base: str = ""
+    signature: str = ""
 
 
 def columns(tasks: Sequence[TaskFacts]) -> dict[str, tuple[TaskFacts, str]]:
@@ -150,6 +153,7 @@ def measured_row(
         left_out,
         drawn,
         seeds=str(run.facts.get("seeds", "")),
+        base=str(run.facts.get("base", "")),
     )
 
 

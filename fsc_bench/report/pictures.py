@@ -1,88 +1,277 @@
-"""Curve: a picture of two scores along a path of models, as SVG text. It computes no score.
+"""Pictures: scores as charts, drawn by altair, as SVG files that read on light and dark pages.
 
-WiSE-FT's picture (arXiv 2109.01903, figure 1; FSC-CLIP's figure 4): one score across, one up, the
-share alpha of the second model at every point.
+They need the extra `html` (altair and vl-convert). No score is computed here: rows come from
+ranking.py, points from `wise-ft`, losses from a training run's metrics.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from math import atan2, degrees
+from pathlib import Path
+from typing import Any
 
-WIDTH, HEIGHT = 640, 480
-LEFT, RIGHT, TOP, BOTTOM = 70, 30, 50, 60  # margins, in pixels
-SMALL = "font-size='11'"
-LINE, GRID, TEXT = "#0b62a4", "#dddddd", "#222222"
+from fsc_bench.errors import UsageError
+from fsc_bench.report.leaderboard import Row
+from fsc_bench.results import slug
+from fsc_bench.system.escape import for_terminal
+from fsc_bench.system.files import write_text
+
+WIDTH, HEIGHT = 560, 420
+# Middle tones, which stand out from white and from black alike.
+INK, GRID, LINE, OTHER, LOW = "#7d8590", "#7d859040", "#2f81f7", "#db6d28", "#a371f7"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A model of the path: the share of the second model, and both scores in percent."""
+    """A model of a path: the share of the second model, and both scores in percent."""
 
     alpha: float
     x: float
     y: float
 
 
-def curve_svg(points: Sequence[Point], x: str, y: str, title: str) -> str:
-    """The whole SVG file: points in the order of alpha, axes named `x` and `y`, in percent."""
-    points = sorted(points, key=lambda point: point.alpha)
-    across, up = _ticks([point.x for point in points]), _ticks([point.y for point in points])
+def tradeoff(rows: Sequence[Row], x: str, y: str, title: str) -> Any:
+    """The chart of two averages: y up, x across, each model a cross of its intervals.
 
-    def place(at_x: float, at_y: float) -> tuple[float, float]:
-        share_x = (at_x - across[0]) / (across[-1] - across[0])
-        share_y = (at_y - up[0]) / (up[-1] - up[0])
-        return (
-            LEFT + share_x * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - share_y * (HEIGHT - TOP - BOTTOM),
+    Measured rows are filled and published ones hollow; an arrow leads from a base to what was
+    fine-tuned from it (`Row.base`), a line through the models between two (`wise:A+B?alpha=`), a
+    dashed one along the models that none is better than in both; chance and blind are lines.
+    """
+    alt = _altair()
+    models = [row for row in rows if row.source != "declared" and {x, y} <= set(row.cells)]
+    places = {row.model: (row.cells[x].value, row.cells[y].value) for row in models}
+    data = [_place(row, x, y) for row in models]
+    base = alt.Chart(alt.Data(values=data)).properties(
+        width=WIDTH, height=HEIGHT, title=for_terminal(title)
+    )
+    across = alt.X("x:Q", title=f"{x} (%)").scale(zero=False, nice=True)
+    up = alt.Y("y:Q", title=f"{y} (%)").scale(zero=False, nice=True)
+    colour = alt.Color("kind:N", title=None).scale(
+        domain=["measured", "published"], range=[LINE, OTHER]
+    )
+    points = {"x": across, "y": up, "color": colour,
+              "tooltip": ["model:N", "x:Q", "y:Q", "source:N"]}  # fmt: skip
+    layers = [
+        *_levels(alt, rows, y, [place[1] for place in places.values()]),
+        *_lines(alt, _front(places), "front", dash=[4, 4]),
+        *(layer for path in _paths(models, places) for layer in _lines(alt, path, "path")),
+        *_arrows(alt, models, places),
+        base.mark_rule(color=INK).encode(x="low_x:Q", x2="high_x:Q", y=up),
+        base.mark_rule(color=INK).encode(y="low_y:Q", y2="high_y:Q", x=across),
+        base.transform_filter("datum.kind == 'measured'")
+        .mark_point(size=60, filled=True, opacity=1)
+        .encode(**points),
+        base.transform_filter("datum.kind == 'published'")
+        .mark_point(size=45, opacity=1)
+        .encode(**points),
+        base.transform_filter("datum.label != ''")
+        .mark_text(align="left", dx=8, dy=-8, color=INK, fontSize=10)
+        .encode(x=across, y=up, text="label:N"),
+    ]
+    return _dressed(alt, alt.layer(*layers))
+
+
+def curve(points: Sequence[Point], x: str, y: str, title: str) -> Any:
+    """The chart of a path of models between two (WiSE-FT, arXiv 2109.01903, figure 1; FSC-CLIP's
+    figure 4); at each point alpha, the share of the second.
+    """
+    alt = _altair()
+    ordered = sorted(points, key=lambda point: point.alpha)
+    data = [{**vars(point), "told": f"{point.alpha:g}"} for point in ordered]
+    base = alt.Chart(alt.Data(values=data)).properties(
+        width=WIDTH,
+        height=HEIGHT,
+        title={"text": for_terminal(title), "subtitle": "at each point the share of the second"},
+    )
+    across = alt.X("x:Q", title=f"{x} (%)").scale(zero=False)
+    up = alt.Y("y:Q", title=f"{y} (%)").scale(zero=False)
+    layers = [
+        base.mark_line(color=LINE).encode(x=across, y=up, order="alpha:Q"),
+        base.mark_point(color=LINE, filled=True, size=60).encode(
+            x=across, y=up, tooltip=["alpha:Q", "x:Q", "y:Q"]
+        ),
+        base.mark_text(align="left", dx=8, dy=-8, color=INK).encode(x=across, y=up, text="told:N"),
+    ]
+    return _dressed(alt, alt.layer(*layers))
+
+
+def progress(steps: Sequence[Mapping[str, Any]], names: Sequence[str], title: str) -> Any:
+    """The chart of a training's metrics along its steps. steps: {"step": n, name: number, ...}."""
+    alt = _altair()
+    data = [
+        {"step": row["step"], "metric": name, "value": row[name]}
+        for row in steps
+        for name in names
+        if isinstance(row.get(name), int | float)
+    ]
+    base = alt.Chart(alt.Data(values=data)).properties(width=WIDTH, height=HEIGHT // 2)
+    lines = base.mark_line(color=LINE).encode(
+        x=alt.X("step:Q", title="step"), y=alt.Y("value:Q", title=None).scale(zero=False)
+    )
+    rows = lines.facet(row=alt.Row("metric:N", title=None, sort=list(names)))
+    return _dressed(alt, rows.resolve_scale(y="independent").properties(title=for_terminal(title)))
+
+
+def write_tradeoffs(out: Path, suite: str, rows: Sequence[Row]) -> list[Path]:
+    """`<suite>-zs.svg` and `<suite>-i2t.svg`: Comp against what it may cost, where at least two
+    models have both. Raises UsageError where the extra is not installed.
+    """
+    files = []
+    for x in ("ZS", "I2T"):
+        shown = [row for row in rows if row.source != "declared" and {x, "Comp"} <= set(row.cells)]
+        if len(shown) > 1:
+            path = out / f"{slug(suite)}-{x.lower()}.svg"
+            title = f"{suite}: what compositionality costs"
+            write_text(path, svg(tradeoff(rows, x, "Comp", title)))
+            files.append(path)
+    return files
+
+
+def svg(chart: Any) -> str:
+    """A chart as the text of an SVG file, with nothing outside it."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(chart.to_json(), allowed_base_urls=[])
+
+
+def _altair() -> Any:
+    try:
+        import altair
+        import vl_convert  # noqa: F401
+    except ImportError:
+        raise UsageError("pictures need the extra html: pip install 'fsc-bench[html]'.") from None
+    return altair
+
+
+def _dressed(alt: Any, chart: Any) -> Any:
+    """No background, and middle tones: the page behind may be light or dark."""
+    return chart.configure(
+        background="transparent",
+        view=alt.ViewConfig(stroke=None),
+        axis=alt.AxisConfig(
+            labelColor=INK, titleColor=INK, gridColor=GRID, domainColor=INK, tickColor=INK
+        ),
+        title=alt.TitleConfig(color=INK, subtitleColor=INK),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=INK),
+        header=alt.HeaderConfig(labelColor=INK, titleColor=INK),
+    )
+
+
+def _place(row: Row, x: str, y: str) -> dict[str, Any]:
+    across, up = row.cells[x], row.cells[y]
+    measured = row.source == "measured"
+    name = for_terminal(row.model)
+    return {
+        "model": name,
+        "label": name if measured else "",
+        "source": for_terminal(row.source),
+        "kind": "measured" if measured else "published",
+        "x": across.value,
+        "y": up.value,
+        "low_x": across.value if across.low is None else across.low,
+        "high_x": across.value if across.high is None else across.high,
+        "low_y": up.value if up.low is None else up.low,
+        "high_y": up.value if up.high is None else up.high,
+    }
+
+
+def _levels(alt: Any, rows: Iterable[Row], y: str, values: Sequence[float]) -> list[Any]:
+    """A line for chance and one for blind, where they lie near enough to be seen with the models.
+
+    A level far below would press all models into the upper edge; then it is left out.
+    """
+    if not values:
+        return []
+    least = min(values) - max(max(values) - min(values), 5)
+    levels = [
+        {"y": row.cells[y].value, "told": row.model}
+        for row in rows
+        if row.source == "declared" and y in row.cells and row.cells[y].value >= least
+    ]
+    if not levels:
+        return []
+    base = alt.Chart(alt.Data(values=levels))
+    return [
+        base.mark_rule(color=LOW, strokeDash=[2, 3]).encode(y="y:Q"),
+        base.mark_text(color=LOW, align="left", dy=-5).encode(
+            y="y:Q", x=alt.value(4), text="told:N"
+        ),
+    ]
+
+
+def _front(places: Mapping[str, tuple[float, float]]) -> list[tuple[float, float]]:
+    """The models that none is better than in both, from left to right."""
+    found: list[tuple[float, float]] = []
+    for place in sorted(set(places.values()), reverse=True):
+        if not found or place[1] > found[-1][1]:
+            found.append(place)
+    return found[::-1]
+
+
+def _paths(
+    models: Sequence[Row], places: Mapping[str, tuple[float, float]]
+) -> list[list[tuple[float, float]]]:
+    """The places of the models between two others, with both ends where they are rows too."""
+    paths: dict[str, dict[float, tuple[float, float]]] = {}
+    for row in models:
+        name, _, alpha = row.model.partition("?alpha=")
+        if name.startswith("wise:") and _is_number(alpha):
+            ends = name.removeprefix("wise:").partition("+")
+            path = paths.setdefault(name, {})
+            path |= {share: places[end] for share, end in ((0, ends[0]), (1, ends[2]))
+                     if end in places}  # fmt: skip
+            path[float(alpha)] = places[row.model]
+    return [[path[share] for share in sorted(path)] for path in paths.values()]
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def _lines(
+    alt: Any, path: Sequence[tuple[float, float]], name: str, dash: Sequence[int] = (1, 0)
+) -> list[Any]:
+    if len(path) < 2:
+        return []
+    data = [{"x": x, "y": y, "n": n} for n, (x, y) in enumerate(path)]
+    line = alt.Chart(alt.Data(values=data), name=name if name == "front" else alt.Undefined)
+    return [
+        line.mark_line(color=INK, strokeDash=list(dash), opacity=0.7).encode(
+            x="x:Q", y="y:Q", order="n:Q"
         )
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13" fill="{TEXT}">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        _text(WIDTH / 2, 22, title, "middle", f"font-size='{min(15, 1000 / len(title)):.3g}'"),
-        _text(WIDTH / 2, 38, "at each point alpha, the share of the second", "middle", SMALL),
     ]
-    for tick in across:
-        (at, bottom), (_, top) = place(tick, up[0]), place(tick, up[-1])
-        parts += [_line(at, bottom, at, top), _text(at, bottom + 18, f"{tick:g}", "middle")]
-    for tick in up:
-        (left, at), (right, _) = place(across[0], tick), place(across[-1], tick)
-        parts += [_line(left, at, right, at), _text(left - 8, at + 4, f"{tick:g}", "end")]
-    middle = (HEIGHT - BOTTOM + TOP) / 2
-    parts += [
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 18, f"{x} (%)", "middle"),
-        _text(20, middle, f"{y} (%)", "middle", f"transform='rotate(-90 20 {middle:g})'"),
+
+
+def _arrows(
+    alt: Any, models: Sequence[Row], places: Mapping[str, tuple[float, float]]
+) -> list[Any]:
+    """A line from each base to what came of it, with a head on its middle.
+
+    The head's angle is that of the picture: both axes span the models that are shown.
+    """
+    pairs = [
+        (places[row.base], places[row.model])
+        for row in models
+        if row.base in places and row.base != row.model
     ]
-    where = [place(point.x, point.y) for point in points]
-    path = " ".join(f"{at_x:.2f},{at_y:.2f}" for at_x, at_y in where)
-    parts.append(f'<polyline points="{path}" fill="none" stroke="{LINE}" stroke-width="1.5"/>')
-    for point, (at_x, at_y) in zip(points, where, strict=True):
-        told = f"alpha {point.alpha:g}: {x} {point.x:.2f}, {y} {point.y:.2f}"
-        parts += [
-            f'<circle cx="{at_x:.2f}" cy="{at_y:.2f}" r="4" fill="{LINE}">'
-            f"<title>{escape(told)}</title></circle>",
-            _text(at_x + 7, at_y - 7, f"{point.alpha:g}", "start"),
-        ]
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _ticks(values: Sequence[float]) -> list[float]:
-    """Round numbers, three to eight of them, from below the least to above the greatest."""
-    span = max(max(values) - min(values), 0.1)
-    size = 10 ** math.floor(math.log10(span))
-    step = next(size * unit for unit in (0.2, 0.5, 1, 2) if span / (size * unit) <= 6)
-    first, last = math.floor(min(values) / step), math.ceil(max(values) / step)
-    if first == last:
-        first, last = first - 1, last + 1
-    return [round(number * step, 10) for number in range(first, last + 1)]
-
-
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" stroke="{GRID}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
-    place = f'x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}"'
-    return f"<text {place}{' ' * bool(more)}{more}>{escape(text)}</text>"
+    if not pairs:
+        return []
+    xs, ys = zip(*places.values(), strict=True)
+    scale_x = WIDTH / max(max(xs) - min(xs), 1e-9)
+    scale_y = HEIGHT / max(max(ys) - min(ys), 1e-9)
+    data = [
+        {
+            "x": x1, "y": y1, "x2": x2, "y2": y2, "at_x": (x1 + x2) / 2, "at_y": (y1 + y2) / 2,
+            "angle": degrees(atan2((x2 - x1) * scale_x, (y2 - y1) * scale_y)),
+        }
+        for (x1, y1), (x2, y2) in pairs
+    ]  # fmt: skip
+    base = alt.Chart(alt.Data(values=data))
+    return [
+        base.mark_rule(color=INK, opacity=0.5).encode(x="x:Q", y="y:Q", x2="x2:Q", y2="y2:Q"),
+        base.mark_point(shape="triangle-up", size=50, filled=True, color=INK).encode(
+            x="at_x:Q",
+            y="at_y:Q",
+            angle=alt.Angle("angle:Q").scale(domain=[-180, 180], range=[-180, 180]),
+        ),
+    ]

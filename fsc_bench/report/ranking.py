@@ -26,7 +26,42 @@ def measured_rows(
     """The runs' rows, best first, ranked. draws: by run folder, as `measured_row` takes them."""
     averages = present(tasks)
     rows = [measured_row(run, tasks, (draws or {}).get(run.path)) for run in runs]
-    return ranked(order(rows, averages), averages)
+    return signed(ranked(order(rows, averages), averages))
+
+
+def signed(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with its signature against its base where that is a row too."""
+    known = {row.model: row for row in rows}
+    return [
+        replace(row, signature=signature(row, known[row.base]))
+        if row.base in known and row.base != row.model
+        else row
+        for row in rows
+    ]
+
+
+def signature(row: Row, base: Row) -> str:
+    """What fine-tuning did, beyond error, by paired intervals: GAIN, where Comp is up and none of
+    ZS, I2T and T2I down; TRADE-OFF, where one is down; LOSS, where Comp is down; otherwise nothing.
+    """
+    moved = {
+        name: _moved(_difference(row.cells[name], base.cells[name], row.draws.get(name),
+                                 base.draws.get(name)))
+        for name in AVERAGES
+        if name in row.cells and name in base.cells
+    }  # fmt: skip
+    if moved.get("Comp", 0) == 0:
+        return ""
+    if moved["Comp"] < 0:
+        return "LOSS"
+    return "TRADE-OFF" if -1 in moved.values() else "GAIN"
+
+
+def _moved(difference: Cell) -> int:
+    """1 for up and -1 for down beyond error, else 0."""
+    if difference.low is None:
+        return 0
+    return (difference.low > 0) - (difference.high < 0)
 
 
 def relative(rows: Sequence[Row], base: str) -> list[Row]:

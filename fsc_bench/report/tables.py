@@ -64,7 +64,7 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
     names = [*AVERAGES, *columns(tasks)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    header = ["model", "source", "rank low", "rank high", "tied with"]
+    header = ["model", "source", "rank low", "rank high", "tied with", "base", "signature"]
     blind = blind_row(tasks).cells
     for name in names:
         header += [name, f"{name} low", f"{name} high", f"{name} strict"]
@@ -72,7 +72,7 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
     writer.writerow([*header, "notes"])
     for row in rows:
         line = [for_csv(row.model), for_csv(row.source), *(row.rank or ("", ""))]
-        line.append(for_csv("; ".join(row.tied)))
+        line += [for_csv(text) for text in ("; ".join(row.tied), row.base, row.signature)]
         notes = []
         for name in names:
             cell = row.cells.get(name)
@@ -175,6 +175,11 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
             f"- {model}, {name}: {cell.value:.1f}, by the strict rule {cell.strict:.1f}"
             for model, name, cell in cells
             if cell.strict is not None
+        ],
+        "Against their base": [
+            f"- {for_markdown(row.model)}, from {for_markdown(row.base)}: {row.signature}"
+            for row in rows
+            if row.signature
         ],
         "Tied within error": [
             f"- {for_markdown(row.model)}: {', '.join(map(for_markdown, row.tied))}"

@@ -50,6 +50,7 @@ def run_facts(
         "identity": vars(model.identity),
         "fingerprint": model.identity.fingerprint,
         "seeds": seeds_of(spec),
+        "base": base_of(spec),
         "notes": list(extras_of(model).notes),
         "fsc_bench": __version__,
         "git": git_commit(),
@@ -77,13 +78,34 @@ def seeds_of(spec: str) -> str:
             config = read_facts(Path(parsed.place).expanduser())
         except UsageError:
             return ""
-        settings = {**config.get("settings", {}), "seed": None, "out": None}
+        settings = config.get("settings", {})
+        if not isinstance(settings, Mapping):
+            return ""
+        settings = {**settings, "seed": None, "out": None}
         which = parsed.rest.partition("?")[2]  # the moving average is another model
         same = [config.get(key) for key in RECIPE]
         words = json.dumps([same, settings, which], sort_keys=True, default=str)
         return f"run {hashlib.sha256(words.encode()).hexdigest()[:16]}"
     without = re.sub(r"(?<=[?&])seed=\d+&?", "", spec).rstrip("?&")
     return without if without != spec else ""
+
+
+def base_of(spec: str) -> str:
+    """The model that a model was made from: the one that a training run began with, or the first of
+    the two that lie around it (`wise:`); empty where nothing says so.
+    """
+    parsed = Spec.read(spec)
+    if parsed.kind == "wise":
+        return parsed.place.partition("+")[0]
+    if parsed.kind != "run":
+        return ""
+    from fsc_bench.models.run import read_facts  # which imports torch
+
+    try:
+        settings = read_facts(Path(parsed.place).expanduser()).get("settings", {})
+    except UsageError:
+        return ""
+    return str(settings.get("model", "")) if isinstance(settings, Mapping) else ""
 
 
 def package_version(name: str) -> str | None:
