@@ -15,6 +15,8 @@ from fsc_bench.model import Extras, Identity
 from fsc_bench.records import folded
 from fsc_bench.system.spec import Spec, is_seed
 
+EXAMPLES = ("control:chance",)
+
 DIMENSION = 512
 
 

@@ -30,6 +30,8 @@ from fsc_bench.system.escape import shortened
 from fsc_bench.system.memory import out_of_memory
 from fsc_bench.system.spec import Spec
 
+EXAMPLES = ("py:mine.py:model",)
+
 METHODS = ("preprocess", "encode_images", "encode_texts")
 TEXTS = ("a red square on a table.", "a blue dog and two cats, one of them on a sofa.")
 SIZES = ((320, 240), (224, 224))  # of the pictures, in pixels
