@@ -41,8 +41,8 @@ def families() -> dict[str, Callable[[], Any]]:
 
 
 def describe() -> dict[str, str]:
-    """The first line of each family's module, found without importing it (some load torch)."""
-    return {name: _first_line(tree) for name, tree in _sources().items()}
+    """The first paragraph of each family's module, found without importing it (some load torch)."""
+    return {name: _first_paragraph(tree) for name, tree in _sources().items()}
 
 
 def examples() -> dict[str, tuple[str, ...]]:
@@ -65,8 +65,8 @@ def _sources() -> dict[str, ast.Module]:
     return found
 
 
-def _first_line(tree: ast.Module) -> str:
-    return (ast.get_docstring(tree) or "").split("\n")[0]
+def _first_paragraph(tree: ast.Module) -> str:
+    return (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _examples(tree: ast.Module) -> tuple[str, ...]:
