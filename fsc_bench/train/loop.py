@@ -78,6 +78,11 @@ def train(
     return out
 
 
+# What a checkpoint holds, beside the weights, of where the run stands.
+POSITION = ("trainable", "optimizer", "scaler", "teacher", "thresholds", "step", "bad_in_epoch",
+            "best")  # fmt: skip
+
+
 # --- Start: a run directory, new or found -------------------------------------------------------
 
 
@@ -107,7 +112,7 @@ def start(run: Run) -> Position | None:
         if "finished" in written:
             return None
         if saved := checkpoints(out):
-            values = read_checkpoint(saved[-1])
+            values = read_checkpoint(saved[-1], POSITION)
             run.state.restore(values)
             position = Position(
                 values["thresholds"].to(device), values["step"], values["bad_in_epoch"],

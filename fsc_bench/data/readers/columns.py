@@ -34,7 +34,7 @@ from fsc_bench.data.labels import UNSAID, Answers, Labels
 from fsc_bench.data.listing import files_below, inside, member, of_split, own_path, saved_files
 from fsc_bench.data.raw import Raw, named_twice
 from fsc_bench.data.readers.records import files_of
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import UsageError, near_miss, one_line
 from fsc_bench.records import OWN, ImageRef, Record, pixel_box
 from fsc_bench.task import Task
 
@@ -258,7 +258,7 @@ class _Binary(_Table):
                 schema, self.batches = read_batches(path)
                 self.count = sum(batch.num_rows for batch in self.batches)
         except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
-            raw.fail(path, None, f"cannot be read: {str(error).splitlines()[0]:.200}")
+            raw.fail(path, None, f"cannot be read: {one_line(error)}")
         super().__init__(raw, path, options, schema.names)
         self.schema = schema
         self.class_names = _class_names(raw, path, schema)
@@ -356,8 +356,7 @@ class _Binary(_Table):
                 wanted += light if light and column in self.images and not whole else own
             yield from self.parquet.iter_batches(batch_size=rows, columns=wanted)
         except (OSError, ValueError, KeyError, NotImplementedError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self.raw.fail(self.path, None, f"damaged: {reason:.200}")
+            self.raw.fail(self.path, None, f"damaged: {one_line(error)}")
 
 
 def _is_text(kind: pa.DataType) -> bool:
