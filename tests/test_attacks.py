@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "attack"))
 
+import adapters
 import model_specs
 import result_files
 import run_configs
@@ -23,13 +24,14 @@ import torch_files
     ("attack", "count", "least"),
     [
         (safetensors_files.attack, 60, {"refused": 50, "read": 1}),
-        (torch_files.attack, 150, {"refused": 100, "read": 15}),
-        (lambda count: result_files.attack(count, every=3), 26, {"refused": 26}),
-        (lambda count: toml_files.attack(count, every=3), 26, {"refused": 26}),
-        (lambda count: run_configs.attack(count, every=3), 13, {"refused": 13}),
+        (torch_files.attack, 90, {"refused": 60, "read": 9}),
+        (lambda count: result_files.attack(count, every=6), 13, {"refused": 13}),
+        (lambda count: toml_files.attack(count, every=6), 13, {"refused": 13}),
+        (lambda count: run_configs.attack(count, every=4), 10, {"refused": 10}),
+        (lambda count: adapters.attack(count, every=5), 12, {"refused": 12}),
         (lambda count: model_specs.attack(count, every=2), 15, {"refused": 15}),
     ],
-    ids=["safetensors", "torch", "results", "toml", "configs", "specs"],
+    ids=["safetensors", "torch", "results", "toml", "configs", "adapters", "specs"],
 )
 def test_what_strangers_send_is_read_rightly_or_refused_in_one_line(
     attack, count, least, monkeypatch

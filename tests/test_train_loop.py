@@ -25,7 +25,12 @@ from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError
 from fsc_bench.models import load_model
 from fsc_bench.models.run import spec_of
 from fsc_bench.train.batches import text_blocks
-from fsc_bench.train.checkpoint import save_checkpoint, write_tensors
+from fsc_bench.train.checkpoint import (
+    read_checkpoint,
+    read_json,
+    save_checkpoint,
+    write_tensors,
+)
 from fsc_bench.train.config import Recipe, TrainConfig, read_recipe
 from fsc_bench.train.loop import train
 from fsc_bench.train.losses import fsc_clip_loss
@@ -733,6 +738,37 @@ def test_a_checkpoint_that_is_cut_anywhere_leaves_the_one_before(tmp_path, share
     assert (first.read_bytes(), weights.read_bytes()) == before
     left = {path.name for path in tmp_path.rglob("*.*")}
     assert left == {"step-00000001.pt", "model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda raw: raw[:900], "not a readable checkpoint: cut short"),
+        (lambda raw: raw.replace(np.float32(3 / 7).tobytes(), b"\0\0\0\0", 1), "was saved"),
+        (lambda raw: raw, "no checkpoint of a training run"),  # it lacks the optimiser
+    ],
+)
+def test_a_checkpoint_that_is_not_what_was_saved_is_one_line_with_the_way_on(
+    tmp_path, change, words
+):
+    path = save_checkpoint(tmp_path, 1, {"trainable": torch.full((500,), 3 / 7)}, keep=2)
+    path.write_bytes(change(path.read_bytes()))
+
+    with pytest.raises(UsageError, match=words) as caught:
+        read_checkpoint(path, ["trainable", "optimizer"])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).endswith("Delete it to go on from the one before.")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"settings": []}', "[" * 100_000, '{"a": 1, "a": 2}']
+)
+def test_a_config_that_is_none_is_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+
+    with pytest.raises(UsageError, match=r"config\.json: ") as caught:
+        read_json(tmp_path / "config.json")
+    assert str(caught.value).isprintable()
 
 
 KILLED_WHILE_SAVING = """

@@ -25,7 +25,8 @@ def _folders(data: Path | None) -> list[Path]:
     from fsc_bench.embed.upkeep import stores
     from fsc_bench.task import data_folder
 
-    return list(stores(data_folder(data) / "embeddings"))
+    folder = data_folder(data)
+    return [one for place in (folder, folder / "demo") for one in stores(place / "embeddings")]
 
 
 def info(data: DataOption = None, json: JsonOption = False) -> None:

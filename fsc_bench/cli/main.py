@@ -12,10 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from fsc_bench import __version__
-from fsc_bench.cli import cache, compare, data, negatives, report, rescore, run, tasks, train
+from fsc_bench.cli import (
+    cache,
+    compare,
+    data,
+    negatives,
+    readers,
+    report,
+    rescore,
+    run,
+    tasks,
+    train,
+)
 from fsc_bench.errors import FscBenchError, RunError, reason
 from fsc_bench.system.distributed import is_first, leave_at_once
-from fsc_bench.system.escape import for_terminal
+from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.files import FULL
 from fsc_bench.system.stopping import exit_code, listen, watch_launcher
 
@@ -49,9 +60,22 @@ class OneLineErrors(TyperGroup):
             # typer's usage errors share no public base class; this is what they have in common.
             if not hasattr(error, "format_message"):
                 raise
-            _complain(error.format_message())
+            _complain(error.format_message() + _given(error, args))
             sys.exit(2)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _given(error: Any, args: tuple) -> str:
+    """What the user wrote for the option that an error is about, where its message keeps it."""
+    words = list(args[0]) if args and args[0] else sys.argv[1:]
+    names = list(getattr(getattr(error, "param", None), "opts", ()))
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in names:
+            value = value if equals else " ".join(words[place + 1 : place + 2])
+            said = f" (given: {shortened(value)})"
+            return said if value and repr(value)[1:-1] not in error.format_message() else ""
+    return ""
 
 
 def _print_anything() -> None:
@@ -83,7 +107,7 @@ app = typer.Typer(
     cls=OneLineErrors,
     help="The honest evaluation of CLIP-style vision-language models.",
     no_args_is_help=False,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 
@@ -102,5 +126,5 @@ def main(
 
 
 # In the order in which `--help` lists them.
-for commands in (run, tasks, report, compare, rescore, data, train, negatives, cache):
+for commands in (run, tasks, report, compare, rescore, data, readers, train, negatives, cache):
     commands.add_commands(app)

@@ -52,6 +52,9 @@ PromptsOption = Annotated[
     str | None,
     typer.Option(help="Prompt set where they differ: elevater, openai, clip_benchmark."),
 ]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say only results and what went wrong.")
+]
 PartialOption = Annotated[
     bool, typer.Option("--allow-partial", help="Score incomplete data; the result is flagged.")
 ]

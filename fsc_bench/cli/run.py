@@ -1,6 +1,7 @@
 """`fsc-bench run`: scores models on tasks."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from fsc_bench.cli.options import (
     PartialOption,
     PrecisionOption,
     PromptsOption,
+    QuietOption,
     RunsOption,
     TasksOption,
     split_words,
@@ -34,6 +36,15 @@ if TYPE_CHECKING:
 
 NAMED = 4  # run folders; more of them are counted
 DEMO = "fsc_bench demo: a miniature world, not comparable with real benchmarks"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How results are shown. demo: of the miniature world; quiet: nothing but results."""
+
+    demo: bool
+    json: bool
+    quiet: bool
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -56,6 +67,7 @@ def run(
     compile: CompileOption = False,
     exact: ExactOption = None,
     prompts: PromptsOption = None,
+    quiet: QuietOption = False,
     allow_partial: PartialOption = False,
     budget: BudgetOption = None,
     json: JsonOption = False,
@@ -73,6 +85,7 @@ def run(
         )
     from fsc_bench.run.job import Options
 
+    demo = demo or _only_demo(chosen)
     folder = data_folder(data)
     options = Options(
         data=folder / "demo" if demo else folder,
@@ -86,16 +99,30 @@ def run(
         compile=compile,
         exact=exact,
     )
-    raise typer.Exit(_carry_out(models or [], chosen, options, demo, dry_run, json))
+    shown = Shown(demo, json, quiet)
+    raise typer.Exit(_carry_out(models or [], chosen, options, dry_run, shown))
+
+
+def _only_demo(tasks: list["Task"]) -> bool:
+    """Whether the tasks are the demo's, which are drawn, not fetched. Raises UsageError where they
+    are mixed with others, whose data lie elsewhere.
+    """
+    ours = [task.name for task in tasks if task.suite == "demo"]
+    if ours and len(ours) < len(tasks):
+        others = [task.word for task in tasks if task.suite != "demo"]
+        raise UsageError(
+            f"{ours[0]} is a task of the demo, {others[0]} is none: they lie in different folders. "
+            "Score them by two commands; `fsc-bench run --demo` draws the demo's."
+        )
+    return bool(ours)
 
 
 def _carry_out(
     models: list[str],
     tasks: list["Task"],
     options: "Options",
-    demo: bool,
     dry_run: bool,
-    json: bool,
+    shown: Shown,
 ) -> int:
     """Scores, or with `dry_run` only counts, and shows it. Returns the exit code."""
     from fsc_bench.cli.show import Terminal
@@ -104,9 +131,9 @@ def _carry_out(
     from fsc_bench.system.distributed import is_first
 
     runner.check_options(tasks, options)
-    terminal = Terminal()
+    terminal = Terminal(shown.quiet)
     try:
-        if demo:
+        if shown.demo:
             from fsc_bench.demo.build import build, demo_models
 
             build(options.data, terminal.say)
@@ -114,19 +141,19 @@ def _carry_out(
         if dry_run:
             rows, code = plan_run(tasks, options, terminal, models)
             terminal.close()
-            _show_plan(rows, json)
+            _show_plan(rows, shown.json)
             return code
         runner.check_writable(options.out)
         summary = runner.run(models, tasks, options, terminal)
     finally:
         terminal.close()
     if is_first():  # of several processes one speaks and writes
-        _show_results(summary, tasks, options, demo, json)
+        _show_results(summary, tasks, options, shown)
     return summary.exit_code
 
 
 def _show_results(
-    summary: "Summary", tasks: list["Task"], options: "Options", demo: bool, json: bool
+    summary: "Summary", tasks: list["Task"], options: "Options", shown: Shown
 ) -> None:
     """The table or the JSON document, and one line on what was written."""
     from fsc_bench.cli.scores import results_table
@@ -134,24 +161,26 @@ def _show_results(
     from fsc_bench.results import draws_of
 
     results = {model: found for model, found in summary.results.items() if found}
-    if json:
+    if shown.json:
         print_json(_document(summary))
     elif results:
         draws = {
             model: draws_of(summary.folders[model], found, tell, options.variant)
             for model, found in results.items()
         }
-        results_table(results, tasks, DEMO if demo else "", draws)
+        results_table(results, tasks, DEMO if shown.demo else "", draws)
     written = [str(path) for path in _written(summary)]
     if len(written) > NAMED:
         written = [f"{len(written)} run folders in {options.out}"]
-    if demo and results:
+    if shown.demo and results:
         from fsc_bench.cli.report import write_leaderboards
 
         written += [
             str(file) for file in write_leaderboards([options.out], options.out / "leaderboards")
         ]
     fresh = sum(len(found) for found in results.values()) - summary.skipped
+    if shown.quiet:
+        return
     if not fresh and not summary.failures:
         print("Nothing to do: every result was there already.", file=sys.stderr)
     if written:

@@ -310,10 +310,15 @@ def _tell(found: Mapping[str, Any], problems: Mapping[str, FscBenchError], every
 def models(json: JsonOption = False) -> None:
     """Model families, and how a model of each is written."""
     from fsc_bench.cli.show import print_json, print_table
-    from fsc_bench.models import describe
+    from fsc_bench.models import describe, examples
 
-    found = describe()
+    found, names = describe(), examples()
     if json:
-        print_json([{"family": name, "what": what} for name, what in found.items()])
-    else:
-        print_table(["family", "what it loads"], [list(pair) for pair in found.items()])
+        facts = [{"family": family, "what": what} for family, what in found.items()]
+        print_json([{**one, "examples": names[one["family"]]} for one in facts])
+        return
+    print_table(["family", "what it loads"], [list(pair) for pair in found.items()])
+    print("\nAs -m takes them:")
+    for family in found:
+        for name in names[family]:
+            print(f"  -m '{name}'" if "?" in name else f"  -m {name}")

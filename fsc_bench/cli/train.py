@@ -111,15 +111,15 @@ def _tasks_for(model: str, wanted: list[str]) -> list[Any]:
 
 def _knows_only_the_demo_world(model: str) -> bool:
     """Whether a model is of the demo world: a shipped one, or a run that started from one."""
-    import json
+    from fsc_bench.system.facts import read_json
 
     spec = Spec.read(model)
     if spec.kind != "run":
         return spec.kind == "demo"
     try:
-        facts = json.loads((Path(spec.place).expanduser() / "config.json").read_text())
-        return str(facts["skeleton"]).startswith("demo:")
-    except (OSError, ValueError, LookupError, TypeError):
+        facts = read_json(Path(spec.place).expanduser() / "config.json", dict[str, Any])
+        return str(facts.get("skeleton")).startswith("demo:")
+    except UsageError:
         return False  # loading it says what is wrong
 
 

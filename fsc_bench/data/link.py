@@ -4,8 +4,10 @@ A folder that cannot be read yet may be linked, and it is said why; one that is 
 recognised as other data, is refused.
 """
 
+import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,14 +16,14 @@ from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import ALWAYS, FLAG, ForeignData, check_evidence, examine, pictures_fit
 from fsc_bench.data.images import Images, read_links, write_link
 from fsc_bench.data.listing import IMAGE_SUFFIXES
-from fsc_bench.data.prepare import is_fresh
+from fsc_bench.data.prepare import check_options, is_fresh
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
 from fsc_bench.data.sources import ImageSource, named, sources, wrappers
 from fsc_bench.errors import DataError, FscBenchError, UsageError
 from fsc_bench.evidence import describe
 from fsc_bench.records import ImageRef, Record, broken_promises, check_records
-from fsc_bench.task import Task, catalogue
+from fsc_bench.task import Task, catalogue, is_shipped
 
 DEPTH = 5  # folders down, where a source does not say how its pictures are called
 
@@ -106,14 +108,36 @@ def _look_at_task(task: Task, path: Path, data: Path) -> str:
     whole = "" if broken else ", as the task file promises"
     facts = [] if notes else describe(task.evidence)
     fits = f" ({'; '.join(facts)})" if facts else ""
-    return "; ".join([f"{len(records):,} records{whole}{fits}", *notes])
+    found = "; ".join([f"{len(records):,} records{whole}{fits}", *notes])
+    return found if not broken or is_shipped(task) else f"{found}.\n{counted(task, records)}"
+
+
+def counted(task: Task, records: Iterable[Record]) -> str:
+    """The `[subsets]` and `[counts]` that hold of these records, to be pasted into a task file."""
+    records = list(records)
+    found = Counter(row.subset for row in records)
+    images = {(image.source, image.path) for row in records for image in row.images}
+    lines = ["What is there, for the task file, if that is all of it:", "[subsets]"]
+    lines += [f"{toml_key(name)} = {count}" for name, count in found.items()]
+    texts = sum(len(row.texts) for row in records)
+    counts = ["[counts]", f"images = {len(images)}"]
+    counts += [] if task.kind == "classification" else [f"texts = {texts}"]
+    return "\n".join([*lines, *(counts if task.counts else [])])
+
+
+def toml_key(name: str) -> str:
+    """A name as a key of TOML: bare, or quoted."""
+    bare = re.fullmatch(r"[A-Za-z0-9_-]+", name)
+    return name if bare else json.dumps(name, ensure_ascii=False)
 
 
 def _read(task: Task, path: Path, data: Path) -> list[Record] | DataError:
     """The records as preparing would read them, or the line that refuses them."""
     raw = _raw(task, path, _images(task, path, data))
+    reader = load_reader(task.data.reader, str(task.path))
+    check_options(task, getattr(reader, "OPTIONS", {}), getattr(reader, "SEVERAL", ()))
     try:
-        records = list(load_reader(task.data.reader, str(task.path)).read(task, raw))
+        records = list(reader.read(task, raw))
         check_records(task, records, raw.where(), partial=True)
         if not records:
             raise DataError(f"{task.name}: {path}: holds no record.")

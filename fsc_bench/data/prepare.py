@@ -8,7 +8,7 @@ changes they are made anew; so they are when a byte of theirs has changed on dis
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -195,7 +195,7 @@ def _read_raw(
     folder = raw_folder(data, task.name, read_links(data))
     raw = Raw(task, folder, lambda ref: _on_disk(images, task.name, ref))
     reader = load_reader(task.data.reader, str(task.path))
-    _check_options(task, getattr(reader, "OPTIONS", {}))
+    check_options(task, getattr(reader, "OPTIONS", {}), getattr(reader, "SEVERAL", ()))
     folders = remember(folder)  # before it is read: what comes meanwhile is seen the next time
     rows = list(reader.read(task, raw))
     check_records(task, rows, raw.where(), partial)
@@ -237,8 +237,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_options(task: Task, defaults: Mapping[str, Any]) -> None:
-    """A reader's options are those it names, and of its defaults' types."""
+def check_options(task: Task, defaults: Mapping[str, Any], several: Collection[str] = ()) -> None:
+    """A reader's options are those it names, and of its defaults' types; those of `several` may be
+    one name or a list of names. Raises UsageError.
+    """
     for key, value in task.data.options.items():
         where = f"{task.path}: [data.options] {key!r}"
         if key not in defaults:
@@ -247,6 +249,8 @@ def _check_options(task: Task, defaults: Mapping[str, Any]) -> None:
         wanted = type(defaults[key])
         alike = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         alike = alike or (wanted is dict and isinstance(value, list))  # one table or several
+        one_or_more = value if isinstance(value, list) else [value]
+        alike = alike or (key in several and all(isinstance(one, str) for one in one_or_more))
         if not alike or isinstance(value, bool) != (wanted is bool):
             raise UsageError(f"{where}: must be a {wanted.__name__}, not {value!r:.60}.")
 

@@ -17,6 +17,7 @@ from fsc_bench.models.open_clip import (
 )
 from fsc_bench.system.spec import Spec
 
+EXAMPLES = ("demo:pretrained", "demo:fsc-clip")
 ORDER = ("pretrained", "clip", "global-hn", "fsc-clip", "fsc-clip-lora")
 
 

@@ -1,6 +1,5 @@
 """Upkeep: describing, verifying and tidying embedding stores, also while runs write to them."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from fsc_bench.embed.store import KINDS, PART, Index, Store, Writer, full, has_writer
+from fsc_bench.errors import UsageError
+from fsc_bench.system.facts import read_json
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,10 @@ def stores(root: Path) -> Iterator[Path]:
 def describe(folder: Path) -> StoreFacts:
     store = Store(folder)
     try:
-        facts = json.loads((folder / "identity.json").read_text())
-        model = f"{facts.get('architecture', '?')} {facts.get('weights', '')[:12]}"
+        facts = read_json(folder / "identity.json", dict[str, str | int])
+        model = f"{facts.get('architecture', '?')} {str(facts.get('weights', ''))[:12]}"
         model += f" {facts.get('precision', '')}"
-    except (OSError, ValueError):
+    except UsageError:
         model = "?"
     files = [path.stat() for path in folder.iterdir() if path.suffix in (".vec", ".idx")]
     counts = {kind: len(np.unique(store.index(kind).keys, axis=0)) for kind in KINDS}

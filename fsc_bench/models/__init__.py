@@ -8,10 +8,12 @@ packages add families with the entry-point group
 `fsc_bench/model.py`. A model is known by its `Identity`, not by its name.
 """
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 from fsc_bench.errors import UsageError, near_miss, one_line
@@ -39,10 +41,17 @@ def families() -> dict[str, Callable[[], Any]]:
 
 
 def describe() -> dict[str, str]:
-    """The first line of each family's module, found without importing it (some load torch)."""
-    import ast
-    from importlib.util import find_spec
+    """The first paragraph of each family's module, found without importing it (some load torch)."""
+    return {name: _first_paragraph(tree) for name, tree in _sources().items()}
 
+
+def examples() -> dict[str, tuple[str, ...]]:
+    """Names of models that can be pasted behind `-m`, by family: its module's EXAMPLES."""
+    return {name: _examples(tree) for name, tree in _sources().items()}
+
+
+def _sources() -> dict[str, ast.Module]:
+    """The parsed source of each family's module, not imported."""
     modules = {point.name: point.module for point in entry_points(group="fsc_bench.models")} | {
         module.name: f"{__name__}.{module.name}"
         for module in pkgutil.iter_modules(__path__)
@@ -52,8 +61,19 @@ def describe() -> dict[str, str]:
     for name, module in sorted(modules.items()):
         spec = find_spec(module)
         source = spec.loader.get_source(module) if spec and spec.loader else ""
-        found[name] = (ast.get_docstring(ast.parse(source or "")) or "").split("\n")[0]
+        found[name] = ast.parse(source or "")
     return found
+
+
+def _first_paragraph(tree: ast.Module) -> str:
+    return (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _examples(tree: ast.Module) -> tuple[str, ...]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLES":
+            return tuple(ast.literal_eval(node.value))
+    return ()
 
 
 def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> DualEncoder:

@@ -18,6 +18,8 @@ from fsc_bench.models import text_alone
 from fsc_bench.records import folded
 from fsc_bench.system.spec import Spec, is_seed
 
+EXAMPLES = ("control:chance",)
+
 DIMENSION = 512
 
 

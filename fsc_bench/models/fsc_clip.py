@@ -17,6 +17,8 @@ from fsc_bench.models.checkpoints.state import open_state
 from fsc_bench.models.open_clip import OpenClip, built_in
 from fsc_bench.system.spec import Spec
 
+EXAMPLES = ("fsc_clip:laioncoco-ViT-B-32", "fsc_clip:laioncoco-ViT-B-32@FILE.pt")
+
 REPOSITORY = "ytaek-oh/fsc-clip"
 
 

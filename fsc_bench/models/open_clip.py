@@ -53,6 +53,14 @@ from fsc_bench.models.shortcuts.towers import first, unit
 from fsc_bench.system.memory import out_of_memory
 from fsc_bench.system.spec import Spec, is_seed
 
+EXAMPLES = (
+    "open_clip:ViT-B-32-quickgelu/openai",
+    "open_clip:ViT-B-32-quickgelu@FILE.pt",
+    "open_clip:hf-hub:ORG/NAME",
+    "open_clip:local-dir:FOLDER",
+    "open_clip:ViT-B-32/random?seed=0",
+)
+
 OPTIONS = ("seed", "activation", "lora_alpha")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -9,6 +9,7 @@ tried on two made-up pictures and two texts before anything is encoded. An adapt
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,15 +23,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fsc_bench.errors import FscBenchError, UsageError, near_miss
+from fsc_bench.errors import FscBenchError, UsageError, near_miss, one_line
 from fsc_bench.model import Extras, Identity, as_rows, stacked
 from fsc_bench.models import pick_device
+from fsc_bench.system.escape import shortened
 from fsc_bench.system.memory import out_of_memory
 from fsc_bench.system.spec import Spec
+
+EXAMPLES = ("py:mine.py:model",)
 
 METHODS = ("preprocess", "encode_images", "encode_texts")
 TEXTS = ("a red square on a table.", "a blue dog and two cats, one of them on a sofa.")
 SIZES = ((320, 240), (224, 224))  # of the pictures, in pixels
+NUMBER = re.compile(r"int|float|bool")
 UNIT = 1e-3  # how far from 1 a vector's length may be: float16 rounds
 
 
@@ -76,8 +81,9 @@ class Adapter:
 
     def __init__(self, source: "_Source", model: Any, precision: str):
         self._source, self._model = source, model
+        self._tried, self._width = False, 0  # the width of its vectors, once it is known
         self.precision = precision
-        self.device = str(getattr(model, "device", "") or "")
+        self.device = self._own_device()
         self.extras = self._own_extras()
         self.identity = self._own_identity()
 
@@ -85,18 +91,42 @@ class Adapter:
         return self._call("preprocess", image)
 
     def encode_images(self, images: Any) -> Any:
-        return self._call("encode_images", images)
+        return self._vectors("encode_images", images)
 
     def encode_texts(self, texts: Sequence[str]) -> Any:
-        return self._call("encode_texts", list(texts))
+        return self._vectors("encode_texts", list(texts))
+
+    def _vectors(self, method: str, argument: Any) -> Any:
+        """What a method gives; from the trial on it must go on as it began."""
+        found = self._call(method, argument)
+        if self._tried:
+            self._width = self._source.check_vectors(method, found, len(argument), self._width)
+        return found
 
     def _call(self, method: str, argument: Any) -> Any:
         with self._source.explained(method):
             return getattr(self._model, method)(argument)
 
+    def _member(self, name: str, absent: Any = None) -> Any:
+        """A member of the model, which may be a property that raises."""
+        with self._source.explained(name):
+            return getattr(self._model, name, absent)
+
+    def _own_device(self) -> str:
+        """Where it says that it works; empty where it does not say."""
+        own = self._member("device")
+        if own is None or own == "":
+            return ""
+        if not re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|mtia|meta|privateuseone)(:\d+)?", str(own)):
+            raise UsageError(
+                f'{self._source.name}: device is {shortened(own)}; write it as torch does: "cpu", '
+                '"cuda", "cuda:1", "mps".'
+            )
+        return str(own)
+
     def _own_extras(self) -> Extras:
         """Its extras; `notes` and `tokenize` may also stand beside the methods."""
-        extras = getattr(self._model, "extras", None)
+        extras = self._member("extras")
         if extras is None:
             extras = Extras()
         elif not isinstance(extras, Extras):
@@ -104,14 +134,20 @@ class Adapter:
                 f"{self._source.name}: extras is a {type(extras).__name__}; it must be an "
                 "fsc_bench.models.Extras."
             )
-        notes = getattr(self._model, "notes", extras.notes)
+        notes = self._member("notes", extras.notes)
+        if not isinstance(notes, str | list | tuple):
+            raise UsageError(
+                f"{self._source.name}: notes is a {type(notes).__name__}; it must be a text or a "
+                "list of texts."
+            )
         extras.notes = (notes,) if isinstance(notes, str) else tuple(map(str, notes))
-        if callable(getattr(self._model, "tokenize", None)):
+        if callable(self._member("tokenize")):
             extras.tokenize = partial(self._call, "tokenize")
+            self._source.check_tokens(extras.tokenize(list(TEXTS)))
         return extras
 
     def _own_identity(self) -> Identity | None:
-        own = getattr(self._model, "identity", None)
+        own = self._member("identity")
         if own is None:
             return None
         if isinstance(own, Identity):
@@ -126,6 +162,8 @@ class Adapter:
     def finish(self, trial: Mapping[str, Any]) -> None:
         """Fills in what the model does not say itself, from what it made of the trial."""
         name = self._source.name
+        self._tried = True
+        self._width = next((int(part.shape[1]) for part in trial.values()), 0)
         if not self.device:
             self.device = str(getattr(trial.get("encode_images"), "device", "cpu"))
         for method, vectors in trial.items():
@@ -281,8 +319,13 @@ class _Source:
         return found
 
     def _tried(self, method: str, encode: Callable[[], Any]) -> Any:
-        with self.explained(method):
-            return encode()
+        try:
+            with self.explained(method):
+                return encode()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            self.fault(method, f"has not enough memory for 2 items: {one_line(error)}")
 
     def _image_vectors(self, model: Any) -> Any:
         with self.explained("preprocess"):
@@ -300,6 +343,8 @@ class _Source:
 
     def _check_pixels(self, pixels: Any) -> None:
         if is_array(pixels):
+            if not NUMBER.search(str(pixels.dtype)):
+                self.fault("preprocess", f"gives an array of {pixels.dtype}, which are no numbers")
             return
         if hasattr(pixels, "keys"):
             keys = ", ".join(repr(str(key)) for key in pixels.keys())  # noqa: SIM118
@@ -316,6 +361,10 @@ class _Source:
 
     def _width(self, method: str, vectors: Any) -> int:
         """The width of two unit vectors; raises UsageError for anything else."""
+        return self.check_vectors(method, vectors, 2)
+
+    def check_vectors(self, method: str, vectors: Any, count: int, width: int = 0) -> int:
+        """The width of `count` unit vectors, or NaN; raises UsageError for anything else."""
         if not is_array(vectors):
             self.fault(
                 method,
@@ -325,8 +374,9 @@ class _Source:
         if "float" not in str(vectors.dtype):
             self.fault(method, f"gives numbers of type {vectors.dtype}; they must be float32")
         shape = tuple(vectors.shape)
-        if len(shape) != 2 or shape[0] != 2:
-            self.fault(method, f"gives shape {shape} for 2 items; it must be (2, width)")
+        if len(shape) != 2 or shape[0] != count or not shape[1] or width not in (0, shape[1]):
+            wanted = f"({count}, {width or 'width'})"
+            self.fault(method, f"gives shape {shape} for {count} items; it must be {wanted}")
         lengths = np.linalg.norm(as_rows(vectors), axis=1)
         wrong = [float(n) for n in lengths if not (np.isnan(n) or abs(n - 1) < UNIT)]
         if wrong:
@@ -335,6 +385,21 @@ class _Source:
                 f"gives vectors of length {wrong[0]:.4g}, not unit length; divide each by its norm",
             )
         return shape[1]
+
+    def check_tokens(self, found: Any) -> None:
+        """Raises UsageError where `tokenize` does not give (ids [n, context], cut or not [n])."""
+        try:
+            shapes = tuple(np.asarray(part).shape for part in found)
+        except (TypeError, ValueError):
+            shapes = ()
+        count = len(TEXTS)
+        ids, cut = (*shapes, (), ())[:2]
+        if len(ids) != 2 or ids[0] != count or cut != (count,):
+            self.fault(
+                "tokenize",
+                f"gives {shortened(found)} for {count} texts; it must give two arrays: ids "
+                f"({count}, context), and whether each text was cut ({count},)",
+            )
 
     def fault(self, method: str, what: str) -> None:
         raise UsageError(f"{self.path}: {self.attribute}: {method} {what}.")

@@ -29,6 +29,8 @@ from fsc_bench.models.open_clip import (
 from fsc_bench.system.facts import check_name, read_json, typed
 from fsc_bench.system.spec import Spec
 
+EXAMPLES = ("run:trained/fsc-clip", "run:trained/fsc-clip?weights=ema")
+
 OPTIONS = ("weights", "skeleton")
 
 

@@ -12,6 +12,8 @@ from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import in_precision, with_weights
 from fsc_bench.system.spec import Spec
 
+EXAMPLES = ("wise:open_clip:ViT-B-32-quickgelu/openai+run:trained/fsc-clip?alpha=0.5",)
+
 
 def check(spec: Spec) -> None:
     """Raises UsageError for what is wrong with the name of either model; no weights are read."""

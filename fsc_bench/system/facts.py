@@ -19,6 +19,7 @@ from fsc_bench.errors import FscBenchError, UsageError, near_miss, reason
 from fsc_bench.system.escape import is_printable, shortened
 
 MOST = 32_000_000  # bytes of one file; the largest shipped task file has 40,000
+UNKNOWN = "Object contains unknown field `"  # how msgspec's complaint of a key begins
 DEEPEST = 64  # tables within tables
 # Control characters but for line feed and tab, ends of lines, and what turns the direction.
 UNREADABLE = re.compile(
@@ -100,6 +101,9 @@ def typed(raw: Any, kind: type[T], where: str, error: type[FscBenchError] = Usag
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as problem:
         raise error(f"{where}: {_explained(str(problem), raw, kind)}") from None
+    except UnicodeEncodeError as problem:
+        half = shortened(problem.object)
+        raise error(f"{where}: {half} holds half a character, which is no text.") from None
 
 
 def check_name(text: str, where: str, error: type[FscBenchError] = UsageError) -> None:
@@ -162,6 +166,8 @@ def _check_depth(raw: Any, where: str, error: type[FscBenchError]) -> None:
 def _explained(problem: str, raw: Any, kind: Any) -> str:
     """msgspec's complaint in our words. Its form: `What - at `$.a.b[0]``."""
     what, _, at = problem.rpartition(" - at ") if " - at " in problem else (problem, "", "")
+    if isinstance(raw, dict) and problem.removeprefix(UNKNOWN).removesuffix("`") in raw:
+        what, at = problem, ""  # of the whole file, whatever stands in the key
     steps = re.findall(r"\.([^.\[\]`]+)|\[(\d+|\.\.\.)\]", at)
     value, place = raw, ""
     for name, number in steps:
@@ -198,7 +204,7 @@ def _entry_at_fault(table: Any, kind: Any) -> str:
     for key, value in table.items() if isinstance(table, dict) else ():
         try:
             msgspec.convert(value, kind)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):
             return str(key)
     return "..."
 

@@ -14,16 +14,20 @@ import contextlib
 import json
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from fsc_bench import __version__
 from fsc_bench.errors import UsageError
+from fsc_bench.models.checkpoints.reading import read_content
+from fsc_bench.system.facts import read_json as read_any
+from fsc_bench.system.facts import typed
 from fsc_bench.system.files import (
     Witness,
     complaints,
@@ -41,16 +45,16 @@ BEST = "checkpoints/best.pt"
 RESUME = "What was there before is untouched; make room and go on with --resume."
 
 
+class RunFacts(msgspec.Struct):
+    """What is read of a run's config.json to continue it; the rest is compared as it is."""
+
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises UsageError, one line, where it is absent or not JSON."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file.") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: not a run's config.")
+    """A run's config. Raises UsageError, one line, where it is absent or none."""
+    content = read_any(path, dict[str, Any])
+    typed(content, RunFacts, str(path))
     return content
 
 
@@ -150,17 +154,20 @@ def checkpoints(out: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Its content, on the CPU; nothing that a file holds is executed."""
-    import pickle
+def read_checkpoint(path: Path, needed: Collection[str] = ()) -> dict[str, Any]:
+    """Its content, on the CPU; nothing that a file holds is executed, and no bit is another.
 
+    needed: what it must hold. Raises UsageError, one line.
+    """
+    onward = "Delete it to go on from the one before."
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
-        raise UsageError(
-            f"{path}: not a readable checkpoint: {reason}. Delete it to go on from the one before."
-        ) from None
+        content, _ = read_content(path)
+    except UsageError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise UsageError(f"{path}: not a readable checkpoint: {why} {onward}") from None
+    if not isinstance(content, dict) or not content.keys() >= set(needed):
+        raise UsageError(f"{path}: no checkpoint of a training run. {onward}")
+    return content
 
 
 def cut_metrics(path: Path, step: int) -> None:

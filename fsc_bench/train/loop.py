@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fsc_bench.errors import DataError, RunError
-from fsc_bench.models.run import spec_of
+from fsc_bench.models.run import read_facts, spec_of
 from fsc_bench.models.shortcuts import parts
 from fsc_bench.system.files import write_json
 from fsc_bench.system.settings import working
@@ -78,6 +78,11 @@ def train(
     return out
 
 
+# What a checkpoint holds, beside the weights, of where the run stands.
+POSITION = ("trainable", "optimizer", "scaler", "teacher", "thresholds", "step", "bad_in_epoch",
+            "best")  # fmt: skip
+
+
 # --- Start: a run directory, new or found -------------------------------------------------------
 
 
@@ -107,7 +112,7 @@ def start(run: Run) -> Position | None:
         if "finished" in written:
             return None
         if saved := checkpoints(out):
-            values = read_checkpoint(saved[-1])
+            values = read_checkpoint(saved[-1], POSITION)
             run.state.restore(values)
             position = Position(
                 values["thresholds"].to(device), values["step"], values["bad_in_epoch"],
@@ -287,5 +292,7 @@ def leave_behind(run: Run, position: Position) -> None:
         write_json(out / "config.json", facts, RESUME)
         for line in published_lines(run.prepared.recipe, run.facts["differences"]):
             run.say(line)
-        run.say(f"Written: {out}. Score it with `fsc-bench run -m {spec_of(out)}`.")
+        # A model of the demo world knows the demo's tasks alone.
+        where = " --demo" * read_facts(out)["skeleton"].startswith("demo:")
+        run.say(f"Written: {out}. Score it with `fsc-bench run{where} -m {spec_of(out)}`.")
     run.processes.wait()

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as distributed
 
 from fsc_bench.errors import UsageError
-from fsc_bench.models import load_model, pick_device
+from fsc_bench.models import check_named, load_model, pick_device
 from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.system.distributed import launched, open_group
 from fsc_bench.train.anatomy import examine, told
@@ -99,6 +99,7 @@ def prepare(
     model, and how it will train; then the data.
     """
     config = recipe.config
+    check_named(config.model)
     processes = join_processes(config.device)
     say = say if processes.leader else _silent
     existing = check_place(out, resume)

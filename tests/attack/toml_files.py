@@ -5,6 +5,7 @@ FILE` and `data prepare FILE`, or `recipes FILE`.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,7 +161,8 @@ def tried_with(file: Path, data: Path) -> str:
     words = [["recipes", file]]
     if file.name == "tiny.toml":
         words = [["tasks", file], ["data", "status", file, "--data", data],
-                 ["data", "prepare", file, "--data", data]]  # fmt: skip
+                 ["data", "prepare", file, "--data", data],
+                 ["data", "link", file, data / "raw" / "tiny", "--data", "linked"]]  # fmt: skip
     codes = []
     for arguments in words:
         ran = command(*arguments)
@@ -196,6 +198,7 @@ def attack(count: int = len(CASES), every: int = 1) -> Tally:
             file.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
             found = tried_with(file, folder / "data")
             file.unlink()
+            shutil.rmtree(folder / "data" / "prepared", ignore_errors=True)
             if written_outside(folder):
                 found = "written outside"
             return found, what

@@ -36,6 +36,25 @@ def _layouts() -> dict[str, ModuleType]:
 
 
 OPTIONS = {name: {} for name in _layouts()}
+EXAMPLE = """
+# mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
+#     test/cat/0.png test/dog/1.png   or tars, Parquet, CSV ... : what it is, is found out
+title    = "Mine"
+suite    = "mine"
+group    = "classification"
+kind     = "classification"
+version  = 1
+headline = ["accuracy"]
+chance   = 50.0
+[subsets]
+test = 2
+[classes]
+names = ["cat", "dog"]
+[prompts.plain]
+templates = ["a photo of a {}."]
+[data]
+reader = "any_layout"
+"""
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:

@@ -34,7 +34,7 @@ from fsc_bench.data.labels import UNSAID, Answers, Labels
 from fsc_bench.data.listing import files_below, inside, member, of_split, own_path, saved_files
 from fsc_bench.data.raw import Raw, named_twice
 from fsc_bench.data.readers.records import files_of
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import UsageError, near_miss, one_line
 from fsc_bench.records import OWN, ImageRef, Record, pixel_box
 from fsc_bench.task import Task
 
@@ -53,6 +53,30 @@ OPTIONS = {
     "source": OWN,
     "path": "{}",
 }
+EXAMPLE = """
+# mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
+#     items.csv   with the lines   image,caption,foil
+#                                  0.png,a cat on a mat,a dog on a mat
+#                                  1.png,a red cup,a blue cup
+#     images/0.png images/1.png
+title    = "Mine"
+suite    = "mine"
+group    = "compositionality"
+kind     = "matching"
+version  = 1
+headline = ["text"]
+chance   = 50.0
+[subsets]
+items = 2
+[data]
+reader = "columns"
+[data.options]
+files  = "items.csv"
+images = "image"
+path   = "images/{}"       # how a cell becomes a path
+texts  = ["caption", "foil"]   # the right one first
+"""
+SEVERAL = ("files", "images", "texts", "split")  # options that take one name as well as a list
 LONGEST = 1000  # of a path; file systems allow little more
 BINARY = (".parquet", ".arrow")
 SUFFIXES = (*BINARY, ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
@@ -141,6 +165,26 @@ class _Table:
             if column and column not in names:
                 hint = near_miss(column, names) or f" It has: {', '.join(names)}."
                 raw.fail(path, None, f"has no column {column!r}.{hint:.300}")
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        """What a record will lack is said with the columns that there are, before any is made."""
+        kind, has = self.raw.task.kind, ", ".join(self.names)
+        if kind != "classification" and not self.texts:
+            self.raw.fail(
+                self.path,
+                None,
+                f"has the columns {has:.300}; which hold the texts? In the task file, "
+                '[data.options] texts = ["caption", ...], the right one first.',
+            )
+        if kind == "matching" and self.untyped and len(self.images) == len(self.texts) == 1:
+            self.raw.fail(
+                self.path,
+                None,
+                f"gives each record one image ({self.images[0]}) and one text ({self.texts[0]}): "
+                f"there is nothing to choose from. It has {has:.300}; name a foil too: texts = "
+                f'["{self.texts[0]}", "..."], or further images.',
+            )
 
     def _guess(self, what: str, candidates: tuple[str, ...]) -> list[str]:
         found = [name for name in candidates if name in self.names][:1]
@@ -214,7 +258,7 @@ class _Binary(_Table):
                 schema, self.batches = read_batches(path)
                 self.count = sum(batch.num_rows for batch in self.batches)
         except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
-            raw.fail(path, None, f"cannot be read: {str(error).splitlines()[0]:.200}")
+            raw.fail(path, None, f"cannot be read: {one_line(error)}")
         super().__init__(raw, path, options, schema.names)
         self.schema = schema
         self.class_names = _class_names(raw, path, schema)
@@ -312,8 +356,7 @@ class _Binary(_Table):
                 wanted += light if light and column in self.images and not whole else own
             yield from self.parquet.iter_batches(batch_size=rows, columns=wanted)
         except (OSError, ValueError, KeyError, NotImplementedError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            self.raw.fail(self.path, None, f"damaged: {reason:.200}")
+            self.raw.fail(self.path, None, f"damaged: {one_line(error)}")
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -36,6 +36,29 @@ from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
 OPTIONS = {"split": "test", "first": UNSAID}
+SEVERAL = ("split",)
+EXAMPLE = """
+# mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
+#     test/cat/0.png test/cat/1.png   the name of a class, or one of [classes] ids
+#     test/dog/2.png
+title    = "Mine"
+suite    = "mine"
+group    = "classification"
+kind     = "classification"
+version  = 1
+headline = ["accuracy"]
+chance   = 50.0
+[subsets]
+test = 3
+[classes]
+names = ["cat", "dog"]
+[prompts.plain]
+templates = ["a photo of a {}."]
+[data]
+reader = "image_folder"
+[data.options]
+split = "test"
+"""
 LAST = True  # DTD, Food101 and others have class folders and a list of the test images
 LAYOUT = "a folder of pictures for each class"
 DEPTH = 4

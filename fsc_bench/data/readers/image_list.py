@@ -40,6 +40,34 @@ OPTIONS = {
     "first_word": False,
     "where": {},
 }
+SEVERAL = ("file",)
+EXAMPLE = """
+# mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
+#     test.csv   with the lines   image,label
+#                                 0.png,cat
+#                                 1.png,dog
+#     pictures/0.png pictures/1.png
+title    = "Mine"
+suite    = "mine"
+group    = "classification"
+kind     = "classification"
+version  = 1
+headline = ["accuracy"]
+chance   = 50.0
+[subsets]
+test = 2
+[classes]
+names = ["cat", "dog"]
+[prompts.plain]
+templates = ["a photo of a {}."]
+[data]
+reader = "image_list"
+[data.options]
+file  = "test.csv"
+image = "image"
+label = "label"
+path  = "pictures/{}"
+"""
 
 
 LAYOUT = "a list of images with labels, as the data set's owners publish it"

@@ -15,6 +15,26 @@ from fsc_bench.records import ImageRef, Record
 from fsc_bench.task import Task
 
 OPTIONS = {"file": "", "images": "", "strip": ""}
+EXAMPLE = """
+# mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
+#     test.json   [{"image": "0.png", "caption": ["a cat", "a cat on a mat"]},
+#                  {"image": "1.png", "caption": ["a dog", "a dog in a bog"]}]
+#     0.png 1.png
+title    = "Mine"
+suite    = "mine"
+group    = "retrieval"
+kind     = "retrieval"
+version  = 1
+headline = ["i2t_r1"]
+chance   = 50.0
+[subsets]
+test = 2
+[data]
+reader = "karpathy"
+[data.options]
+file   = "test.json"
+images = "."     # the pictures lie beside it; else an image source, such as "coco/val2014"
+"""
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:

@@ -15,6 +15,29 @@ from fsc_bench.system.tables import read_parquet
 from fsc_bench.task import Task
 
 OPTIONS = {"files": []}
+SEVERAL = ("files",)
+EXAMPLE = """
+# mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
+#     items.parquet   with the columns
+#         id      text, each its own
+#         images  list of {source, path}; source "." is FOLDER
+#         texts   list of texts, the right one first
+#         subset  text, a name of [subsets]
+#     0.png 1.png
+title    = "Mine"
+suite    = "mine"
+group    = "compositionality"
+kind     = "matching"
+version  = 1
+headline = ["text"]
+chance   = 50.0
+[subsets]
+items = 2
+[data]
+reader = "records"
+[data.options]
+files = "items.parquet"
+"""
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:

@@ -35,6 +35,30 @@ from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
 OPTIONS = {"split": "test", "first": UNSAID, "first_of_each_class": []}
+SEVERAL = ("split",)
+EXAMPLE = """
+# mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
+#     test/0.tar   with the members   s0.jpg s0.cls s1.jpg s1.cls
+#                  where s0.cls holds 0 and s1.cls holds 1, the places of [classes] names
+#     classnames.txt   cat and dog, a line each
+title    = "Mine"
+suite    = "mine"
+group    = "classification"
+kind     = "classification"
+version  = 1
+headline = ["accuracy"]
+chance   = 50.0
+[subsets]
+test = 2
+[classes]
+names = ["cat", "dog"]
+[prompts.plain]
+templates = ["a photo of a {}."]
+[data]
+reader = "wds"
+[data.options]
+split = "test"
+"""
 LABELS = (".cls", ".npy", ".label")
 LAYOUT = "WebDataset tars (test/0.tar with s0.jpg and s0.cls)"
 

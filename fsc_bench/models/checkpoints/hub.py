@@ -14,7 +14,7 @@ def hub_file(repository: str, name: str, revision: str | None = None, instead: s
 
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the Hub's client raises what its libraries of HTTP do
         raise DataError(
             f"huggingface.co/{repository}/{name} is not in the Hub's cache and cannot be fetched: "
             f"{one_line(error)}. {how_to_get(repository)}{instead}"
