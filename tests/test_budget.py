@@ -200,7 +200,7 @@ def test_a_worker_whose_launcher_was_killed_ends_by_itself():
     )
     worker = int(launcher.stdout.readline())
     launcher.kill()
-    launcher.wait()
+    launcher.communicate()
     begun = time.monotonic()
     while time.monotonic() - begun < 30 and alive(worker):
         time.sleep(0.1)

@@ -12,9 +12,10 @@ from typer.core import TyperGroup
 
 from fsc_bench import __version__
 from fsc_bench.cli import cache, data, negatives, report, run, tasks, train
-from fsc_bench.errors import FscBenchError
+from fsc_bench.errors import FscBenchError, RunError
 from fsc_bench.system.distributed import is_first, leave_at_once
-from fsc_bench.system.stopping import exit_code, listen, watch_launcher
+from fsc_bench.system.files import said_by_system
+from fsc_bench.system.stopping import Stopped, exit_code, listen, watch_launcher
 
 
 class OneLineErrors(TyperGroup):
@@ -30,12 +31,17 @@ class OneLineErrors(TyperGroup):
         except FscBenchError as error:
             _complain(str(error))
             sys.exit(error.exit_code)
-        except (typer.Abort, KeyboardInterrupt) as stopped:
+        except (Stopped, typer.Abort, KeyboardInterrupt) as stopped:
             if is_first():
                 _complain("stopped. The same command continues.")
             leave_at_once(exit_code(stopped))
         except BrokenPipeError:
             sys.exit(141)
+        except OSError as error:
+            if not (why := said_by_system(error)):
+                raise
+            _complain(why)
+            sys.exit(RunError.exit_code)
         except Exception as error:
             # typer's usage errors share no public base class; this is what they have in common.
             if not hasattr(error, "format_message"):
@@ -43,6 +49,12 @@ class OneLineErrors(TyperGroup):
             _complain(error.format_message())
             sys.exit(2)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as stopped:
+            raise Stopped from stopped  # typer would end with 130 and no word
 
 
 def _complain(message: str) -> None:

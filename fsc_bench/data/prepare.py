@@ -171,7 +171,7 @@ def _is_whole(path: Path) -> bool | None:
     """Whether prepared records are byte for byte what was written; None where none is finished."""
     try:
         return _seal(path).read_text(encoding="utf-8").split()[0] == _sha256(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, IndexError):
         return False

@@ -14,6 +14,7 @@ import struct
 import sys
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -46,7 +47,9 @@ def zipped(*members: tuple, method: int = zipfile.ZIP_DEFLATED, **facts: int) ->
             info.create_system = 3
             for key, value in facts.items():
                 setattr(info, key, value)
-            archive.writestr(info, content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a name that is there twice
+                archive.writestr(info, content)
     return file.getvalue()
 
 
