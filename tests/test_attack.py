@@ -24,10 +24,10 @@ def test_damaged_pictures_are_read_or_refused_by_one_line():
 
 
 def test_hostile_archives_are_read_or_refused_and_stay_in_their_folder():
-    found = archives.attack(large=False)
+    found = archives.attack(large=False, every=3)
 
     assert found.faults == []
-    assert sum(found.counts.values()) > 44 and found.counts["refused"] > 40
+    assert found.counts["refused"] > 12
 
 
 def test_servers_that_lie_are_refused_and_stop_no_other():
