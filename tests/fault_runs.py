@@ -46,10 +46,11 @@ ADAPTER = """
 import os, random, time
 import torch
 from fsc_bench.demo.adapter import load as load_demo
+from fsc_bench.system.spec import Spec
 
 def load(device, precision):
     torch.set_num_threads(2)
-    model = load_demo("pretrained", device, precision)
+    model = load_demo(Spec.read("demo:pretrained"), device, precision)
     images, texts = model.encode_images, model.extras.trees.encode
     refuses = float(os.environ.get("FAULT_OOM", 0))
     luck = random.Random(os.getpid())

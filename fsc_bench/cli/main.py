@@ -28,7 +28,7 @@ from fsc_bench.errors import FscBenchError, RunError, reason
 from fsc_bench.system.distributed import is_first, leave_at_once
 from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.files import FULL
-from fsc_bench.system.stopping import exit_code, listen, watch_launcher
+from fsc_bench.system.stopping import Stopped, exit_code, listen, watch_launcher
 
 
 class OneLineErrors(TyperGroup):
@@ -45,7 +45,7 @@ class OneLineErrors(TyperGroup):
         except FscBenchError as error:
             _complain(str(error))
             sys.exit(error.exit_code)
-        except (typer.Abort, KeyboardInterrupt) as stopped:
+        except (Stopped, typer.Abort, KeyboardInterrupt) as stopped:
             if is_first():
                 _complain("stopped. The same command continues.")
             leave_at_once(exit_code(stopped))
@@ -63,6 +63,12 @@ class OneLineErrors(TyperGroup):
             _complain(error.format_message() + _given(error, args))
             sys.exit(2)
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as stopped:
+            raise Stopped from stopped  # typer would end with 130 and no word
 
 
 def _given(error: Any, args: tuple) -> str:

@@ -35,7 +35,7 @@ from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import OWN, ImageRef, unusable_path
 from fsc_bench.system.facts import read_json
 from fsc_bench.system.files import locked, write_text
-from fsc_bench.system.regular import Irregular, check_regular, open_regular, read_file
+from fsc_bench.system.regular import Irregular, check_regular, closed, open_regular, read_file
 
 # Visual Genome's pictures lie in two folders. CREPE and ARO name them by number alone, so that
 # their readers cannot know which: a picture that is not in one is looked for in the other.
@@ -175,6 +175,8 @@ class Images:
             wraps = ("",) if source == OWN else tuple(wrappers(source))
             if not root.exists():
                 return root, False, wraps
+            if why := closed(root):
+                raise DataError(f"{task_name}: the images' folder {root} {why}.")
             self.roots[key] = (root, root.is_file(), wraps)
         return self.roots[key]
 

@@ -105,7 +105,7 @@ def saved_files(raw: "Raw", files: Iterable[Path]) -> list[Path]:
 
 def snapshots(folder: Path) -> list[Path]:
     """The revisions in a folder of the Hub's cache (`datasets--org--name/snapshots/REV`)."""
-    if not (folder / "snapshots").is_dir():
+    if not os.path.isdir(folder / "snapshots"):  # never raises, as Path.is_dir does
         return []
     if {entry.name for entry in entries(folder)} - {"snapshots", "blobs", "refs"}:
         return []

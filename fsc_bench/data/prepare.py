@@ -133,7 +133,7 @@ def read_subsets(
     """
     folder = raw_folder(data, task.name, read_links(data))
     reader = load_reader(task.data.reader, str(task.path))
-    _check_options(task, getattr(reader, "OPTIONS", {}))
+    check_options(task, getattr(reader, "OPTIONS", {}), getattr(reader, "SEVERAL", ()))
     found: list[Record] = []
     left_out: dict[str, str] = {}
     for subset, promised in task.leaves.items():
@@ -221,7 +221,7 @@ def _is_whole(path: Path) -> bool | None:
     """Whether prepared records are byte for byte what was written; None where none is finished."""
     try:
         return _seal(path).read_text(encoding="utf-8").split()[0] == _sha256(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, IndexError):
         return False

@@ -21,7 +21,7 @@ from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef
 from fsc_bench.system.budget import OverBudget, check
 from fsc_bench.system.files import stamp
-from fsc_bench.system.regular import Irregular, check_regular
+from fsc_bench.system.regular import Irregular, check_regular, closed
 from fsc_bench.task import Task
 
 VALUES = 20  # of a JSON file for each member that an archive may have
@@ -44,6 +44,8 @@ class Raw:
         self.skipped: list[ImageRef] = []  # missing images that the reader passed over
         self.notes: dict[str, str] = {}  # how records were made, where the files do not say it
         self.listings: dict[str, Names] = {}
+        if why := closed(folder):
+            self.fail(folder, None, f"{why}.")
         kept = snapshots(folder)
         if len(kept) > 1:
             names = ", ".join(path.name for path in kept)

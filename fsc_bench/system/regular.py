@@ -20,6 +20,13 @@ class Irregular(ValueError):
     """A pipe, a device or a folder stands where a file should; the text says which."""
 
 
+def closed(folder: Path | str) -> str:
+    """Why a folder that is there cannot be read, as the end of a sentence; empty where it can."""
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        return "cannot be read: permission denied"
+    return ""
+
+
 def check_regular(path: Path | str) -> None:
     """Raises Irregular for what is no file: a pipe would be waited for, a device has no end."""
     mode = os.stat(path).st_mode

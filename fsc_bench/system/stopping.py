@@ -22,6 +22,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: from a scheduler, `kill`, or a launcher that gives up."""
 
 
+class Stopped(Exception):
+    """A command ended by Ctrl-C or SIGTERM, which is its cause."""
+
+
 def listen() -> None:
     """From now on SIGTERM raises Terminated in the main thread, once; a second one just ends."""
     process = os.getpid()
@@ -38,7 +42,7 @@ def listen() -> None:
 
 
 def exit_code(stopped: BaseException | None) -> int:
-    """143 for SIGTERM, 130 for Ctrl-C. Typer raises its own Abort over either."""
+    """143 for SIGTERM, 130 for Ctrl-C; either may be the cause of what is known now."""
     seen = stopped
     while seen is not None:
         if isinstance(seen, Terminated):
