@@ -235,7 +235,8 @@ def _markup(rows: list[list[str]], page: str, model: str) -> str:
     if re.search(r"<\w|\]\(", plain) or "\x1b" in page:
         return "markup in Markdown"
     widths = {line.count("|") for line in plain.splitlines() if line.startswith("|")}
-    return "shown" if len(widths) <= 2 and plain.count("100.0") <= page.count("evil") else "a row"
+    forged = re.search(r"\|\s*100\.0\s*\|", plain)  # a cell that only the stranger's text has
+    return "shown" if len(widths) <= 2 and not forged else "a row"
 
 
 def _number(cell: str) -> bool:
