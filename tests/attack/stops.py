@@ -194,9 +194,15 @@ def attack_train(folder: Path, kills: int, terms: int) -> list[Stops]:
     return _each("train", kills, terms, seconds, fresh, check)
 
 
-def weights(out: Path) -> dict[str, bytes]:
-    """Every file of weights, the moving average's and LoRA's among them."""
-    return {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+def weights(out: Path) -> dict[str, dict[str, bytes]]:
+    """Every tensor of every file of weights, the moving average's and LoRA's among them."""
+    from safetensors.numpy import load_file
+
+    files = {path.name: load_file(path) for path in out.glob("*.safetensors")}
+    return {
+        file: {name: tensor.tobytes() for name, tensor in tensors.items()}
+        for file, tensors in files.items()
+    }
 
 
 def training_data(folder: Path) -> Path:
