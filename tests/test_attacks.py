@@ -25,7 +25,7 @@ import torch_files
     [
         (safetensors_files.attack, 60, {"refused": 50, "read": 1}),
         (torch_files.attack, 90, {"refused": 60, "read": 9}),
-        (lambda count: result_files.attack(count, every=4), 20, {"refused": 15, "shown": 1}),
+        (lambda count: result_files.attack(count, every=4), 20, {"refused": 20}),
         (lambda count: toml_files.attack(count, every=6), 13, {"refused": 13}),
         (lambda count: run_configs.attack(count, every=4), 10, {"refused": 10}),
         (lambda count: adapters.attack(count, every=5), 12, {"refused": 12}),

@@ -89,7 +89,9 @@ def test_a_record_reads_registered_sources_alone(tmp_path):
             Images(tmp_path / "data").content("own", ImageRef(source, "secret"))
 
 
-def test_a_link_that_leads_out_is_refused_until_its_folder_is_linked_or_allowed(tmp_path):
+def test_a_link_that_leads_out_is_followed_unless_the_budget_says_no_and_its_folder_is_not_linked(
+    tmp_path,
+):
     inside, outside = tmp_path / "data/images/coco/val2017", tmp_path / "outside"
     inside.mkdir(parents=True)
     outside.mkdir()
@@ -99,13 +101,13 @@ def test_a_link_that_leads_out_is_refused_until_its_folder_is_linked_or_allowed(
     (inside / "z.png").write_bytes(picture(8, 9))
     ref = ImageRef("coco/val2017", "x.png")
 
-    with pytest.raises(DataError, match=f"leads out of its folder, to {outside}/x.png"):
-        Images(tmp_path / "data").open("own", ref)
-    with within(["outside=1"]):
-        assert Images(tmp_path / "data").open("own", ref).size == (6, 7)
-    linked = Images(tmp_path / "data")
-    linked.links = {"mine": str(outside)}
-    assert linked.open("own", ref).size == (6, 7)
+    assert Images(tmp_path / "data").open("own", ref).size == (6, 7)
+    with within(["outside=0"]):
+        with pytest.raises(DataError, match=f"leads out of its folder, to {outside}/x.png"):
+            Images(tmp_path / "data").open("own", ref)
+        linked = Images(tmp_path / "data")
+        linked.links = {"mine": str(outside)}
+        assert linked.open("own", ref).size == (6, 7)
     y = ImageRef("coco/val2017", "y.png")
     assert Images(tmp_path / "data").open("own", y).size == (8, 9)
 

@@ -75,7 +75,7 @@ BudgetOption = Annotated[
         callback=_set_budget,
         metavar="KEY=N,...",
         help="The most that one file, archive or download may take: pixels=100M,bytes=2G,"
-        "growth=200,members=5M,depth=1k,download=500G,seconds=86400,speed=1k,outside=0 are the "
+        "growth=200,members=5M,depth=1k,download=500G,seconds=86400,speed=1k,outside=1 are the "
         "defaults; also $FSC_BENCH_BUDGET.",
     ),
 ]

@@ -6,6 +6,7 @@ tell captions from foils, and answers the last fifth: what somebody could learn 
 its texts alone. It is a measure of the data, no rival model.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,10 +18,10 @@ from scipy import sparse
 from fsc_bench.errors import UsageError
 from fsc_bench.models import text_alone
 from fsc_bench.records import ImageRef, Record
-from fsc_bench.score.clusters import source_images
+from fsc_bench.score.clusters import grouped, marks_of_records, source_images
 from fsc_bench.score.kinds import matching
 from fsc_bench.score.matching import outcomes
-from fsc_bench.score.scoring import Material, text_numbers
+from fsc_bench.score.scoring import Grouping, Material, text_numbers
 from fsc_bench.score.statistics import ROOT, scalar_leaves, tree_mean
 from fsc_bench.task import Task
 
@@ -44,6 +45,10 @@ class TextAlone:
         """Pictures are told apart by what they are called: none is opened."""
         return refs
 
+    def source_keys(self, task: str, refs: Sequence[ImageRef]) -> list[bytes]:
+        names = (f"{ref.source}:{ref.path}" for ref in refs)
+        return [hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest() for name in names]
+
 
 def blind_facts(
     task: Task, records: Sequence[Record], classify: bool = True
@@ -59,8 +64,7 @@ def blind_facts(
     found: dict[str, dict[str, float]] = {}
     for rule in text_alone.RULES:
         vectors = TextAlone(rule)
-        clusters, names = source_images(task, rows, vectors)
-        given = Material(task, rows, clusters, len(names), vectors)
+        given = Material(task, rows, _grouping(task, rows, vectors), vectors)
         scores = matching.score(given)
         metric = task.headline[0]
         found[rule], counts = scalar_leaves(scores.measures[metric].leaves())
@@ -78,6 +82,11 @@ def blind_facts(
         for node, below in [*((leaf, [leaf]) for leaf in counts), (ROOT, list(counts))]
         if node in nodes["ruler"]
     }
+
+
+def _grouping(task: Task, rows: Sequence[Record], vectors: TextAlone) -> Grouping:
+    sources = source_images({task.name: marks_of_records(task.name, rows, vectors)})[task.name]
+    return grouped(rows, sources)
 
 
 def check_kind(task: Task) -> None:
@@ -107,13 +116,13 @@ def _classifier_by_subset(given: Material) -> dict[str, float]:
             for number, row in enumerate(given.rows)
             if row.subset == subset and len(row.images) == 1
         ]
-        groups = given.clusters[numbers]
+        groups = given.grouping.clusters[numbers]
         if len(set(groups)) >= FOLDS:
             asked[numbers] = True
             hits[numbers] = classified([given.rows[number].texts for number in numbers], groups)
     if not asked.any():
         return {}
-    return scalar_leaves(given.means(hits, asked).leaves())[0]
+    return scalar_leaves(given.grouping.means(hits, asked).leaves())[0]
 
 
 def classified(texts: Sequence[Sequence[str]], groups: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from fsc_bench.records import Record
-from fsc_bench.score.scoring import Vectors
+from fsc_bench.score.scoring import Grouping, Vectors
 
 NOTHING = 0  # a mark that says nothing
 
@@ -47,6 +47,14 @@ def marks_of_records(task: str, rows: Sequence[Record], vectors: Vectors) -> Mar
     pictures[alone] = [int.from_bytes(key[:8]) or 1 for key in vectors.source_keys(task, refs)]
     names = name_marks(task, ((row.cluster, row.id) for row in rows))
     return Marks(names, pictures)
+
+
+def grouped(rows: Sequence[Record], sources: Sources) -> Grouping:
+    """The records by subset, stratum and source image."""
+    subsets, strata = (
+        np.array([getattr(row, name) for row in rows], object) for name in ("subset", "stratum")
+    )
+    return Grouping(subsets, strata, sources.of, len(sources.keys))
 
 
 def name_marks(task: str, names: Iterable[tuple[str, str]]) -> np.ndarray:

@@ -34,9 +34,9 @@ from fsc_bench.embed.store import Store
 from fsc_bench.model import DualEncoder, extras_of
 from fsc_bench.records import ImageRef, Record, shown_as
 from fsc_bench.results import Cell, Result, Samples, task_facts
-from fsc_bench.score.clusters import marks_of_records, source_images
+from fsc_bench.score.clusters import grouped, marks_of_records, source_images
 from fsc_bench.score.kinds import classification, matching, retrieval
-from fsc_bench.score.scoring import Grouping, Kind, Material, Scores, Vectors
+from fsc_bench.score.scoring import Kind, Material, Scores, Vectors
 from fsc_bench.score.statistics import (
     ROOT,
     Estimate,
@@ -89,11 +89,9 @@ def evaluate(
     rows = [row for row in prepared.records if row.scored]
     marks = marks_of_records(task.name, rows, embeddings)
     sources = source_images({task.name: marks})[task.name]
-    subsets, strata = (
-        np.array([getattr(row, name) for row in rows], object) for name in ("subset", "stratum")
+    scores = KINDS[task.kind].score(
+        Material(task, rows, grouped(rows, sources), embeddings, prompts)
     )
-    grouping = Grouping(subsets, strata, sources.of, len(sources.keys))
-    scores = KINDS[task.kind].score(Material(task, rows, grouping, embeddings, prompts))
     drawn = draws(scores.measures, task.subsets, task.within, sources.keys)
     table = estimates(scores.measures, task.subsets, task.within, drawn)
     result = Result(

@@ -8,7 +8,7 @@
     download  500G   bytes of one download
     seconds   86400  of one download, all tries together
     speed     1k     bytes a second that a download brings over any minute
-    outside   0      1: symbolic links that lead out of a linked folder are followed
+    outside   1      0: symbolic links that lead out of a linked folder are refused
 
 No benchmark comes near them. `--budget pixels=300M,bytes=8G` sets others for one command; the
 environment variable FSC_BENCH_BUDGET says the same and reaches the processes that a command starts.
@@ -40,7 +40,7 @@ class Budget:
     download: int = 500_000_000_000
     seconds: int = 86_400
     speed: int = 1000
-    outside: int = 0
+    outside: int = 1
 
 
 class OverBudget(ValueError):

@@ -90,14 +90,12 @@ def _blindness(
                 yield part, _similarity(given, some, vectors[number[places.ravel()]])
 
         outcomes = tally(blocks(), offers)
-        found[name] = {
-            metric: points(
-                given.grouping.means(outcomes.hits[metric], outcomes.asked[metric]),
-                given.task.subsets,
-                given.task.within,
-            )[ROOT]
-            for metric in given.task.headline
-        }
+        found[name] = {}
+        for metric in given.task.headline:
+            if metric in outcomes.hits:
+                means = given.grouping.means(outcomes.hits[metric], outcomes.asked[metric])
+                value = points(means, given.task.subsets, given.task.within).get(ROOT)
+                found[name] |= {} if value is None else {metric: value}  # None: a subset is absent
     return found
 
 
