@@ -100,12 +100,12 @@ def to_markdown(
         "`†`: ties between different answers, or copies of the right one, make a difference; the "
         "number by the strict rule stands below.",
         "",
-        *_table(["Rank", "Model", *averages], measured, averages, intervals=True, rank=True),
+        *table(["Rank", "Model", *averages], measured, averages, intervals=True, rank=True),
     ]
     for group in dict.fromkeys(task.group for task in tasks):
         part = [task for task in tasks if task.group == group]
         lines += ["", f"## {group.capitalize()}", ""]
-        lines += _table(["Model", *columns(part)], measured, list(columns(part)))
+        lines += table(["Model", *columns(part)], measured, list(columns(part)))
     lines += _headroom(measured, tasks)
     if published:
         lines += [
@@ -116,7 +116,7 @@ def to_markdown(
             "",
         ]
         names = [*averages, *(n for n in columns(tasks) if any(n in r.cells for r in published))]
-        lines += _table(["Model", *names], published, names)
+        lines += table(["Model", *names], published, names)
     lines += _seeds(seed_groups(measured, averages), averages)
     for heading, notes in _notes(measured).items():
         lines += ["", f"## {heading}", "", *notes] if notes else []
@@ -136,7 +136,7 @@ def _headroom(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> list[str]:
         return []
     lines = ["", "## Headroom", ""]
     lines += ["(score - blind) / (100 - blind), in percent: what is won beyond text alone.", ""]
-    return lines + _table(["Model", *blind], shown, list(blind))
+    return lines + table(["Model", *blind], shown, list(blind))
 
 
 def _seeds(groups: Sequence[SeedGroup], averages: Sequence[str]) -> list[str]:
@@ -189,13 +189,14 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
-def _table(
+def table(
     header: list[str],
     rows: Sequence[Row],
     names: list[str],
     intervals: bool = False,
     rank: bool = False,
 ) -> list[str]:
+    """The lines of a Markdown table: a row's name, then its cells of `names`; holes are `-`."""
     lines = ["| " + " | ".join(header) + " |"]
     lines += ["|---:" * rank + "|---|" + "---:|" * len(names)]
     for row in rows:
