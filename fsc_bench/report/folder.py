@@ -53,9 +53,10 @@ HOW = """\
 - A source's mean over other benchmarks than ours stands in its CSV under a name of its own
   (`Comp/of 12`), in no table. So do subsets (`sugarcrepe/add_obj`) and benchmarks that we lack.
 - To add a source, add its CSV to `published/` and run
-  `fsc-bench leaderboard --folder leaderboards`: `model` and `source` first, then columns named as in the tables, `benchmark/part` for any other
-  number, and `table`, `base`, `train_data` (`none` for an untouched base), `method`, `lora` and
-  `notes` in words. Percent, as printed there; averages are the source's own.
+  `fsc-bench leaderboard --folder leaderboards`: `model` and `source` first, then columns named as
+  in the tables, `benchmark/part` for any other number, and `table`, `base`, `train_data` (`none`
+  for an untouched base), `method`, `lora` and `notes` in words. Percent, as printed there; averages
+  are the source's own.
 - Comp alone says little: a model that gains there by losing ZS or I2T is a worse general model.
 """
 
