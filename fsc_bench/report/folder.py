@@ -102,8 +102,9 @@ def texts(
     tasks = suites["fsc"]
     quoted = read_published(folder / "published", {*columns(tasks), *AVERAGES}, complain)
     rows = _rows(runs, tasks, draws)
+    demo = _rows(runs, suites.get("demo", ()), draws)
     found = {
-        "README.md": _readme(rows, quoted, tasks, (folder / PICTURE).is_file()),
+        "README.md": _readme(rows, quoted, tasks, (folder / PICTURE).is_file(), bool(demo)),
         "fsc.csv": to_csv(
             [
                 *rows,
@@ -116,7 +117,6 @@ def texts(
     for group in GROUPS:
         part = [task for task in tasks if task.group == group]
         found[f"{group}.md"] = _page(group, _rows(runs, part, draws), quoted, part)
-    demo = _rows(runs, suites.get("demo", ()), draws)
     if demo:
         title = "The demo: a miniature world; not comparable with any real benchmark"
         text = to_markdown(title, [*demo, *_declared(suites["demo"])], [], suites["demo"])
@@ -179,10 +179,16 @@ def _page(
 
 
 def _readme(
-    rows: Sequence[Row], quoted: Sequence[Quoted], tasks: Sequence[TaskFacts], picture: bool
+    rows: Sequence[Row],
+    quoted: Sequence[Quoted],
+    tasks: Sequence[TaskFacts],
+    picture: bool,
+    demo: bool,
 ) -> str:
     averages = present(tasks)
     lines = [MADE, "# Leaderboards", "", *_summary(tasks), ""]
+    lines += ["A miniature world that needs no download, apart from all of these: [demo](demo.md).",
+              ""] * demo  # fmt: skip
     lines += [f"![Comp against ZS]({PICTURE})", ""] * picture
     lines += ["## What leads: measured", ""]
     if rows:

@@ -94,7 +94,7 @@ def to_markdown(
     averages = present(tasks)
     lines = [f"# {for_markdown(title)}", ""]
     lines += [
-        "Percent, with 95% intervals (one bootstrap over source images for all tasks). The rank is "
+        f"Percent, with 95% intervals ({_intervals(measured)}). The rank is "
         "by the mean of the averages, as 95% of the draws give it. "
         "`-`: an average that lacks a task, or a task not run. `*`: not every promised sample. "
         "`†`: ties between different answers, or copies of the right one, make a difference; the "
@@ -121,6 +121,16 @@ def to_markdown(
     for heading, notes in _notes(measured).items():
         lines += ["", f"## {heading}", "", *notes] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def _intervals(rows: Sequence[Row]) -> str:
+    """Where the intervals of averages come from."""
+    if all(row.draws for row in rows if row.source == "measured"):
+        return "one bootstrap over source images for all tasks"
+    return (
+        "one bootstrap over source images for all tasks; where a run's samples are not at hand, "
+        "those of averages as if tasks were independent, and without a rank"
+    )
 
 
 def _headroom(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> list[str]:
