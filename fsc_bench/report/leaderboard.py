@@ -196,11 +196,13 @@ def published_rows(
     """Rows of every CSV in the folder: `model`, `source`, then columns named as here; complain,
     others: as `read_published` takes them.
 
-    Averages are taken as printed by the source, never recomputed from its rounded cells.
+    Averages are taken as printed by the source, never recomputed from its rounded cells. Rows that
+    hold no number of the tables, only further ones, stand in none.
     """
     known = {*columns(tasks), *AVERAGES}
     quoted = read_published(folder or published_folder(), known, complain, others)
     return [
         Row(row.model, row.source, {name: Cell(value) for name, value in row.values.items()})
         for row in quoted
+        if row.values or not row.more
     ]
