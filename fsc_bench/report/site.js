@@ -40,7 +40,7 @@ function scoreCell(cell, chance, blind) {
     made.dataset.order = -1;
     return made;
   }
-  const [order, low, high, text, note] = cell;
+  const [order, low, high, text, note = null] = cell;
   made.append(element("span", text, { class: "number" }));
   if (low !== null) {
     made.append(element("span", ` [${low.toFixed(1)}, ${high.toFixed(1)}]`, { class: "ends" }));
@@ -173,7 +173,7 @@ function taskRow(node, cell) {
   const [name, depth, metric, promised, chance, blind] = node;
   const line = element("tr", "", { class: `depth${depth}` });
   line.append(element("th", name, { scope: "row" }), element("td", metric));
-  const [value, low, high, n, strict] = cell;
+  const [value = null, low = null, high = null, n = null, strict = null] = cell;
   const text = value === null ? "-" : value.toFixed(1) + (strict === null ? "" : "†");
   line.append(scoreCell(value === null ? null : [value, low, high, text, ""], chance, blind));
   for (const number of [chance, blind, strict]) {
@@ -187,17 +187,15 @@ function showModel(suite, row) {
   const parts = [element("h2", row.model, { tabindex: "-1", id: "model-name" })];
   const back = element("p");
   back.append(element("a", "Back to the table", { href: "#table" }));
-  parts.push(back, listOf(row.about));
-  for (const [heading, lines] of row.lists) {
-    parts.push(element("h3", heading), linesOf(lines));
-  }
+  const flags = row.flags.length ? linesOf(row.flags) : element("p", row.tasks ? "None." : "Not known.");
+  parts.push(back, listOf(row.about), element("h3", "Flags"), flags);
   const lines = [];
   const names = Object.keys(suite.columns).filter((name) => name in row.cells);
   for (const name of names.filter((name) => !row.tasks || suite.columns[name].average)) {
     const column = suite.columns[name];
     const cell = row.cells[name];
     lines.push(taskRow([name, 0, "", 0, column.chance, column.blind],
-      [cell[0], cell[1], cell[2], 0, cell[5]]));
+      [cell[0], cell[1], cell[2], 0, cell[5] ?? null]));
     lines.at(-1).lastChild.textContent = "-";
   }
   for (const [task, cells] of Object.entries(row.tasks || {})) {
@@ -207,6 +205,7 @@ function showModel(suite, row) {
   }
   parts.push(element("h3", "Scores"), tableOf("Every task and subset, percent",
     ["task or subset", "metric", "score", "chance", "text alone", "strict", "n"], lines));
+  for (const [heading, told] of row.lists) parts.push(element("h3", heading), linesOf(told));
   if (row.comparison) parts.push(...comparison(row.comparison));
   if (row.who.length) parts.push(element("h3", "Identity and provenance"), listOf(row.who));
   at("model").replaceChildren(...parts);

@@ -165,7 +165,7 @@ def named(model: str) -> tuple[str, str]:
 
 def _row(row: Row, kind: str, family: str, base: str) -> dict[str, Any]:
     """What the table needs of any row, and a page that says what is known."""
-    about = [["Kind", kind], ["Source", row.source]]
+    about = [["Kind", kind]] + [["Source", row.source]] * (kind == "published")
     about += [[name, text] for name, text in (("Family", family), ("Base", base)) if text]
     return {
         "model": row.model,
@@ -176,6 +176,7 @@ def _row(row: Row, kind: str, family: str, base: str) -> dict[str, Any]:
         "place": _place(row),
         "cells": {name: _shown(cell) for name, cell in row.cells.items()},
         "about": about,
+        "flags": [],
         "lists": [],
         "who": [],
     }
@@ -195,16 +196,13 @@ def _measured(row: Row, board: Board, nodes: Mapping[str, list[tuple]]) -> dict[
         return found
     results = [run.results[task.name] for task in board.tasks if task.name in run.results]
     results = [result for result in results if result.task not in row.left_out]
-    flags = [f"{result.task}: {flag}" for result in results for flag in result.flags]
+    found["flags"] = [f"{result.task}: {flag}" for result in results for flag in result.flags]
     lists = {
-        "Flags": flags,
         "Left out": [f"{task}: {why}" for task, why in row.left_out.items()],
         "Ties, NaN and audits": [line for result in results if (line := _audits(result))],
         "Notes": list(map(str, run.facts.get("notes", ()))),
     }
     found["lists"] = [[heading, lines] for heading, lines in lists.items() if lines]
-    if not flags and results:
-        found["about"].append(["Flags", "none"])
     found["tasks"] = {result.task: _cells(result, nodes[result.task]) for result in results}
     found["who"] = _who(run)
     if row.path in board.comparisons:
@@ -246,7 +244,9 @@ def _depths(tree: Mapping[str, Any], depth: int = 1) -> list[tuple[str, int]]:
 
 
 def _cells(result: Result, lines: Sequence[tuple]) -> list[list[Any] | None]:
-    """[value, low, high, n if another than stated, strict] of each line that the result has."""
+    """[value, low, high, n if another than stated, strict] of each line that the result has; what
+    is None at the end is left out, as of most.
+    """
     found: list[list[Any] | None] = []
     for _, _, metric, n, _, _, node in lines:
         cell = result.metrics.get(node, {}).get(metric)
@@ -254,22 +254,23 @@ def _cells(result: Result, lines: Sequence[tuple]) -> list[list[Any] | None]:
             found.append(None)
             continue
         ends = [_tenth(number) for number in (cell.value, cell.low, cell.high)]
-        found.append([*ends, None if cell.n == n else cell.n, _tenth(cell.strict)])
+        found.append(_cut([*ends, None if cell.n == n else cell.n, _tenth(cell.strict)]))
     return found
+
+
+def _cut(values: list[Any]) -> list[Any]:
+    """Without what is None at the end."""
+    while values and values[-1] is None:
+        values.pop()
+    return values
 
 
 def _shown(cell: Cell) -> list[Any] | None:
     """[number to sort by, low, high, text, note, strict] of the board's own cells."""
     if cell.value is None:
         return None
-    return [
-        round(cell.value, 4),
-        _tenth(cell.low),
-        _tenth(cell.high),
-        str(cell),
-        cell.note,
-        _tenth(cell.strict),
-    ]
+    ends = [_tenth(cell.low), _tenth(cell.high)]
+    return _cut([round(cell.value, 4), *ends, str(cell), cell.note or None, _tenth(cell.strict)])
 
 
 def _tenth(number: float | None) -> float | None:
@@ -443,8 +444,7 @@ def _policy(style: str, script: str, pictures: Sequence[str]) -> str:
 
     DataTables and pictures set style attributes, which can load nothing here.
     """
-    inner = [one for picture in pictures for one in re.findall(r"<style[^>]*>(.*?)</style>", picture,
-                                                               re.DOTALL)]  # fmt: skip
+    inner = re.findall(r"<style[^>]*>(.*?)</style>", "\n".join(pictures), re.DOTALL)
     styles = " ".join(map(_digest, [style, *inner]))
     return (
         f"default-src 'none'; script-src {_digest(script)}; style-src-elem {styles}; "
