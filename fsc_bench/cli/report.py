@@ -45,11 +45,18 @@ def leaderboard(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 where a file had to be left out.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page: one file, with every model's own page.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Turns runs into CSV and Markdown tables, one pair a suite."""
     folders = runs or [Path("runs")]
     left_out: list[str] = []
+    if html:
+        from fsc_bench.report.site import check_needs
+
+        check_needs()
     if folder is not None:
         if runs or relative_to or blindness or json:
             raise UsageError(
@@ -59,6 +66,10 @@ def leaderboard(
         files = write_pages(folder, check, left_out)
     else:
         files = write_leaderboards(folders, out, check, relative_to, json, left_out, blindness)
+    if html and not check:
+        from fsc_bench.cli.site import write_site
+
+        files.append(write_site(html, folders))
     if not json:
         verb = "Up to date" if check else "Written"
         print(f"{verb}: {', '.join(str(file) for file in files)}", file=sys.stderr)

@@ -28,7 +28,7 @@ class Row:
     rank: the first and last place that 95% of the draws give it among the complete rows; tied: the
     complete rows from which it differs within error. seeds: what groups it with runs of other seeds
     (results.py), if anything does. base: the row's name that it was fine-tuned from, if one is;
-    signature: what that did (ranking.py, `signature`).
+    signature: what that did (ranking.py, `signature`). path: the run's folder, of a measured row.
     """
 
     model: str
@@ -41,6 +41,7 @@ class Row:
     seeds: str = ""
     base: str = ""
     signature: str = ""
+    path: Path | None = None
 
 
 def columns(tasks: Sequence[TaskFacts]) -> dict[str, tuple[TaskFacts, str]]:
@@ -154,6 +155,7 @@ def measured_row(
         drawn,
         seeds=str(run.facts.get("seeds", "")),
         base=str(run.facts.get("base", "")),
+        path=run.path,
     )
 
 
