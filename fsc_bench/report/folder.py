@@ -12,12 +12,13 @@ bytes. Measured, published and demo numbers never share a table or an average.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fsc_bench.errors import GateError
+from fsc_bench.errors import GateError, UsageError
 from fsc_bench.report.leaderboard import (
     Row,
     blind_row,
@@ -26,6 +27,7 @@ from fsc_bench.report.leaderboard import (
     present,
     published_rows,
 )
+from fsc_bench.report.pictures import svg, tradeoff
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.ranking import measured_rows
 from fsc_bench.report.suites import TaskFacts
@@ -73,6 +75,8 @@ def write_folder(
 
     runs: what folder/measured holds; suites: the tasks of "fsc" and of "demo".
     """
+    if not check:
+        _draw(folder, _rows(runs, suites["fsc"], draws), suites["fsc"])
     made = texts(folder, runs, suites, draws, complain)
     if not check:
         for path, text in made.items():
@@ -89,6 +93,16 @@ def write_folder(
             "writes anew."
         )
     return list(made)
+
+
+def _draw(folder: Path, rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> None:
+    """The picture, where the extra that draws is installed; else the one that is there stays."""
+    every = [*rows, *published_rows(tasks, folder / "published", lambda _: None)]
+    shown = [row for row in every if {"Comp", "ZS"} <= set(row.cells)]
+    if len(shown) > 1:
+        with suppress(UsageError):
+            chart = tradeoff([*shown, *_declared(tasks)], "ZS", "Comp", "What Comp costs")
+            write_text(folder / PICTURE, svg(chart))
 
 
 def texts(
