@@ -236,7 +236,8 @@ def test_shipped_pages_are_up_to_date(tmp_path):
     copy = shutil.copytree(BOARDS, tmp_path / "leaderboards")
 
     assert {file.name for file in write_pages(copy, check=True)} >= {
-        "README.md", "fsc.csv", "compositionality.md", "classification.md", "retrieval.md", "demo.md",
+        "README.md", "fsc.csv", "compositionality.md", "classification.md", "retrieval.md",
+        "demo.md",
     }  # fmt: skip
 
 

@@ -12,7 +12,18 @@ import typer
 from typer.core import TyperGroup
 
 from fsc_bench import __version__
-from fsc_bench.cli import cache, compare, data, negatives, report, rescore, run, tasks, train
+from fsc_bench.cli import (
+    cache,
+    compare,
+    data,
+    export,
+    negatives,
+    report,
+    rescore,
+    run,
+    tasks,
+    train,
+)
 from fsc_bench.errors import FscBenchError, RunError, reason
 from fsc_bench.system.distributed import is_first, leave_at_once
 from fsc_bench.system.escape import for_terminal
@@ -102,5 +113,5 @@ def main(
 
 
 # In the order in which `--help` lists them.
-for commands in (run, tasks, report, compare, rescore, data, train, negatives, cache):
+for commands in (run, tasks, report, compare, rescore, export, data, train, negatives, cache):
     commands.add_commands(app)
