@@ -12,6 +12,7 @@ from fsc_bench.errors import GateError, UsageError
 from fsc_bench.report.folder import write_folder
 from fsc_bench.report.leaderboard import columns, present
 from fsc_bench.report.published import read_published
+from fsc_bench.report.seen import Seen, mean_of_others, named, read_seen
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import AVERAGES, Cell, Result, Run
 from fsc_bench.task import select
@@ -252,3 +253,70 @@ def test_further_columns_are_carried_and_stand_in_no_table(boards):
     assert row.values == {"Comp": 54.2, "ZS": 55.7, "winoground": 9.5}
     assert row.more == {"winoground/text": 31.0, "colorswap/average": 12.5}
     assert row.about == {"table": "T. 1", "base": "x", "train_data": "coco"}
+
+
+# ---------------------------------------------------------------- what training may have seen
+
+
+def test_shares_follow_from_promised_counts_of_subsets(tmp_path):
+    tasks = select(["winoground", "aro", "valse"])
+    (tmp_path / "images.toml").write_text(
+        '[aro]\ncoco = ["COCO_Order"]\nvg = ["VG_*"]\n[valse]\nunknown = ["existence"]\n'
+    )
+
+    found = read_seen(tmp_path / "images.toml", tasks)
+    # ARO: 25,010 of 82,695 records are COCO's, 23,937 + 28,748 Visual Genome's; VALSE: 505 of 7,702.
+    assert (found["aro"].coco, found["aro"].vg) == pytest.approx((30.2436, 63.7100), abs=1e-4)
+    assert found["valse"].unknown == pytest.approx(6.5567, abs=1e-4)
+    assert found["valse"].built_on and not found["winoground"].built_on
+    assert found["winoground"] == Seen(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[valsee]\ncoco = ["existence"]\n', "no task called 'valsee'. Did you mean 'valse'?"),
+        ('[valse]\ncoco = ["existance"]\n', "'existance'. Did you mean 'existence'?"),
+        ('[valse]\ncoco = ["e*"]\nvg = ["*"]\n', "'existence' is of coco and of vg"),
+        ('[valse]\nflickr = ["*"]\n', "flickr"),
+    ],
+)
+def test_a_benchmark_or_subset_that_is_none_is_refused_in_one_line(tmp_path, text, words):
+    path = tmp_path / "images.toml"
+    path.write_text(text)
+
+    with pytest.raises(UsageError) as refused:
+        read_seen(path, select(["valse"]))
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("coco-100k", ["COCO"]),
+        ("laioncoco-600M", []),
+        ("cc3m + COCO; Visual Genome", ["COCO", "VG"]),
+        ("vg", ["VG"]),
+        ("none", []),
+    ],
+)
+def test_training_data_names_coco_and_vg_by_whole_words(words, names):
+    assert named(words) == names
+
+
+def test_comp_without_the_tasks_built_on_coco_is_the_mean_of_the_others():
+    values = {"a": 40.0, "b": 91.0, "c": 23.0}
+
+    assert mean_of_others(values, ["a", "b", "c"], ["b"]) == 31.5
+    assert mean_of_others({"a": 40.0, "b": 91.0}, ["a", "b", "c"], ["b"]) is None
+    assert mean_of_others(values, ["b"], ["b"]) is None
+
+
+def test_the_first_page_shows_comp_without_the_benchmarks_that_training_may_have_seen():
+    lines = (BOARDS / "README.md").read_text().splitlines()
+
+    # Table 1: (29.8 + 26.3 + 34.2 + 90.9 + 9.5) / 5 and, of CLIP, (26.5 + 21.7 + 31.9 + 84.1 + 8.8).
+    row = next(one for one in lines if "clip_paper" in one and "| FSC-CLIP (ViT-B-32, coco" in one
+               and "| COCO |" in one)  # fmt: skip
+    assert row.endswith("| COCO | 54.2 | 38.1 |")
+    assert any(one.endswith("| CLIP (ViT-B-32) | neither | 46.1 | 34.6 |") for one in lines)

@@ -84,6 +84,7 @@ def write_pages(folder: Path, check: bool = False, left_out: list[str] | None = 
     as for `write_leaderboards`. Raises UsageError where the folder has no published/.
     """
     from fsc_bench.report.folder import write_folder
+    from fsc_bench.report.seen import read_seen
     from fsc_bench.report.suites import TaskFacts
     from fsc_bench.results import RunDirectory, draws_of, read_runs
     from fsc_bench.task import catalogue
@@ -107,7 +108,9 @@ def write_pages(folder: Path, check: bool = False, left_out: list[str] | None = 
             task for task in run.results if RunDirectory.at(run.path).samples_file(task).exists()
         ]
         draws[run.path] = draws_of(run.path, kept, told)
-    return write_folder(folder, runs, suites, draws, check, told)
+    fsc = [task for task in catalogue().values() if task.suite == "fsc"]
+    seen = read_seen(folder / "images.toml", fsc)
+    return write_folder(folder, runs, suites, draws, check, told, seen)
 
 
 def write_leaderboards(

@@ -24,12 +24,14 @@ from fsc_bench.report.leaderboard import (
     blind_row,
     chance_row,
     columns,
+    members,
     present,
     published_rows,
 )
 from fsc_bench.report.pictures import svg, tradeoff
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.ranking import measured_rows
+from fsc_bench.report.seen import Seen, mean_of_others, named
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.report.tables import table, to_csv, to_markdown
 from fsc_bench.results import AVERAGES, Cell, Run
@@ -70,14 +72,15 @@ def write_folder(
     draws: Draws | None = None,
     check: bool = False,
     complain: Callable[[str], Any] | None = None,
+    seen: Mapping[str, Seen] | None = None,
 ) -> list[Path]:
     """Writes every page of `folder`; with `check` only compares (GateError names what is stale).
 
-    runs: what folder/measured holds; suites: the tasks of "fsc" and of "demo".
+    runs: what folder/measured holds; suites: the tasks of "fsc" and of "demo"; seen: by task.
     """
     if not check:
         _draw(folder, _rows(runs, suites["fsc"], draws), suites["fsc"])
-    made = texts(folder, runs, suites, draws, complain)
+    made = texts(folder, runs, suites, draws, complain, seen)
     if not check:
         for path, text in made.items():
             write_text(path, text)
@@ -111,6 +114,7 @@ def texts(
     suites: Mapping[str, Sequence[TaskFacts]],
     draws: Draws | None = None,
     complain: Callable[[str], Any] | None = None,
+    seen: Mapping[str, Seen] | None = None,
 ) -> dict[Path, str]:
     """Path -> what the file has to hold."""
     tasks = suites["fsc"]
@@ -118,7 +122,14 @@ def texts(
     rows = _rows(runs, tasks, draws)
     demo = _rows(runs, suites.get("demo", ()), draws)
     found = {
-        "README.md": _readme(rows, quoted, tasks, (folder / PICTURE).is_file(), bool(demo)),
+        "README.md": "\n".join(
+            [
+                *_beginning((folder / PICTURE).is_file(), bool(demo), tasks),
+                *_leading(rows, quoted, tasks),
+                *(_seen(rows, quoted, tasks, seen) if seen else []),
+                HOW,
+            ]
+        ),
         "fsc.csv": to_csv(
             [
                 *rows,
@@ -192,40 +203,40 @@ def _page(
 # ---------------------------------------------------------------- the first page
 
 
-def _readme(
-    rows: Sequence[Row],
-    quoted: Sequence[Quoted],
-    tasks: Sequence[TaskFacts],
-    picture: bool,
-    demo: bool,
-) -> str:
+def _beginning(picture: bool, demo: bool, tasks: Sequence[TaskFacts]) -> list[str]:
+    """Title, links and, where it is there, the picture of the trade-off."""
+    links = ", ".join(f"[{group}]({group}.md)" for group in GROUPS)
+    lines = [MADE, "# Leaderboards", ""]
+    lines += [
+        f"{len(tasks)} benchmarks: {links}. Every number as a table: [fsc.csv](fsc.csv); what "
+        "sources state, in full: [published](published/).",
+        "",
+    ]
+    if demo:
+        lines += [
+            "A miniature world that needs no download, apart from all of these: [demo](demo.md).",
+            "",
+        ]
+    return lines + [f"![Comp against ZS]({PICTURE})", ""] * picture
+
+
+def _leading(
+    rows: Sequence[Row], quoted: Sequence[Quoted], tasks: Sequence[TaskFacts]
+) -> list[str]:
+    """What leads, measured and published, and what it costs."""
     averages = present(tasks)
-    lines = [MADE, "# Leaderboards", "", *_summary(tasks), ""]
-    lines += ["A miniature world that needs no download, apart from all of these: [demo](demo.md).",
-              ""] * demo  # fmt: skip
-    lines += [f"![Comp against ZS]({PICTURE})", ""] * picture
-    lines += ["## What leads: measured", ""]
+    lines = ["## What leads: measured", ""]
     if rows:
         page = to_markdown("", [*rows, *_declared(tasks)], [], tasks).splitlines()
         start = next(number for number, line in enumerate(page) if line.startswith("| Rank"))
-        end = page.index("", start)
-        lines += page[start:end]
+        lines += page[start : page.index("", start)]
     else:
         lines += [
             "No run of the suite is in `measured/` yet. "
             "`fsc-bench run -m MODEL -t fsc -o leaderboards/measured` adds one."
         ]
     lines += ["", "## What leads: published", "", *_leaders(quoted, averages)]
-    lines += ["", "## What it costs", "", *_costs(quoted, averages)]
-    return "\n".join([*lines, "", HOW])
-
-
-def _summary(tasks: Sequence[TaskFacts]) -> list[str]:
-    links = ", ".join(f"[{group}]({group}.md)" for group in GROUPS)
-    return [
-        f"{len(tasks)} benchmarks: {links}. Every number as a table: [fsc.csv](fsc.csv); what "
-        "sources state, in full: [published](published/)."
-    ]
+    return [*lines, "", "## What it costs", "", *_costs(quoted, averages), ""]
 
 
 def _leaders(quoted: Sequence[Quoted], averages: Sequence[str]) -> list[str]:
@@ -281,3 +292,68 @@ def _costs(quoted: Sequence[Quoted], averages: Sequence[str]) -> list[str]:
                 f"| {_link(path)} | {for_markdown(row.model)} | " + " | ".join(cells) + " |"
             )
     return lines
+
+
+# ---------------------------------------------------------------- what training may have seen
+
+
+def _seen(
+    rows: Sequence[Row],
+    quoted: Sequence[Quoted],
+    tasks: Sequence[TaskFacts],
+    seen: Mapping[str, Seen],
+) -> list[str]:
+    """The section on pictures of COCO and Visual Genome."""
+    wanted = members("Comp", tasks)
+    built_on = [name for name in wanted if seen[columns(tasks)[name][0].name].built_on]
+    others = [name for name in wanted if name not in built_on]
+    lines = ["## Seen in training", ""]
+    lines += [
+        "Percent of a benchmark's samples that show pictures of COCO or of Visual Genome (VG), by "
+        "the subsets that [images.toml](images.toml) names.",
+        "",
+        "| Benchmark | COCO | VG | Unknown |",
+        "|---|---:|---:|---:|",
+    ]
+    for task in tasks:
+        found = seen[task.name]
+        if found.built_on:
+            cells = (found.coco, found.vg, found.unknown)
+            lines.append(f"| {task.name} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
+    lines += [
+        "",
+        "Which of the two a row's training data names, Comp, and the plain mean of the "
+        f"{len(others)} of its benchmarks that show neither ({', '.join(others)}), "
+        "computed here. `neither`: it names neither, which says nothing of pictures crawled from the "
+        "web. `?`: the row does not say what it was trained on.",
+        "",
+        "| Source | Model | Trained on | Comp | Comp without |",
+        "|---|---|---|---:|---:|",
+    ]
+    lines += [_without("measured", row.model, "?", _values(row), wanted, built_on) for row in rows]
+    for path, part in _by_file(quoted).items():
+        for row in part:
+            words = row.about.get("train_data")
+            trained = "?" if words is None else ", ".join(named(words)) or "neither"
+            lines.append(_without(_link(path), row.model, trained, row.values, wanted, built_on))
+    return [*(line for line in lines if line is not None), ""]
+
+
+def _values(row: Row) -> dict[str, float]:
+    return {name: cell.value for name, cell in row.cells.items() if cell.value is not None}
+
+
+def _without(
+    source: str,
+    model: str,
+    trained: str,
+    values: Mapping[str, float],
+    wanted: Sequence[str],
+    built_on: Sequence[str],
+) -> str | None:
+    """A row's line; None where it has no Comp or lacks one of the others."""
+    mean = mean_of_others(values, wanted, built_on)
+    if mean is None or "Comp" not in values:
+        return None
+    cells = [source, for_markdown(model), trained, f"{values['Comp']:.1f}", f"{mean:.1f}"]
+    return f"| {' | '.join(cells)} |"

@@ -74,17 +74,27 @@ def read_published(
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read: {reason(error)}.") from None
     for path in files:
-        told = _Complaints(path, complain)
-        try:
-            lines = list(_lines(path))
-        except UsageError as error:
-            told(str(error).removeprefix(f"{path}: "))
-            continue
-        if lines:
-            rows += _rows(path, lines, known, others, told)
-        else:
-            told("empty; its first line names the columns: model, source and a table's.")
+        rows += read_published_file(path, known, complain, others)
     return rows
+
+
+def read_published_file(
+    path: Path,
+    known: Collection[str],
+    complain: Callable[[str], Any] | None = None,
+    others: Collection[str] = (),
+) -> list[Quoted]:
+    """Rows of one CSV file, as `read_published` reads them."""
+    told = _Complaints(path, complain)
+    try:
+        lines = list(_lines(path))
+    except UsageError as error:
+        told(str(error).removeprefix(f"{path}: "))
+        return []
+    if not lines:
+        told("empty; its first line names the columns: model, source and a table's.")
+        return []
+    return list(_rows(path, lines, known, others, told))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
