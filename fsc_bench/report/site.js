@@ -82,7 +82,7 @@ function boardTable() {
 
 function boardRow(suite, row, number, names) {
   const line = element("tr", "", { class: row.kind });
-  line.append(textCell(row.place, row.rank ? row.rank[0] + row.rank[1] / 1e6 : 1e9));
+  line.append(textCell(row.place, row.rank ? row.rank[0] + row.rank[1] / 1e6 : -1));
   const model = textCell("", row.model, "th");
   model.scope = "row";
   model.dataset.search = row.model;
@@ -96,6 +96,9 @@ function boardRow(suite, row, number, names) {
   return line;
 }
 
+// Holes come last whichever way is sorted.
+const byScore = (way) => (a, b) => (a < 0) - (b < 0) || way * (a - b);
+
 function showTable() {
   if (state.table) state.table.destroy();
   at("place").replaceChildren(boardTable());
@@ -108,9 +111,9 @@ function showTable() {
       search: "Search", info: "_TOTAL_ rows", infoEmpty: "no row", infoFiltered: "of _MAX_",
       zeroRecords: "No row is of that kind.", emptyTable: "There is no row.",
     },
-    columnDefs: [{ targets: [0], type: "num" },
+    columnDefs: [{ targets: [0], type: "score" },
       { targets: [1, 2, 3, 4], type: "string" },
-      { targets: "_all", type: "num", orderSequence: ["desc", "asc"] }],
+      { targets: "_all", type: "score", orderSequence: ["desc", "asc"] }],
   });
   state.table.search.fixed("chosen", (text, values, index) => {
     const row = data.suites[state.suite].rows[index];
@@ -257,6 +260,8 @@ function show() {
   }
 }
 
+jQuery.fn.dataTable.ext.type.order["score-asc"] = byScore(1);
+jQuery.fn.dataTable.ext.type.order["score-desc"] = byScore(-1);
 fill("suite", data.suites.map((suite, number) => [number, suite.title]));
 at("suite-choice").hidden = data.suites.length < 2;
 at("suite").addEventListener("change", () => {
