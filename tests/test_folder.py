@@ -265,7 +265,8 @@ def test_shares_follow_from_promised_counts_of_subsets(tmp_path):
     )
 
     found = read_seen(tmp_path / "images.toml", tasks)
-    # ARO: 25,010 of 82,695 records are COCO's, 23,937 + 28,748 Visual Genome's; VALSE: 505 of 7,702.
+    # ARO: 25,010 of 82,695 records are COCO's, 23,937 + 28,748 Visual Genome's; VALSE: 505 of
+    # 7,702.
     assert (found["aro"].coco, found["aro"].vg) == pytest.approx((30.2436, 63.7100), abs=1e-4)
     assert found["valse"].unknown == pytest.approx(6.5567, abs=1e-4)
     assert found["valse"].built_on and not found["winoground"].built_on
@@ -315,7 +316,7 @@ def test_comp_without_the_tasks_built_on_coco_is_the_mean_of_the_others():
 def test_the_first_page_shows_comp_without_the_benchmarks_that_training_may_have_seen():
     lines = (BOARDS / "README.md").read_text().splitlines()
 
-    # Table 1: (29.8 + 26.3 + 34.2 + 90.9 + 9.5) / 5 and, of CLIP, (26.5 + 21.7 + 31.9 + 84.1 + 8.8).
+    # Table 1: (29.8 + 26.3 + 34.2 + 90.9 + 9.5) / 5; of CLIP (26.5 + 21.7 + 31.9 + 84.1 + 8.8) / 5.
     row = next(one for one in lines if "clip_paper" in one and "| FSC-CLIP (ViT-B-32, coco" in one
                and "| COCO |" in one)  # fmt: skip
     assert row.endswith("| COCO | 54.2 | 38.1 |")
