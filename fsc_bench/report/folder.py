@@ -310,8 +310,8 @@ def _seen(
         "",
         "Which of the two a row's training data names, Comp, and the plain mean of the "
         f"{len(others)} of its benchmarks that show neither ({', '.join(others)}), "
-        "computed here. `neither`: it names neither, which says nothing of pictures crawled from the "
-        "web. `?`: the row does not say what it was trained on.",
+        "computed here. `neither`: it names neither, which says nothing of pictures crawled from "
+        "the web. `?`: the row does not say what it was trained on.",
         "",
         "| Source | Model | Trained on | Comp | Comp without |",
         "|---|---|---|---:|---:|",
