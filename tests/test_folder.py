@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fsc_bench.cli.compare import published
 from fsc_bench.cli.report import write_pages
 from fsc_bench.errors import GateError, UsageError
 from fsc_bench.report.folder import write_folder
@@ -138,6 +139,16 @@ def test_a_mean_of_twelve_other_benchmarks_is_not_comp():
     assert all("I2T" not in row.values and len(row.values) == 36 for row in found)
 
 
+def test_a_name_that_several_sources_share_is_one_sources_row():
+    name, cells = published("CLIP (ViT-B-32)")
+
+    assert (name, cells["Comp"]) == ("CLIP (ViT-B-32) [arXiv:2410.05210v1]", 46.1)
+    other = "CLIP (ViT-B-32) [arXiv:2510.16540 (READ-CLIP, NeurIPS 2025)]"
+    name, cells = published(other)
+    assert (name, cells["whatsup"]) == (other, 41.0)
+    assert "Comp" not in cells
+
+
 def tables_of(text: str) -> dict[str, list[list[str]]]:
     """The cells of the table below each heading of the third rank."""
     found: dict[str, list[list[str]]] = {}
@@ -265,8 +276,7 @@ def test_shares_follow_from_promised_counts_of_subsets(tmp_path):
     )
 
     found = read_seen(tmp_path / "images.toml", tasks)
-    # ARO: 25,010 of 82,695 records are COCO's, 23,937 + 28,748 Visual Genome's; VALSE: 505 of
-    # 7,702.
+    # ARO: 25,010 of 82,695 records show COCO, 23,937 + 28,748 Visual Genome; VALSE: 505 of 7,702.
     assert (found["aro"].coco, found["aro"].vg) == pytest.approx((30.2436, 63.7100), abs=1e-4)
     assert found["valse"].unknown == pytest.approx(6.5567, abs=1e-4)
     assert found["valse"].built_on and not found["winoground"].built_on
@@ -316,7 +326,7 @@ def test_comp_without_the_tasks_built_on_coco_is_the_mean_of_the_others():
 def test_the_first_page_shows_comp_without_the_benchmarks_that_training_may_have_seen():
     lines = (BOARDS / "README.md").read_text().splitlines()
 
-    # Table 1: (29.8 + 26.3 + 34.2 + 90.9 + 9.5) / 5; of CLIP (26.5 + 21.7 + 31.9 + 84.1 + 8.8) / 5.
+    # Table 1: (29.8 + 26.3 + 34.2 + 90.9 + 9.5) / 5; CLIP (26.5 + 21.7 + 31.9 + 84.1 + 8.8) / 5.
     row = next(one for one in lines if "clip_paper" in one and "| FSC-CLIP (ViT-B-32, coco" in one
                and "| COCO |" in one)  # fmt: skip
     assert row.endswith("| COCO | 54.2 | 38.1 |")

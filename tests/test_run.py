@@ -436,7 +436,8 @@ def test_bad_models_are_told_before_data_are_prepared_and_the_good_one_shows_its
     assert "no family called 'opn_clip'" in done.stderr.splitlines()[0]
     assert "95% interval" in done.stdout
     (folder,) = tiny["out"].glob("control-chance-*")
-    assert done.stderr.splitlines()[-1] == f"Written: {folder}"
+    ending = [f"Written: {folder}", f"Next: fsc-bench leaderboard {tiny['out']}"]
+    assert done.stderr.splitlines()[-2:] == ending
 
 
 def test_a_prompt_set_that_nothing_has_is_refused_before_data_are_prepared(tiny):

@@ -119,6 +119,7 @@ def texts(
     """Path -> what the file has to hold."""
     tasks = suites["fsc"]
     quoted = read_published(folder / "published", {*columns(tasks), *AVERAGES}, complain)
+    held = [row for row in quoted if row.values]
     rows = _rows(runs, tasks, draws)
     demo = _rows(runs, suites.get("demo", ()), draws)
     found = {
@@ -130,14 +131,7 @@ def texts(
                 HOW,
             ]
         ),
-        "fsc.csv": to_csv(
-            [
-                *rows,
-                *_declared(tasks),
-                *published_rows(tasks, folder / "published", lambda _: None),
-            ],
-            tasks,
-        ),
+        "fsc.csv": to_csv([*rows, *_declared(tasks), *map(_shown, held)], tasks),
     }
     for group in GROUPS:
         part = [task for task in tasks if task.group == group]

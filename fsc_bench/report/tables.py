@@ -171,19 +171,18 @@ def _seeds(groups: Sequence[SeedGroup], averages: Sequence[str]) -> list[str]:
 def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
     """The lines below the tables, by heading."""
     cells = [
-        (for_markdown(row.model), for_markdown(name), cell)
+        (f"{for_markdown(row.model)}, {for_markdown(name)}", cell)
         for row in rows
         for name, cell in row.cells.items()
+        if cell.note or cell.strict is not None
     ]
     return {
         "Not complete (`*`)": [
-            f"- {model}, {name}: {for_markdown(cell.note)}"
-            for model, name, cell in cells
-            if cell.note
+            f"- {where}: {for_markdown(cell.note)}" for where, cell in cells if cell.note
         ],
         "Any tie a miss (`†`)": [
-            f"- {model}, {name}: {cell.value:.1f}, by the strict rule {cell.strict:.1f}"
-            for model, name, cell in cells
+            f"- {where}: {cell.value:.1f}, by the strict rule {cell.strict:.1f}"
+            for where, cell in cells
             if cell.strict is not None
         ],
         "Against their base": [

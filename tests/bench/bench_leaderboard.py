@@ -28,7 +28,8 @@ from pathlib import Path
 from fsc_bench.cli.report import write_pages
 write_pages(Path(sys.argv[1]))
 assert "torch" not in sys.modules, "torch was imported"
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_maxrss // 1024, used.ru_utime + used.ru_stime)
 """
 
 
@@ -87,8 +88,11 @@ def main() -> None:
             check=True, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         seconds = time.perf_counter() - start
-    megabytes = int(done.stdout.split()[-1])
-    print(f"{count:,} result files of {wanted.runs:,} runs: {seconds:.1f} s, {megabytes:,} MB")
+    megabytes, processor = done.stdout.split()
+    print(
+        f"{count:,} result files of {wanted.runs:,} runs: {seconds:.1f} s "
+        f"({float(processor):.1f} s of the processor), {int(megabytes):,} MB"
+    )
 
 
 if __name__ == "__main__":
