@@ -1,7 +1,10 @@
 // The page of a leaderboard: the table out of the JSON block, and each model's own page.
 // Everything from a result file is put in as text, never as markup.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+// Objects without a prototype: a task may be called "constructor".
+const data = JSON.parse(document.getElementById("data").textContent, (key, value) =>
+  value && typeof value === "object" && !Array.isArray(value)
+    ? Object.assign(Object.create(null), value) : value);
 const at = (id) => document.getElementById(id);
 const state = { suite: 0, table: null, opener: null };
 
