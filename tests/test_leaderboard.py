@@ -127,7 +127,7 @@ def test_chance_row_is_what_the_task_files_declare():
 
 def test_published_rows_stand_apart_and_are_not_recomputed():
     rows = published_rows(FSC)
-    clip = next(row for row in rows if row.model == "CLIP (ViT-B-32)")
+    clip = next(row for row in rows if row.model == "CLIP (ViT-B-32)" and "Comp" in row.cells)
 
     assert clip.cells["Comp"].value == 46.1  # FSC-CLIP, Table 1
     assert clip.cells["winoground"].value == 8.8

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from runs import choices, write_run
 from typer.testing import CliRunner
 
 from fsc_bench.cli.main import app
@@ -18,6 +17,7 @@ from fsc_bench.report.site import Board, named, site, verdict
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result, Run, task_facts
 from fsc_bench.task import read_task, select, walk
+from runs import choices, write_run
 
 HOSTILE = "<script>alert(1)</script>"
 ENDING = "run:x/</script><!--<script> \"'&\u2028"

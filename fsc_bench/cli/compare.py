@@ -127,18 +127,21 @@ def find_run(word: str, runs: Path) -> "Run":
 
 
 def published(name: str) -> tuple[str, Mapping[str, float]]:
-    """A published row: (its name and source, number by column). Raises UsageError."""
+    """A published row: (its name and source, number by column). Of several of one name the one with
+    the most numbers of the tables; `NAME [SOURCE]` names another. Raises UsageError.
+    """
     from fsc_bench.report.leaderboard import published_rows
     from fsc_bench.report.suites import TaskFacts
     from fsc_bench.task import catalogue
 
     rows = published_rows([TaskFacts.of(t) for t in catalogue().values() if t.suite == "fsc"])
-    found = [row for row in rows if row.model == name]
+    found = [row for row in rows if name in (row.model, f"{row.model} [{row.source}]")]
     if not found:
         hint = near_miss(name, [row.model for row in rows])
         raise UsageError(f"published:{name}: no such row in leaderboards/published.{hint}")
-    cells = {column: cell.value for row in found for column, cell in row.cells.items()}
-    return f"{name} [{found[0].source}]", cells
+    row = max(found, key=lambda row: len(row.cells))
+    cells = {column: cell.value for column, cell in row.cells.items()}
+    return f"{row.model} [{row.source}]", cells
 
 
 # ---------------------------------------------------------------- what is shown

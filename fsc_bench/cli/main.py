@@ -16,6 +16,7 @@ from fsc_bench.cli import (
     cache,
     compare,
     data,
+    export,
     negatives,
     readers,
     report,
@@ -132,5 +133,17 @@ def main(
 
 
 # In the order in which `--help` lists them.
-for commands in (run, tasks, report, compare, rescore, data, readers, train, negatives, cache):
+for commands in (
+    run,
+    tasks,
+    report,
+    compare,
+    rescore,
+    export,
+    data,
+    readers,
+    train,
+    negatives,
+    cache,
+):
     commands.add_commands(app)

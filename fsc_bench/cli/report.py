@@ -32,6 +32,13 @@ def leaderboard(
         bool,
         typer.Option("--blindness", help="Also print what each model scores without its pictures."),
     ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder",
+            help="Write the pages of this folder instead, from its published/ and measured/.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 4 if the tables are stale.")
     ] = False,
@@ -50,7 +57,15 @@ def leaderboard(
         from fsc_bench.report.site import check_needs
 
         check_needs()
-    files = write_leaderboards(folders, out, check, relative_to, json, left_out, blindness)
+    if folder is not None:
+        if runs or relative_to or blindness or json:
+            raise UsageError(
+                f"--folder {folder}: its pages are of its own measured/ and published/; run "
+                "folders, --relative-to, --blindness and --json go without it."
+            )
+        files = write_pages(folder, check, left_out)
+    else:
+        files = write_leaderboards(folders, out, check, relative_to, json, left_out, blindness)
     if html and not check:
         from fsc_bench.cli.site import write_site
 
@@ -62,6 +77,40 @@ def leaderboard(
         raise RunError(f"{len(left_out):,} files were left out; without --strict that is allowed.")
     if left_out:
         print(f"fsc-bench: {len(left_out):,} left out; see above.", file=sys.stderr)
+
+
+def write_pages(folder: Path, check: bool = False, left_out: list[str] | None = None) -> list[Path]:
+    """Writes the pages of a folder of leaderboards (report/folder.py). Returns the files. left_out:
+    as for `write_leaderboards`. Raises UsageError where the folder has no published/.
+    """
+    from fsc_bench.report.folder import write_folder
+    from fsc_bench.report.seen import read_seen
+    from fsc_bench.report.suites import TaskFacts
+    from fsc_bench.results import RunDirectory, draws_of, read_runs
+    from fsc_bench.task import catalogue
+
+    gathered = [] if left_out is None else left_out
+
+    def told(line: str) -> None:
+        gathered.append(line)
+        print(f"fsc-bench: left out: {line}", file=sys.stderr)
+
+    if not (folder / "published").is_dir():
+        raise UsageError(f"{folder}: has no folder published/: it is no folder of leaderboards.")
+    measured = folder / "measured"
+    runs = read_runs([measured], told) if measured.is_dir() and any(measured.iterdir()) else []
+    suites: dict[str, list[TaskFacts]] = {}
+    for task in catalogue().values():
+        suites.setdefault(task.suite, []).append(TaskFacts.of(task))
+    draws = {}
+    for run in runs:  # what is kept here may be without its samples: then without draws too
+        kept = [
+            task for task in run.results if RunDirectory.at(run.path).samples_file(task).exists()
+        ]
+        draws[run.path] = draws_of(run.path, kept, told)
+    fsc = [task for task in catalogue().values() if task.suite == "fsc"]
+    seen = read_seen(folder / "images.toml", fsc)
+    return write_folder(folder, runs, suites, draws, check, told, seen)
 
 
 def write_leaderboards(

@@ -185,6 +185,14 @@ def _show_results(
         print("Nothing to do: every result was there already.", file=sys.stderr)
     if written:
         print(f"Written: {', '.join(written)}", file=sys.stderr)
+    if results:
+        tell(f"Next: {_next([str(summary.folders[model]) for model in results], options.out)}")
+
+
+def _next(folders: list[str], out: Path) -> str:
+    """What to do with the results: compare two models, or make a table of all."""
+    compare = f"fsc-bench compare {folders[0]} {folders[1]}, " if len(folders) > 1 else ""
+    return f"{compare}fsc-bench leaderboard {out}"
 
 
 def _written(summary: "Summary") -> list[Path]:

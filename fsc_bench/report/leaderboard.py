@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fsc_bench.report.blind import blind_cells
-from fsc_bench.report.published import read_published
+from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.suites import TaskFacts, same_task
 from fsc_bench.results import AVERAGES, Cell, Result, Run, averaged
 
@@ -189,6 +189,19 @@ def published_folder() -> Path:
     return Path(__file__).parent.parent.parent / "leaderboards" / "published"
 
 
+def untouched(quoted: Sequence[Quoted]) -> dict[int, Quoted]:
+    """By the identity of each published row: the row of the base that it was fine-tuned from, as
+    the same file has it (`train_data` is `none` there).
+    """
+    known = {
+        (row.path, row.about.get("base")): row
+        for row in quoted
+        if row.about.get("train_data") == "none"
+    }
+    found = ((id(row), known.get((row.path, row.about.get("base")))) for row in quoted)
+    return {name: base for name, base in found if base is not None}
+
+
 def published_rows(
     tasks: Sequence[TaskFacts],
     folder: Path | None = None,
@@ -198,11 +211,19 @@ def published_rows(
     """Rows of every CSV in the folder: `model`, `source`, then columns named as here; complain,
     others: as `read_published` takes them.
 
-    Averages are taken as printed by the source, never recomputed from its rounded cells.
+    Averages are taken as printed by the source, never recomputed from its rounded cells. Rows that
+    hold no number of the tables, only further ones, stand in none.
     """
     known = {*columns(tasks), *AVERAGES}
     quoted = read_published(folder or published_folder(), known, complain, others)
+    bases = untouched(quoted)
     return [
-        Row(row.model, row.source, {name: Cell(value) for name, value in row.values.items()})
+        Row(
+            row.model,
+            row.source,
+            {name: Cell(value) for name, value in row.values.items()},
+            base=base.model if (base := bases.get(id(row))) and base is not row else "",
+        )
         for row in quoted
+        if row.values or not row.more
     ]

@@ -1,14 +1,17 @@
 """Published: quoted numbers out of CSV files, typed and bounded.
 
 A file has a header with `model` and `source`, then columns named as a leaderboard's; a cell is a
-number in percent, or empty or `-` where nothing was published. Files may be anybody's: what does
-not fit is told in one line and left out, the rest is read.
+number in percent, or empty or `-` where nothing was published. Further columns are carried beside
+them, so that a source's file can hold all that it states: `benchmark/part`, a number in percent of
+any benchmark, which no table and no average takes (`sugarcrepe/add_obj`, `colorswap/average`,
+`Comp/of 12`), and the words of `ABOUT`. Files may be anybody's: what does not fit is told in one
+line and left out, the rest is read.
 """
 
 import csv
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.facts import check_name, read_text
 
 NAMES = ("model", "source")
+ABOUT = ("table", "base", "train_data", "method", "lora", "notes")  # columns of words
 HOLES = ("", "-")
 MOST_ROWS = 10_000
 LONGEST = 1000  # characters of a cell
@@ -25,13 +29,18 @@ LONGEST = 1000  # characters of a cell
 
 @dataclass(frozen=True)
 class Quoted:
-    """One published row: values in percent by column, of the columns that a table has."""
+    """One published row: values in percent by column, of the columns that a table has.
+
+    more: values in percent by column, of columns `benchmark/part`; about: words by column.
+    """
 
     model: str
     source: str
     values: Mapping[str, float]
     path: Path
     line: int
+    more: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Complaints:
@@ -65,17 +74,27 @@ def read_published(
     except OSError as error:
         raise UsageError(f"{folder}: cannot be read: {reason(error)}.") from None
     for path in files:
-        told = _Complaints(path, complain)
-        try:
-            lines = list(_lines(path))
-        except UsageError as error:
-            told(str(error).removeprefix(f"{path}: "))
-            continue
-        if lines:
-            rows += _rows(path, lines, known, others, told)
-        else:
-            told("empty; its first line names the columns: model, source and a table's.")
+        rows += read_published_file(path, known, complain, others)
     return rows
+
+
+def read_published_file(
+    path: Path,
+    known: Collection[str],
+    complain: Callable[[str], Any] | None = None,
+    others: Collection[str] = (),
+) -> list[Quoted]:
+    """Rows of one CSV file, as `read_published` reads them."""
+    told = _Complaints(path, complain)
+    try:
+        lines = list(_lines(path))
+    except UsageError as error:
+        told(str(error).removeprefix(f"{path}: "))
+        return []
+    if not lines:
+        told("empty; its first line names the columns: model, source and a table's.")
+        return []
+    return list(_rows(path, lines, known, others, told))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -107,7 +126,7 @@ def _rows(
         told(f"its header lacks {lacking[0]!r}.{near_miss(lacking[0], header)}")
         return
     for name in header:
-        if name not in (*NAMES, *known, *others):
+        if name not in (*NAMES, *ABOUT, *known, *others) and not is_further(name):
             hint = near_miss(name[:80], [*known, *others])
             told(f"the column {shortened(name)} is no column of a table; left out.{hint}")
     for number, cells in lines[1:]:
@@ -135,16 +154,32 @@ def _row(
     except UsageError as error:
         told(f"{error} Left out.")
         return None
-    values = {}
+    numbers, about = {}, {}
     for name in header:
-        if name not in known or found[name] in HOLES:
+        if found[name] in HOLES:
+            continue
+        if name in ABOUT:
+            about[name] = for_terminal(found[name])
+            continue
+        if name not in known and not is_further(name):
             continue
         value = _percent(found[name])
         if value is None:
-            told(f"line {number}: {name} = {shortened(found[name])} is no number within 0 and 100.")
+            told(
+                f"line {number}: {shortened(name)[1:-1]} = {shortened(found[name])} is no number "
+                "within 0 and 100."
+            )
         else:
-            values[name] = value
-    return Quoted(found["model"], found["source"], values, path, number)
+            numbers[name] = value
+    values = {name: value for name, value in numbers.items() if name in known}
+    more = {name: value for name, value in numbers.items() if name not in known}
+    return Quoted(found["model"], found["source"], values, path, number, more, about)
+
+
+def is_further(name: str) -> bool:
+    """Whether a column says by its shape, `benchmark/part`, that no table has it."""
+    benchmark, slash, part = name.partition("/")
+    return bool(slash and benchmark.strip() and part.strip()) and len(name) <= LONGEST
 
 
 def _percent(text: str) -> float | None:

@@ -94,18 +94,18 @@ def to_markdown(
     averages = present(tasks)
     lines = [f"# {for_markdown(title)}", ""]
     lines += [
-        "Percent, with 95% intervals (one bootstrap over source images for all tasks). The rank is "
+        f"Percent, with 95% intervals ({_intervals(measured)}). The rank is "
         "by the mean of the averages, as 95% of the draws give it. "
         "`-`: an average that lacks a task, or a task not run. `*`: not every promised sample. "
         "`†`: ties between different answers, or copies of the right one, make a difference; the "
         "number by the strict rule stands below.",
         "",
-        *_table(["Rank", "Model", *averages], measured, averages, intervals=True, rank=True),
+        *table(["Rank", "Model", *averages], measured, averages, intervals=True, rank=True),
     ]
     for group in dict.fromkeys(task.group for task in tasks):
         part = [task for task in tasks if task.group == group]
         lines += ["", f"## {group.capitalize()}", ""]
-        lines += _table(["Model", *columns(part)], measured, list(columns(part)))
+        lines += table(["Model", *columns(part)], measured, list(columns(part)))
     lines += _headroom(measured, tasks)
     if published:
         lines += [
@@ -116,11 +116,21 @@ def to_markdown(
             "",
         ]
         names = [*averages, *(n for n in columns(tasks) if any(n in r.cells for r in published))]
-        lines += _table(["Model", *names], published, names)
+        lines += table(["Model", *names], published, names)
     lines += _seeds(seed_groups(measured, averages), averages)
     for heading, notes in _notes(measured).items():
         lines += ["", f"## {heading}", "", *notes] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def _intervals(rows: Sequence[Row]) -> str:
+    """Where the intervals of averages come from."""
+    if all(row.draws for row in rows if row.source == "measured"):
+        return "one bootstrap over source images for all tasks"
+    return (
+        "one bootstrap over source images for all tasks; where a run's samples are not at hand, "
+        "those of averages as if tasks were independent, and without a rank"
+    )
 
 
 def _headroom(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> list[str]:
@@ -136,7 +146,7 @@ def _headroom(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> list[str]:
         return []
     lines = ["", "## Headroom", ""]
     lines += ["(score - blind) / (100 - blind), in percent: what is won beyond text alone.", ""]
-    return lines + _table(["Model", *blind], shown, list(blind))
+    return lines + table(["Model", *blind], shown, list(blind))
 
 
 def _seeds(groups: Sequence[SeedGroup], averages: Sequence[str]) -> list[str]:
@@ -194,13 +204,14 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
     }
 
 
-def _table(
+def table(
     header: list[str],
     rows: Sequence[Row],
     names: list[str],
     intervals: bool = False,
     rank: bool = False,
 ) -> list[str]:
+    """The lines of a Markdown table: a row's name, then its cells of `names`; holes are `-`."""
     lines = ["| " + " | ".join(header) + " |"]
     lines += ["|---:" * rank + "|---|" + "---:|" * len(names)]
     for row in rows:

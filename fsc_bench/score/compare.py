@@ -4,9 +4,11 @@ It needs no model and no torch. What can be compared is compared; what cannot be
 reason. The arithmetic is contrast.py's.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,8 @@ from fsc_bench.score.scoring import Told
 from fsc_bench.score.statistics import ROOT, draws, leaves_below, points
 from fsc_bench.score.stored import Stored, open_stored
 from fsc_bench.task import catalogue
+
+THREADS = 4  # tasks that are compared at once: each holds its samples and draws in memory
 
 
 @dataclass(frozen=True)
@@ -117,18 +121,22 @@ def compare(
     lines: dict[str, dict[str, Line]] = {}
     subsets: dict[str, list[Line]] = {}
     flipped: list[Flip] = []
-    for number, (task, pair) in enumerate(pairs.items()):
-        progress(task, number, len(pairs))
+
+    def looked_at(task: str) -> _Found | UsageError:
         try:
-            told = pair.told(sources[task])
-            found[task] = pair.contrasts(told, sources[task].keys)
+            return _compared(pairs[task], sources[task], flips)
         except UsageError as error:
-            left_out[task] = str(error)
-            continue
-        lines[task], subsets[task] = _lines(pair, told, found[task])
-        if flips:
-            flipped += _flips(pair, told, flips)
-        pair.forget()
+            return error
+
+    # The arithmetic is numpy's, which lets other threads work meanwhile.
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for number, (task, one) in enumerate(zip(pairs, pool.map(looked_at, pairs), strict=True)):
+            progress("compared", number + 1, len(pairs))
+            if isinstance(one, UsageError):
+                left_out[task] = str(one)
+                continue
+            found[task], lines[task], subsets[task], of_task = one
+            flipped += of_task
     if not lines:
         raise UsageError("; ".join(left_out.values()))
     tasks = holm({name: line.found for name, line in _flat(lines).items()})
@@ -146,6 +154,25 @@ def compare(
         notes,
         same_run=_same_run(a, b),
     )
+
+
+class _Found(NamedTuple):
+    """What came out of one task."""
+
+    pairs: Mapping[str, Mapping[str, Paired]]
+    headline: dict[str, Line]
+    subsets: list[Line]
+    flips: list[Flip]
+
+
+def _compared(pair: "Pair", sources: Sources, flips: int) -> _Found:
+    """Raises UsageError where the samples cannot be what the results are of."""
+    told = pair.told(sources)
+    found = pair.contrasts(told, sources.keys)
+    headline, below = _lines(pair, told, found)
+    flipped = _flips(pair, told, flips) if flips else []
+    pair.forget()
+    return _Found(found, headline, below, flipped)
 
 
 def _same_run(a: Run, b: Run) -> bool:

@@ -21,7 +21,7 @@ from scipy import sparse
 REPLICATES = 2000
 SEED = 20241007  # any constant: the same results give the same interval
 ROOT = "headline"
-AT_ONCE = 8_000_000  # draws of clusters, in replicates that are held together
+AT_ONCE = 2_000_000  # draws of clusters, in replicates that are held together
 BLOCK = 128  # clusters whose draws are made at once, in the processor's cache
 PER_WORD = 4  # draws that a word of 64 bits is enough for
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
