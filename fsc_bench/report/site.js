@@ -1,7 +1,10 @@
 // The page of a leaderboard: the table out of the JSON block, and each model's own page.
 // Everything from a result file is put in as text, never as markup.
 
-const data = JSON.parse(document.getElementById("data").textContent);
+// Objects without a prototype: a task may be called "constructor".
+const data = JSON.parse(document.getElementById("data").textContent, (key, value) =>
+  value && typeof value === "object" && !Array.isArray(value)
+    ? Object.assign(Object.create(null), value) : value);
 const at = (id) => document.getElementById(id);
 const state = { suite: 0, table: null, opener: null };
 
@@ -176,9 +179,9 @@ function taskRow(node, cell) {
   const [name, depth, metric, promised, chance, blind] = node;
   const line = element("tr", "", { class: `depth${depth}` });
   line.append(element("th", name, { scope: "row" }), element("td", metric));
-  const [value = null, low = null, high = null, n = null, strict = null] = cell;
-  const text = value === null ? "-" : value.toFixed(1) + (strict === null ? "" : "†");
-  line.append(scoreCell(value === null ? null : [value, low, high, text, ""], chance, blind));
+  const [value, low = null, high = null, n = null, strict = null] = cell;
+  const text = value.toFixed(1) + (strict === null ? "" : "†");
+  line.append(scoreCell([value, low, high, text], chance, blind));
   for (const number of [chance, blind, strict]) {
     line.append(element("td", number === null ? "-" : number.toFixed(1)));
   }
@@ -203,7 +206,7 @@ function showModel(suite, row) {
   }
   for (const [task, cells] of Object.entries(row.tasks || {})) {
     suite.tasks[task].forEach((node, number) => {
-      if (cells[number]) lines.push(taskRow(node, cells[number]));
+      if (cells[number]) lines.push(taskRow(node, read(cells[number])));
     });
   }
   parts.push(element("h3", "Scores"), tableOf("Every task and subset, percent",
@@ -234,6 +237,14 @@ function comparison(found) {
   if (flips.length) parts.push(tableOf("Flipped samples, the biggest movers first",
     ["flip", "sample", "texts, the right one first"], flips));
   return parts;
+}
+
+// A cell of a task as `taskRow` takes it: the file holds tenths, and ends as distances.
+function read([value, below, above, n, strict]) {
+  const tenth = (number) => (typeof number === "number" ? number / 10 : null);
+  const ends = typeof below === "number" ? [tenth(value - below), tenth(value + above)]
+    : [null, null];
+  return [tenth(value), ...ends, n ?? null, tenth(strict)];
 }
 
 // --------------------------------------------------------------------------------- which is shown

@@ -206,7 +206,8 @@ def _measured(row: Row, board: Board, nodes: Mapping[str, list[tuple]]) -> dict[
     found["tasks"] = {result.task: _cells(result, nodes[result.task]) for result in results}
     found["who"] = _who(run)
     if row.path in board.comparisons:
-        found["comparison"] = _comparison(board.comparisons[row.path])
+        flips = max(3, min(FLIPS, 400 // len(board.comparisons)))  # of many models, few each
+        found["comparison"] = _comparison(board.comparisons[row.path], flips)
     return found
 
 
@@ -243,19 +244,26 @@ def _depths(tree: Mapping[str, Any], depth: int = 1) -> list[tuple[str, int]]:
     return found
 
 
-def _cells(result: Result, lines: Sequence[tuple]) -> list[list[Any] | None]:
-    """[value, low, high, n if another than stated, strict] of each line that the result has; what
-    is None at the end is left out, as of most.
+def _cells(result: Result, lines: Sequence[tuple]) -> list[list[int | None] | None]:
+    """[value, value - low, high - value, n if another than stated, strict] of each line that the
+    result has; numbers but n in tenths of a percent; what is None at the end is left out. A page
+    holds some 300 of these a model: this is its size.
     """
-    found: list[list[Any] | None] = []
+    found: list[list[int | None] | None] = []
     for _, _, metric, n, _, _, node in lines:
         cell = result.metrics.get(node, {}).get(metric)
-        if cell is None:
+        if cell is None or cell.value is None:
             found.append(None)
             continue
-        ends = [_tenth(number) for number in (cell.value, cell.low, cell.high)]
-        found.append(_cut([*ends, None if cell.n == n else cell.n, _tenth(cell.strict)]))
+        value, low, high, strict = map(_tenths, (cell.value, cell.low, cell.high, cell.strict))
+        ends = [None, None] if low is None or high is None else [value - low, high - value]
+        found.append(_cut([value, *ends, None if cell.n == n else cell.n, strict]))
     return found
+
+
+def _tenths(number: float | None) -> int | None:
+    """Tenths of a percent, rounded as every table rounds."""
+    return None if number is None else int(f"{number:.1f}".replace(".", ""))
 
 
 def _cut(values: list[Any]) -> list[Any]:
@@ -317,27 +325,28 @@ def _words(value: Any) -> str:
     return text if len(text) <= 500 else f"{text[:497]}..."
 
 
-def _comparison(found: Mapping[str, Any]) -> dict[str, Any]:
+def _comparison(found: Mapping[str, Any], flips: int) -> dict[str, Any]:
     """A comparison with the base, as lines of text."""
 
     def line(one: Mapping[str, Any]) -> list[str]:
         ends = f"{one['difference']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
-        flips = ["-" if one[key] is None else f"{one[key]:,}" for key in ("fixed", "broken")]
+        counts = ["-" if one[key] is None else f"{one[key]:,}" for key in ("fixed", "broken")]
         return [one["name"], one["metric"], f"{one['a']:.2f}", f"{one['b']:.2f}", ends,
-                one["verdict"], *flips]  # fmt: skip
+                one["verdict"], *counts]  # fmt: skip
 
     def flip(one: Mapping[str, Any]) -> list[Any]:
         texts = list(one["texts"])
         if one["answer"]:
             texts = [one["answer"], f"base: {one['taken_a']}", f"this: {one['taken_b']}"]
         where = " ".join(filter(None, (one["task"], one["subset"], one["id"])))
+        texts = [text if len(text) <= 300 else f"{text[:297]}..." for text in texts]
         return ["fixed" if one["fixed"] else "broken", where, texts]
 
     return {
         "a": found["a"],
         "sentence": f"{found['verdict']}: {found['b']}, compared with {found['a']}.",
         "lines": [line(one) for one in [*found["averages"], *found["tasks"]]],
-        "flips": [flip(one) for one in found["flips"][:FLIPS]],
+        "flips": [flip(one) for one in found["flips"][:flips]],
     }
 
 
