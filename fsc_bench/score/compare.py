@@ -197,7 +197,8 @@ class Pair:
             stored.columns.forget()
 
     def told(self, sources: Sources) -> tuple[Told, Told]:
-        return self.a.told(sources), self.b.told(sources)
+        wanted = self.a.result.headline
+        return self.a.told(sources, wanted), self.b.told(sources, wanted)
 
     def contrasts(self, told: tuple[Told, Told], keys: np.ndarray) -> dict[str, dict[str, Paired]]:
         """metric -> node -> both values."""
@@ -416,7 +417,7 @@ def against_totals(
     sources = source_images({task: one.marks for task, one in stored.items()})
     tasks, means = {}, {}
     for task, one in stored.items():
-        measures = one.measures(one.told(sources[task]))
+        measures = one.measures(one.told(sources[task], one.result.headline))
         drawn = draws(measures, one.tree, one.within, sources[task].keys)
         for metric in one.result.headline:
             column = task if len(one.result.headline) == 1 else f"{task} {metric}"

@@ -114,12 +114,17 @@ class SampleColumns(Mapping[str, np.ndarray]):
 class Told:
     """What a samples file tells of a finished task: enough for other metrics and rules of ties.
 
-    headline: the metrics of the result.
+    headline: the metrics of the result. wanted: those that are asked for; None for all that the
+    file tells.
     """
 
     columns: SampleColumns
     grouping: Grouping
     headline: Sequence[str]
+    wanted: Sequence[str] | None = None
+
+    def asks(self, metric: str) -> bool:
+        return self.wanted is None or metric in self.wanted
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ class Kind(Protocol):
     def score(self, given: Material) -> Scores: ...
 
     def measures(self, told: Told) -> dict[str, Measure]:
-        """The metrics that a samples file still tells, from its hits: the headline's are there."""
+        """The wanted metrics that a samples file tells, from its hits."""
         ...
 
     def hits(self, told: Told, metric: str) -> np.ndarray:

@@ -145,11 +145,13 @@ class Stored:
     def column(self, name: str) -> list[str]:
         return self.columns.arrow(name).to_pylist()
 
-    def told(self, sources: Sources) -> Told:
-        """The samples, grouped by subset, stratum and source image."""
+    def told(self, sources: Sources, wanted: Sequence[str] | None = None) -> Told:
+        """The samples, grouped by subset, stratum and source image. wanted: the metrics that are
+        asked for; None for all that they tell.
+        """
         subsets, strata = (np.array(self.column(name), object) for name in ("subset", "stratum"))
         grouping = Grouping(subsets, strata, sources.of, len(sources.keys))
-        return Told(self.columns, grouping, self.result.headline)
+        return Told(self.columns, grouping, self.result.headline, wanted)
 
     def measures(self, told: Told) -> dict[str, Measure]:
         """The metrics of the headline. Raises UsageError where they are not the result's."""

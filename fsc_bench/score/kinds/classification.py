@@ -56,15 +56,20 @@ def score(given: Material) -> Scores:
 
 
 def _shares(
-    grouping: Grouping, labels: np.ndarray, hits: np.ndarray, top5: np.ndarray | None = None
+    grouping: Grouping,
+    labels: np.ndarray,
+    hits: np.ndarray,
+    top5: np.ndarray | None = None,
+    asks: Callable[[str], bool] = lambda metric: True,
 ) -> dict[str, Measure]:
     """Accuracy, mean per class and, where there is one, top 5: the metrics that are means."""
-    whole, by_class = [""] * len(labels), [str(label) for label in labels]
-    found: dict[str, Measure] = {
-        "accuracy": grouping.means(hits, strata=whole),
-        "mean_per_class": grouping.means(hits, strata=by_class),
-    }
-    if top5 is not None:
+    found: dict[str, Measure] = {}
+    whole = [""] * len(labels)
+    if asks("accuracy"):
+        found["accuracy"] = grouping.means(hits, strata=whole)
+    if asks("mean_per_class"):
+        found["mean_per_class"] = grouping.means(hits, strata=[str(label) for label in labels])
+    if top5 is not None and asks("top5"):
         found["top5"] = grouping.means(top5, strata=whole)
     return found
 
@@ -101,8 +106,8 @@ def measures(told: Told) -> dict[str, Measure]:
         return _average_precision(grouping, scores, [list(part) for part in columns["labels"]])
     labels = columns.flat("labels")
     top5 = columns.get("correct_top5")
-    found = _shares(grouping, labels, columns["correct"], top5)
-    if "scores" in columns:
+    found = _shares(grouping, labels, columns["correct"], top5, told.asks)
+    if "scores" in columns and told.asks("roc_auc"):
         found["roc_auc"] = _auc(grouping, np.stack(columns["scores"]), labels)
     return found
 

@@ -114,7 +114,7 @@ def measures(told: Told) -> dict[str, Measure]:
     return {
         metric: told.grouping.means(told.columns[f"correct_{metric}"], asked)
         for metric, asked in _asked(_sizes(told)).items()
-        if f"correct_{metric}" in told.columns
+        if told.asks(metric) and f"correct_{metric}" in told.columns
     }
 
 

@@ -62,6 +62,7 @@ def measures(told: Told) -> dict[str, Measure]:
         f"{way}_r{k}": told.grouping.means(rank <= k, of=of)
         for way, (rank, of) in ways.items()
         for k in retrieval.K
+        if told.asks(f"{way}_r{k}")
     }
 
 
