@@ -209,10 +209,9 @@ def test_the_first_page_says_what_leads_and_what_it_costs(boards):
 
     assert "| [paper](published/paper.csv) | 2 | 9 | 54.2 tuned\\|0 | 57.1 base | - | - |" in text
     assert "| [paper](published/paper.csv) | tuned\\|0 | +8.1 | -1.4 | - | - |" in text
-    assert "tradeoff.svg" not in text
-    (boards / "tradeoff.svg").write_text("<svg/>")
-    write_pages(boards)
-    assert "![Comp against ZS](tradeoff.svg)" in (boards / "README.md").read_text()
+    assert "![Comp against ZS](tradeoff.svg)" in text
+    picture = (boards / "tradeoff.svg").read_text()
+    assert "model: tuned|0" in picture and "at_x" in picture  # and an arrow to it from its base
 
 
 def test_a_second_run_writes_the_same_bytes_and_a_stale_page_is_named(boards):
