@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from runs import choices, write_run
 from typer.testing import CliRunner
 
 from fsc_bench.cli.main import app
@@ -17,7 +18,6 @@ from fsc_bench.report.site import Board, named, site, verdict
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result, Run, task_facts
 from fsc_bench.task import read_task, select, walk
-from runs import choices, write_run
 
 HOSTILE = "<script>alert(1)</script>"
 ENDING = "run:x/</script><!--<script> \"'&\u2028"
@@ -99,7 +99,8 @@ def test_a_model_has_every_task_and_subset_with_promised_counts():
     suite = data_of(site([board]))["suites"][0]
     row = suite["rows"][0]
 
-    assert row["cells"]["sugarcrepe"][:4] == [41.3, 39.3, 61.3, "41.3"]
+    number = list(suite["columns"]).index("sugarcrepe")
+    assert row["cells"][number] == [41.3, 413, 20, 200]
     labels = [(node[0], node[1]) for node in suite["tasks"]["sugarcrepe"]]
     assert labels[:3] == [("sugarcrepe", 0), ("replace", 1), ("replace_obj", 2)]
     assert len(row["tasks"]["sugarcrepe"]) == len(labels) == 11
@@ -241,8 +242,18 @@ def page(browser, file):
 
 
 NAMES = "[...document.querySelectorAll('#board tbody th a')].map(link => link.textContent)"
-LATER = "new Promise(done => setTimeout(done, 50))"  # a new address has been heard of
 SORT = "document.querySelectorAll('#board thead th')[5].ariaSort"
+
+
+def soon(page, script, wanted):
+    """Waits, for five seconds at most, until an answer is the wanted one: sorting and addresses are
+    heard of a little later.
+    """
+    for _ in range(50):
+        if page.ask(script) == wanted:
+            break
+        page.ask("new Promise(done => setTimeout(done, 100))")
+    assert page.ask(script) == wanted
 
 
 def choose(page, name, value):
@@ -265,8 +276,10 @@ def test_the_browser_sorts_filters_and_searches(page):
     assert page.ask(NAMES) == ["run:tuned"]
     choose(page, "base", "")
     choose(page, "kind", "")
-    choose(page, "family", "=DAC-SAM + LoRA")
-    assert page.ask(NAMES) == ["DAC-SAM + LoRA (ViT-B-32, cc3m-3M)"]
+    choose(page, "family", "=NegCLIP(ours)")
+    assert len(page.ask(NAMES)) == 5
+    choose(page, "base", "=DataComp-XL ViT-B-32")
+    assert page.ask(NAMES) == ["NegCLIP(ours) (DataComp-XL ViT-B-32, laioncoco-100k)"]
     choose(page, "group", "classification")
     assert page.ask("document.querySelectorAll('#board thead th').length") == 5 + 21
     choose(page, "group", "averages")
@@ -291,10 +304,11 @@ def test_the_keyboard_alone_sorts_and_opens_a_model_and_comes_back(page):
     page.ask("document.querySelector('#board thead th:nth-child(6) [tabindex], "
              "#board thead th:nth-child(6)[tabindex]').focus()")  # fmt: skip
     page.press(Keys.ENTER)
-    assert page.ask(SORT) == "descending"
+    soon(page, SORT, "descending")
     assert page.ask(NAMES)[0] == "FSC-CLIP + LoRA (ViT-L-14, laioncoco-100k)"
     page.press(Keys.ENTER)
-    assert (page.ask(SORT), page.ask(NAMES)[0]) == ("ascending", "chance")
+    soon(page, SORT, "ascending")
+    assert page.ask(NAMES)[0] == "chance"
     second = ENDING.replace("\u2028", "\\u2028")  # 33.2, and chance is 33.1
     assert page.ask(NAMES)[1] == second
     last = "[...document.querySelectorAll('#board tbody td:nth-child(6)')].at(-1).innerText"
@@ -304,12 +318,10 @@ def test_the_keyboard_alone_sorts_and_opens_a_model_and_comes_back(page):
         if page.ask("document.activeElement.textContent") == "chance":
             break
     page.press(Keys.TAB, Keys.ENTER)
-    page.ask(LATER)
+    soon(page, "document.getElementById('overview').hidden", True)
     assert page.ask("document.activeElement.textContent") == second
-    assert page.ask("document.getElementById('overview').hidden")
     page.press(Keys.ESCAPE)
-    page.ask(LATER)
-    assert not page.ask("document.getElementById('overview').hidden")
+    soon(page, "document.getElementById('overview').hidden", False)
     assert page.ask("document.activeElement.textContent") == second
 
 
@@ -317,8 +329,7 @@ def test_a_model_of_a_hostile_name_has_its_own_page_by_that_name(page):
     script = "JSON.parse(document.getElementById('data').textContent).suites[0].rows"
     number = page.ask(f"{script}.findIndex(row => row.model === {json.dumps(HOSTILE)})")
     page.ask(f"document.querySelector('a[href=\"#model-0-{number}\"]:not(svg a)').click()")
-    page.ask(LATER)
-    assert page.ask("document.querySelector('#model h2').textContent") == HOSTILE
+    soon(page, "document.querySelector('#model h2')?.textContent", HOSTILE)
     cells = "[...document.querySelectorAll('#model tbody tr')].map(row => row.innerText)"
     lines = [line.split("\t") for line in page.ask(cells)]
     assert next(line for line in lines if line[0] == "sugarcrepe")[2].startswith(

@@ -5,6 +5,32 @@
 const data = JSON.parse(document.getElementById("data").textContent, (key, value) =>
   value && typeof value === "object" && !Array.isArray(value)
     ? Object.assign(Object.create(null), value) : value);
+// A row's cells by column: the file holds tenths of a percent, and ends as distances.
+const tenth = (number) => (typeof number === "number" ? number / 10 : null);
+const end = (value, distance, way) =>
+  typeof distance === "number" ? tenth(value + way * distance) : null;
+
+function read([value, below, above, n, strict]) {
+  return [tenth(value), end(value, below, -1), end(value, above, 1), n ?? null, tenth(strict)];
+}
+
+function readCell([order, value, below, above, strict, note = null]) {
+  const marks = (note ? "*" : "") + (typeof strict === "number" ? "†" : "");
+  const text = tenth(value).toFixed(1) + marks;
+  return [order, end(value, below, -1), end(value, above, 1), text, note, tenth(strict)];
+}
+
+for (const suite of data.suites) {
+  const names = Object.keys(suite.columns);
+  for (const row of suite.rows) {
+    const cells = Object.create(null);
+    names.forEach((name, number) => {
+      if (row.cells[number]) cells[name] = readCell(row.cells[number]);
+    });
+    row.cells = cells;
+  }
+}
+
 const at = (id) => document.getElementById(id);
 const state = { suite: 0, table: null, opener: null };
 
@@ -193,8 +219,10 @@ function showModel(suite, row) {
   const parts = [element("h2", row.model, { tabindex: "-1", id: "model-name" })];
   const back = element("p");
   back.append(element("a", "Back to the table", { href: "#table" }));
-  const flags = row.flags.length ? linesOf(row.flags) : element("p", row.tasks ? "None." : "Not known.");
-  parts.push(back, listOf(row.about), element("h3", "Flags"), flags);
+  const { flags: told = [], lists = [], who = [], about } = row;
+  const known = [["Kind", row.kind], ["Family", row.family], ["Base", row.base], ...about];
+  const flags = told.length ? linesOf(told) : element("p", row.tasks ? "None." : "Not known.");
+  parts.push(back, listOf(known.filter(([, text]) => text)), element("h3", "Flags"), flags);
   const lines = [];
   const names = Object.keys(suite.columns).filter((name) => name in row.cells);
   for (const name of names.filter((name) => !row.tasks || suite.columns[name].average)) {
@@ -211,9 +239,9 @@ function showModel(suite, row) {
   }
   parts.push(element("h3", "Scores"), tableOf("Every task and subset, percent",
     ["task or subset", "metric", "score", "chance", "text alone", "strict", "n"], lines));
-  for (const [heading, told] of row.lists) parts.push(element("h3", heading), linesOf(told));
+  for (const [heading, lines] of lists) parts.push(element("h3", heading), linesOf(lines));
   if (row.comparison) parts.push(...comparison(row.comparison));
-  if (row.who.length) parts.push(element("h3", "Identity and provenance"), listOf(row.who));
+  if (who.length) parts.push(element("h3", "Identity and provenance"), listOf(who));
   at("model").replaceChildren(...parts);
 }
 
@@ -237,14 +265,6 @@ function comparison(found) {
   if (flips.length) parts.push(tableOf("Flipped samples, the biggest movers first",
     ["flip", "sample", "texts, the right one first"], flips));
   return parts;
-}
-
-// A cell of a task as `taskRow` takes it: the file holds tenths, and ends as distances.
-function read([value, below, above, n, strict]) {
-  const tenth = (number) => (typeof number === "number" ? number / 10 : null);
-  const ends = typeof below === "number" ? [tenth(value - below), tenth(value + above)]
-    : [null, null];
-  return [tenth(value), ...ends, n ?? null, tenth(strict)];
 }
 
 // --------------------------------------------------------------------------------- which is shown

@@ -79,8 +79,8 @@ def site(boards: Sequence[Board]) -> str:
             "verdict": for_terminal(verdict(board)),
             "averages": present(board.tasks),
             "picture": Markup(board.picture),
-            "points": None if board.picture else _points(suite["rows"], present(board.tasks)),
-            "plain": [_plain(row, present(board.tasks)) for row in suite["rows"]],
+            "points": None if board.picture else _points(_kinds(board), present(board.tasks)),
+            "plain": [_plain(*row, present(board.tasks)) for row in _kinds(board)],
         }
         for number, (board, suite) in enumerate(zip(boards, suites, strict=True))
     ]
@@ -130,11 +130,13 @@ def _suite(board: Board) -> dict[str, Any]:
     for group in GROUPS:
         found = [name for name, (task, _) in known.items() if task.group == group]
         groups |= {group: found} if found else {}
-    declared = [chance, *([blind] if blind.cells else [])]
     nodes = _nodes(board)
-    rows = [_measured(row, board, nodes) for row in board.rows]
-    rows += [_row(row, "declared", "", "") for row in declared]
-    rows += [_row(row, "published", *named(row.model)) for row in board.published]
+    names = [*averages, *known]
+    rows = []
+    for row, kind in _kinds(board):
+        about = named(row.model) if kind == "published" else ()
+        made = _measured(row, names, board, nodes) if kind == "measured" else None
+        rows.append(made or _row(row, names, kind, *about))
     return {
         "title": board.title,
         "groups": groups,
@@ -144,7 +146,7 @@ def _suite(board: Board) -> dict[str, Any]:
                 "blind": _value(blind.cells.get(name)),
                 "average": name in AVERAGES,
             }
-            for name in [*averages, *known]
+            for name in names
         },
         "tasks": {
             task: [
@@ -157,16 +159,28 @@ def _suite(board: Board) -> dict[str, Any]:
     }
 
 
+def _kinds(board: Board) -> list[tuple[Row, str]]:
+    """Every row in the order of the table, with its kind."""
+    blind = blind_row(board.tasks)
+    declared = [chance_row(board.tasks), *([blind] if blind.cells else [])]
+    return [
+        *((row, "measured") for row in board.rows),
+        *((row, "declared") for row in declared),
+        *((row, "published") for row in board.published),
+    ]
+
+
 def named(model: str) -> tuple[str, str]:
     """(family, base) of a published row as its source writes it: method (base, training data)."""
     method, _, inside = model.rpartition(" (")
     return (method, inside.rstrip(")").partition(",")[0]) if method else (model, "")
 
 
-def _row(row: Row, kind: str, family: str, base: str) -> dict[str, Any]:
+def _row(
+    row: Row, names: Sequence[str], kind: str, family: str = "", base: str = ""
+) -> dict[str, Any]:
     """What the table needs of any row, and a page that says what is known."""
-    about = [["Kind", kind]] + [["Source", row.source]] * (kind == "published")
-    about += [[name, text] for name, text in (("Family", family), ("Base", base)) if text]
+    about = [["Source", row.source]] * (kind == "published")
     return {
         "model": row.model,
         "kind": kind,
@@ -174,18 +188,17 @@ def _row(row: Row, kind: str, family: str, base: str) -> dict[str, Any]:
         "base": base,
         "rank": row.rank,
         "place": _place(row),
-        "cells": {name: _shown(cell) for name, cell in row.cells.items()},
+        "cells": [_shown(row.cells[name]) if name in row.cells else 0 for name in names],
         "about": about,
-        "flags": [],
-        "lists": [],
-        "who": [],
     }
 
 
-def _measured(row: Row, board: Board, nodes: Mapping[str, list[tuple]]) -> dict[str, Any]:
+def _measured(
+    row: Row, names: Sequence[str], board: Board, nodes: Mapping[str, list[tuple]]
+) -> dict[str, Any]:
     """A measured row with its run's page: every node, flags, identity, provenance."""
     run = board.runs.get(row.path) if row.path else None
-    found = _row(row, "measured", row.model.partition(":")[0], row.base)
+    found = _row(row, names, "measured", row.model.partition(":")[0], row.base)
     if row.signature:
         found["about"].append(["Against its base", row.signature])
     if row.rank:
@@ -274,11 +287,14 @@ def _cut(values: list[Any]) -> list[Any]:
 
 
 def _shown(cell: Cell) -> list[Any] | None:
-    """[number to sort by, low, high, text, note, strict] of the board's own cells."""
+    """[number to sort by, value, value - low, high - value, strict, note] of the board's own cells;
+    all but the first and the note in tenths of a percent, as in `_cells`.
+    """
     if cell.value is None:
         return None
-    ends = [_tenth(cell.low), _tenth(cell.high)]
-    return _cut([round(cell.value, 4), *ends, str(cell), cell.note or None, _tenth(cell.strict)])
+    value, low, high, strict = map(_tenths, (cell.value, cell.low, cell.high, cell.strict))
+    ends = [None, None] if low is None or high is None else [value - low, high - value]
+    return _cut([round(cell.value, 4), value, *ends, strict, cell.note or None])
 
 
 def _tenth(number: float | None) -> float | None:
@@ -353,31 +369,27 @@ def _comparison(found: Mapping[str, Any], flips: int) -> dict[str, Any]:
 # ---------------------------------------------------------------- what the template is given
 
 
-def _plain(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _plain(row: Row, kind: str, names: Sequence[str]) -> dict[str, Any]:
     """A row for where no script runs (a mail's preview): averages as text."""
-    cells = []
-    for name in names:
-        cell = row["cells"].get(name)
-        ends = f" [{cell[1]:.1f}, {cell[2]:.1f}]" if cell and cell[1] is not None else ""
-        cells.append(f"{cell[3]}{ends}" if cell else "-")
-    model = for_terminal(row["model"])
-    return {"place": row["place"], "model": model, "kind": row["kind"], "cells": cells}
+    found = [row.cells.get(name) for name in names]
+    cells = [f"{cell} {cell.interval}".strip() if cell else "-" for cell in found]
+    return {"place": _place(row), "model": for_terminal(row.model), "kind": kind, "cells": cells}
 
 
-def _points(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any] | None:
+def _points(rows: Sequence[tuple[Row, str]], names: Sequence[str]) -> dict[str, Any] | None:
     """The first average against the second, a point a model; None where no two are known."""
     if len(names) < 2:
         return None
     up, across = names[:2]
     found = [
-        (number, row["cells"][across][0], row["cells"][up][0], row)
-        for number, row in enumerate(rows)
-        if row["kind"] != "declared" and row["cells"].get(up) and row["cells"].get(across)
+        (number, row.cells[across].value, row.cells[up].value, row, kind)
+        for number, (row, kind) in enumerate(rows)
+        if kind != "declared" and {up, across} <= set(row.cells)
     ]
     if not found:
         return None
-    low_x, high_x = _tens([x for _, x, _, _ in found])
-    low_y, high_y = _tens([y for _, _, y, _ in found])
+    low_x, high_x = _tens([x for _, x, *_ in found])
+    low_y, high_y = _tens([y for _, _, y, *_ in found])
 
     def place_x(x: float) -> float:
         return round(60 + 560 * (x - low_x) / (high_x - low_x), 1)
@@ -393,12 +405,12 @@ def _points(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str
         "points": [
             {
                 "row": number,
-                "kind": row["kind"],
+                "kind": kind,
                 "x": place_x(x),
                 "y": place_y(y),
-                "told": for_terminal(f"{row['model']}: {up} {y:.1f}, {across} {x:.1f}"),
+                "told": for_terminal(f"{row.model}: {up} {y:.1f}, {across} {x:.1f}"),
             }
-            for number, x, y, row in found
+            for number, x, y, row, kind in found
         ],
     }
 
