@@ -178,8 +178,11 @@ def ap11(
     recall 0 is always 1; the devkit has no such point. Samples with truth -1 are left out.
     """
     draws = np.ones(len(scores))[None] if weights is None else np.asarray(weights)
+    if not np.issubdtype(draws.dtype, np.floating):
+        draws = draws.astype(float)
     kept = truth >= 0
-    scores, positive, draws = scores[kept], truth[kept] > 0, draws[:, kept]
+    scores, positive = scores[kept], truth[kept] > 0
+    draws = draws if kept.all() else draws[:, kept]
     if not positive.any():
         nothing = np.full(len(draws), np.nan)
         return _plain(nothing, weights), _plain(nothing, weights)
@@ -194,8 +197,8 @@ def ap11(
     drawn = draws[:, order]
     entering = np.flatnonzero(positive[order])  # positives, of which every stretch has some
     firsts = np.searchsorted(entering, begins)
-    found = np.add.reduceat(drawn[:, entering], firsts, axis=1, dtype=float).cumsum(axis=1)
-    seen = np.add.reduceat(drawn, begins, axis=1, dtype=float).cumsum(axis=1)
+    found = np.add.reduceat(drawn[:, entering], firsts, axis=1).cumsum(axis=1)
+    seen = np.add.reduceat(drawn, begins, axis=1).cumsum(axis=1)
     with np.errstate(invalid="ignore"):
         precision = np.where(seen > 0, found / seen, 0)
         recall = found / found[:, -1:]

@@ -4,9 +4,7 @@ It needs no model and no torch. What can be compared is compared; what cannot be
 reason. The arithmetic is contrast.py's.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,14 +14,22 @@ import pyarrow as pa
 from fsc_bench.errors import UsageError
 from fsc_bench.results import AVERAGES, Result, Run, averaged
 from fsc_bench.score.clusters import Sources, source_images
-from fsc_bench.score.contrast import Contrast, Paired, average, contrast, holm, paired, unpaired
+from fsc_bench.score.contrast import (
+    FLIPS,
+    OF_SUBSETS,
+    Contrast,
+    Paired,
+    average,
+    contrast,
+    holm,
+    paired,
+    unpaired,
+)
 from fsc_bench.score.evaluate import KINDS
 from fsc_bench.score.scoring import Told
 from fsc_bench.score.statistics import ROOT, draws, leaves_below, points
 from fsc_bench.score.stored import Stored, open_stored
 from fsc_bench.task import catalogue
-
-THREADS = 4  # tasks that are compared at once: each holds its samples and draws in memory
 
 
 @dataclass(frozen=True)
@@ -122,21 +128,15 @@ def compare(
     subsets: dict[str, list[Line]] = {}
     flipped: list[Flip] = []
 
-    def looked_at(task: str) -> _Found | UsageError:
+    for number, task in enumerate(pairs):
+        progress("compared", number, len(pairs))
         try:
-            return _compared(pairs[task], sources[task], flips)
+            one = _compared(pairs[task], sources[task], flips)
         except UsageError as error:
-            return error
-
-    # The arithmetic is numpy's, which lets other threads work meanwhile.
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        for number, (task, one) in enumerate(zip(pairs, pool.map(looked_at, pairs), strict=True)):
-            progress("compared", number + 1, len(pairs))
-            if isinstance(one, UsageError):
-                left_out[task] = str(one)
-                continue
-            found[task], lines[task], subsets[task], of_task = one
-            flipped += of_task
+            left_out[task] = str(error)
+            continue
+        found[task], lines[task], subsets[task], of_task = one
+        flipped += of_task
     if not lines:
         raise UsageError("; ".join(left_out.values()))
     tasks = holm({name: line.found for name, line in _flat(lines).items()})
@@ -312,7 +312,7 @@ def _lines(
             line = Line(
                 node,
                 metric,
-                contrast(both),
+                contrast(both, FLIPS if node == ROOT else OF_SUBSETS),
                 pair.a.count(node, metric, int(rows.sum())),
                 len(np.unique(clusters[rows])),
                 int((hits_b & ~hits_a & rows).sum()),

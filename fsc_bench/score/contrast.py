@@ -30,6 +30,7 @@ from fsc_bench.score.statistics import (
 MARGIN = 0.5  # percent points, within which two models are the same
 LEVEL = 0.05
 FLIPS = 9_999  # permutations; p is at least 1 / 10,000
+OF_SUBSETS = 1_999  # the same for subsets, which no correction is made over
 EXACT = 13  # images that differ, up to which all permutations are looked at
 DETECTABLE = 1.959964 + 0.841621  # standard errors that are found with 80% power at the 5% level
 
@@ -138,8 +139,8 @@ def average(parts: Sequence[Paired]) -> Paired:
     )
 
 
-def contrast(pair: Paired) -> Contrast:
-    """The difference of a pair, with its interval and p."""
+def contrast(pair: Paired, flips: int = FLIPS) -> Contrast:
+    """The difference of a pair, with its interval and p. flips: permutations that p is of."""
     drawn = pair.drawn[~np.isnan(pair.drawn)]
     difference = pair.b - pair.a
     if np.isnan(difference):
@@ -153,25 +154,25 @@ def contrast(pair: Paired) -> Contrast:
         unseen = wilson(0, pair.support.images)[1]
         low, high = max(difference - unseen, -100.0), min(difference + unseen, 100.0)
         detectable = None
-    p, test = _p(pair, drawn)
+    p, test = _p(pair, drawn, flips)
     return Contrast(pair.a, pair.b, low, high, p, test, detectable)
 
 
-def _p(pair: Paired, drawn: np.ndarray) -> tuple[float | None, str]:
+def _p(pair: Paired, drawn: np.ndarray, flips: int) -> tuple[float | None, str]:
     if pair.influence is not None:
-        return sign_flip(pair.influence)
+        return sign_flip(pair.influence, flips)
     spread = float(drawn.std()) if len(drawn) else 0.0
     if not spread:
         return (1.0, "bootstrap") if pair.a == pair.b else (None, "")
     return float(2 * ndtr(-abs(pair.b - pair.a) / spread)), "bootstrap"
 
 
-def sign_flip(influence: np.ndarray) -> tuple[float, str]:
+def sign_flip(influence: np.ndarray, flips: int = FLIPS) -> tuple[float, str]:
     """(p, how): two-sided, of the sum of `influence` when the sign of each is a coin's.
 
     influence: float [images]. Where all that are not 0 are equally large this is exact McNemar (a
-    binomial); with few all signs are tried; otherwise `FLIPS` random ones, of which the observed
-    is one.
+    binomial); with few all signs are tried; otherwise so many random ones, of which the observed is
+    one.
     """
     values = influence[np.abs(influence) > 1e-12]
     if not len(values):
@@ -184,12 +185,12 @@ def sign_flip(influence: np.ndarray) -> tuple[float, str]:
     if len(values) <= EXACT:
         signs = 1 - 2 * (np.arange(2 ** len(values))[:, None] >> np.arange(len(values)) & 1)
         return float((np.abs(signs @ values) >= observed).mean()), "all sign flips"
-    reached = int((np.abs(_flipped_sums(values)) >= observed).sum())
-    return (reached + 1) / (FLIPS + 1), f"{FLIPS:,} sign flips"
+    reached = int((np.abs(_flipped_sums(values, flips)) >= observed).sum())
+    return (reached + 1) / (flips + 1), f"{flips:,} sign flips"
 
 
-def _flipped_sums(values: np.ndarray) -> np.ndarray:
-    """float [FLIPS]: the sum of values [n] with random signs. Eight values at a time: a random byte
+def _flipped_sums(values: np.ndarray, flips: int) -> np.ndarray:
+    """float [flips]: the sum of values [n] with random signs. Eight values at a time: a random byte
     picks one of the 256 sums that they can have.
     """
     padded = np.zeros(-(-len(values) // 8) * 8)
@@ -197,9 +198,9 @@ def _flipped_sums(values: np.ndarray) -> np.ndarray:
     signs = 1 - 2 * (np.arange(256)[:, None] >> np.arange(8) & 1)
     sums = padded.reshape(-1, 8) @ signs.T  # [n / 8, 256]
     rng = np.random.default_rng(SEED)
-    found = np.zeros(FLIPS)
+    found = np.zeros(flips)
     for of_eight in sums:
-        found += of_eight[rng.integers(0, 256, FLIPS, np.uint8)]
+        found += of_eight[rng.integers(0, 256, flips, np.uint8)]
     return found
 
 

@@ -203,7 +203,9 @@ def _check(result: Result, columns: Columns) -> None:
         "samples",
     ):
         raise UsageError(f"{path}: the result does not say how its subsets are averaged.")
-    strange = set(columns.arrow("subset").to_pylist()) - set(leaves_below(facts["subsets"])[ROOT])
+    strange = set(columns.arrow("subset").unique().to_pylist()) - set(
+        leaves_below(facts["subsets"])[ROOT]
+    )
     if strange:
         raise UsageError(f"{path}: the subset {min(strange)!r:.80} is none of the result's.")
     digests, images = columns.lengths("image_digests"), columns.lengths("images")

@@ -14,6 +14,7 @@ from fsc_bench.score.statistics import Measure, Support, Values
 from fsc_bench.task import Task
 
 BLOCK = 4096  # images at once
+REPLICATES_AT_ONCE = 160  # of metrics that are computed anew for every draw
 
 
 def score(given: Material) -> Scores:
@@ -93,7 +94,10 @@ def _average_precision(
     curves = _Once(lambda drawn: classification.map11(ranked, truth, drawn))
     return {
         name: Weighted(
-            lambda drawn, k=k: 100 * curves(drawn)[k], grouping.clusters, grouping.subsets[0]
+            lambda drawn, k=k: 100 * curves(drawn)[k],
+            grouping.clusters,
+            grouping.subsets[0],
+            np.float32,  # sums of at most some thousands
         )
         for k, name in enumerate(("map11", "map11_devkit"))
     }
@@ -219,19 +223,32 @@ class Weighted:
     """A measure that is no mean (AUC, mAP): computed anew for the samples' weights."""
 
     def __init__(
-        self, compute: Callable[[np.ndarray], np.ndarray], clusters: np.ndarray, subset: str
+        self,
+        compute: Callable[[np.ndarray], np.ndarray],
+        clusters: np.ndarray,
+        subset: str,
+        exact: type = np.float64,
     ):
-        """compute: sample weights int [replicates, n] -> percent [replicates]."""
-        self.compute = compute
+        """compute: sample weights [replicates, n] -> percent [replicates]. exact: a type of number
+        in which the counts that it needs are exact.
+        """
+        self.compute, self.exact = compute, exact
         self.clusters = clusters
         self.subset = subset
 
     def leaves(
         self, weights: np.ndarray | None = None
     ) -> tuple[dict[str, Values], dict[str, Values]]:
-        one = np.ones(len(self.clusters))[None]
-        drawn = one if weights is None else np.ascontiguousarray(weights)[:, self.clusters]
-        return {self.subset: self.compute(drawn)}, {self.subset: drawn.sum(axis=1)}
+        if weights is None:
+            one = np.ones(len(self.clusters))[None]
+            return {self.subset: self.compute(one)}, {self.subset: one.sum(axis=1)}
+        values, totals = [], []
+        for row in range(0, len(weights), REPLICATES_AT_ONCE):  # in the processor's cache
+            some = np.ascontiguousarray(weights[row : row + REPLICATES_AT_ONCE], self.exact)
+            drawn = some[:, self.clusters]
+            values.append(self.compute(drawn))
+            totals.append(drawn.sum(axis=1))
+        return {self.subset: np.concatenate(values)}, {self.subset: np.concatenate(totals)}
 
     def support(self) -> dict[str, Support]:
         return {self.subset: Support(float(len(np.unique(self.clusters))), False)}

@@ -125,8 +125,8 @@ def recounted(told: Told) -> "Tally":
     sizes, columns = _sizes(told), told.columns
     texts = text_numbers([text for part in columns["texts"] for text in part])
     offers = offered(sizes, columns.flat("image_digests"), texts)
-    scores = columns.flat("scores")
-    return tally(((part, _of_rows(scores, sizes, part)) for part in _parts(sizes)), offers)
+    scores = _Rows(columns.flat("scores"), sizes)
+    return tally(((part, scores.of(part)) for part in _parts(sizes)), offers)
 
 
 def hits(told: Told, metric: str) -> np.ndarray:
@@ -138,22 +138,29 @@ def margins(told: Told, metric: str) -> np.ndarray:
     """The least, over the choices that the metric is of, of the right answer's cosine less the best
     different one's.
     """
-    sizes, scores = _sizes(told), told.columns.flat("scores")
-    texts = told.columns.flat("texts")
+    sizes = _sizes(told)
+    alone = np.column_stack([np.ones(len(sizes), int), sizes[:, 1]])
+    scores = _Rows(told.columns.flat("scores"), sizes)
+    texts = _Rows(told.columns.flat("texts"), alone)
     margin = np.full(len(sizes), np.nan)
     for part in _parts(sizes):
-        similarity = _of_rows(scores, sizes, part).astype(float)
-        shown = _of_rows(texts, np.column_stack([np.ones_like(sizes[:, 0]), sizes[:, 1]]), part)
+        similarity, shown = scores.of(part).astype(float), texts.of(part)
         margin[part] = _margin(similarity, shown[:, 0] == shown[:, 0, :1], metric)
     return margin
 
 
-def _of_rows(values: np.ndarray, sizes: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """[part, I, T] of values that all rows have one after the other; sizes: int [n, 2]."""
-    lengths = sizes.prod(axis=1)
-    begins = np.cumsum(lengths) - lengths
-    places = begins[part][:, None] + np.arange(lengths[part[0]])
-    return values[places].reshape(len(part), *sizes[part[0]])
+class _Rows:
+    """Values that all rows have one after the other, as [part, I, T]; sizes: int [n, 2]."""
+
+    def __init__(self, values: np.ndarray, sizes: np.ndarray):
+        lengths = sizes[:, 0] * sizes[:, 1]
+        self.values, self.sizes, self.begins = values, sizes, np.cumsum(lengths) - lengths
+
+    def of(self, part: np.ndarray) -> np.ndarray:
+        """The values of some rows of one shape."""
+        images, texts = self.sizes[part[0]].tolist()
+        places = self.begins[part][:, None] + np.arange(images * texts)
+        return self.values[places].reshape(len(part), images, texts)
 
 
 def _margin(similarity: np.ndarray, same: np.ndarray, metric: str) -> np.ndarray:
@@ -217,9 +224,8 @@ class Tally:
 
 def _by_shape(sizes: np.ndarray) -> list[np.ndarray]:
     """The places of the records of each shape, int arrays."""
-    _, shape_of = np.unique(sizes, axis=0, return_inverse=True)
-    shapes = list(dict.fromkeys(shape_of.ravel().tolist()))
-    return [np.flatnonzero(shape_of.ravel() == shape) for shape in shapes]
+    shape_of = sizes[:, 0] * (sizes[:, 1].max(initial=0) + 1) + sizes[:, 1]
+    return [np.flatnonzero(shape_of == shape) for shape in dict.fromkeys(shape_of.tolist())]
 
 
 def _parts(sizes: np.ndarray) -> Iterator[np.ndarray]:
