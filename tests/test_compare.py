@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import choices, write_run
+from made_runs import choices, write_run
 from scipy import stats
 
 from fsc_bench.cli.main import app

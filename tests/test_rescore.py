@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from known import World, matching
-from runs import choices, write_run
+from made_runs import choices, write_run
 
 from fsc_bench.cli.main import app
 from fsc_bench.errors import DataError

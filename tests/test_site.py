@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from runs import choices, write_run
+from made_runs import choices, write_run
 from typer.testing import CliRunner
 
 from fsc_bench.cli.main import app

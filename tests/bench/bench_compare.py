@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from runs import digest, write_run
+from made_runs import digest, write_run
 
 from fsc_bench.task import Task, catalogue
 
