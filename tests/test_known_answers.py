@@ -572,6 +572,8 @@ def test_classes_of_the_same_name_are_one_answer(world):
     assert found.value("accuracy") == pytest.approx(80.0, abs=HAND)
     assert found.strict("accuracy") == pytest.approx(20.0, abs=HAND)
     assert found.samples["prediction"] == [0, 1, 5, 1, 3]
+    names = found.summary["classes"]
+    assert found.samples["prediction_name"] == [names[place] for place in (0, 1, 5, 1, 3)]
     others = [cos(radians(angle)) for angle in (28, 28, 29, 10, 31)]
     assert found.samples["score_best_other"] == pytest.approx(others, abs=1e-6)
     assert (found.chance("accuracy"), found.chance("top5")) == (25.0, 100.0)

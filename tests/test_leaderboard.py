@@ -618,6 +618,13 @@ def test_quoted_numbers_are_read_where_they_are_columns_and_a_bad_one_names_its_
         published_rows(OWN, tmp_path)
 
 
+def test_a_row_of_further_numbers_alone_stands_in_no_table_and_one_of_none_does(tmp_path):
+    file = tmp_path / "paper.csv"
+    file.write_text("model,source,Comp,stairs/left\nboth,p,41.5,7\nfurther,p,,8\nnone,p,,\n")
+
+    assert [row.model for row in published_rows(OWN, tmp_path)] == ["both", "none"]
+
+
 def test_tables_of_other_suites_quote_nothing_and_the_demos_says_what_it_is(tmp_path):
     pages = {suite: write(tmp_path, suite, [], OWN)[1].read_text() for suite in ("demo", "own")}
 

@@ -18,6 +18,7 @@ from fsc_bench.results import (
     RunDirectory,
     Samples,
     plain,
+    read_draws,
     read_result,
     read_runs,
     slug,
@@ -115,6 +116,20 @@ def test_a_locked_directory_is_busy_at_once_and_free_afterwards(directory):
     fresh = RunDirectory(directory.path / "deep" / "er", "mine", "0123456789")
     with fresh.locked():
         assert fresh.path.is_dir()
+
+
+def test_draws_are_read_as_they_were_written_and_what_are_none_is_one_line(directory):
+    path = directory.samples_file("stairs")
+    drawn = np.array([37.5, 12.25, np.nan])
+    directory.write_result(RESULT, Samples(SAMPLES.columns, draws={"text": drawn}))
+    assert read_draws(path)["text"] == pytest.approx(drawn, nan_ok=True)
+
+    directory.write_result(RESULT, Samples(SAMPLES.columns, draws={"text": 9 * drawn}))
+    with pytest.raises(UsageError, match=r"draws cannot be read \(percentages beyond 0 to 100\)"):
+        read_draws(path)
+    path.write_bytes(b"")
+    with pytest.raises(UsageError, match=r"cannot be read \(Parquet file size is 0 bytes\)"):
+        read_draws(path)
 
 
 def test_what_sums_samples_up_lies_in_their_files_head(directory):

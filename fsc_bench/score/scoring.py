@@ -56,14 +56,14 @@ class Grouping:
         """The means of values over subsets and strata.
 
         values: one a sample, or one for each of `of`, int [values], the sample that it belongs to.
-        kept: bool [n], the samples that have one.
+        kept: bool [n], the samples that have one; only where each has at most one.
         """
         found = self.cells if strata is None else cells(self.subsets, strata)
         clusters = self.clusters
         if of is not None:
             found, clusters = Cells(found.names, found.of[of]), clusters[of]
         if kept is not None and not kept.all():
-            rows = np.flatnonzero(kept if of is None else kept[of])
+            rows = np.flatnonzero(kept)
             values, found, clusters = values[rows], found.kept(rows), clusters[rows]
         return Means(values, found, clusters, self.cluster_count)
 

@@ -20,16 +20,6 @@ from typing import Any, BinaryIO
 from fsc_bench.errors import RunError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What the system says of disks and rights, and no program can help.
-TROUBLE = {*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE}
-TROUBLE |= {
-    errno.ENFILE,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOMEM,
-}
 MINUTE = 60  # seconds that a writer has to lock the file that it has just made
 CLOCK_STEP = 0.03  # seconds; Linux notes a file's times in steps of up to 10 ms
 DAY = 86400  # seconds after which another machine's half-written file counts as abandoned
@@ -125,16 +115,6 @@ def complaints(path: Path, advice: str = "") -> Iterator[None]:
         reason = "the disk is full" if error.errno in FULL else error.strerror or str(error)
         end = advice or "What was there before is untouched."
         raise RunError(f"{path}: cannot be written: {reason}. {end}") from None
-
-
-def said_by_system(error: OSError) -> str:
-    """Trouble of disks and rights, wherever it came up, as one line; empty for all else, such as a
-    file that is not there: that we asked for it may be our fault.
-    """
-    if error.errno not in TROUBLE:
-        return ""
-    reason = "the disk is full" if error.errno in FULL else error.strerror
-    return f"{error.filename}: {reason}." if error.filename else f"{reason}."
 
 
 class Witness:
