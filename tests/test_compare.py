@@ -12,9 +12,10 @@ from scipy import stats
 
 from fsc_bench.cli.main import app
 from fsc_bench.errors import UsageError
-from fsc_bench.score.compare import compare
+from fsc_bench.score.compare import against_totals, compare
 from fsc_bench.score.contrast import (
     Contrast,
+    Paired,
     average,
     contrast,
     holm,
@@ -23,7 +24,7 @@ from fsc_bench.score.contrast import (
     sign_flip,
     unpaired,
 )
-from fsc_bench.score.statistics import ROOT, Means, cells
+from fsc_bench.score.statistics import ROOT, Means, Support, cells
 from fsc_bench.task import catalogue, read_task
 
 TASK = """
@@ -249,7 +250,53 @@ def test_against_a_published_number_errors_add_as_unpaired():
     found = unpaired((60.0, 1.5), 75.0)
 
     assert found.high - found.difference == pytest.approx(1.959964 * 2.0019, abs=1e-3)
+    assert found.difference - found.low == pytest.approx(1.959964 * 2.0019, abs=1e-3)
     assert found.p == pytest.approx(2 * stats.norm.sf(15 / 2.0019), rel=1e-3)
+
+
+def test_p_of_a_metric_that_is_no_mean_is_that_of_its_draws():
+    """60 against 50 where draws spread by 5: two standard errors, 2 x .02275."""
+    drawn = 10 + 5 * np.array([-1.0, 1.0] * 50)
+    pair = Paired(50.0, 60.0, drawn, None, keys(100), Support(100, False))
+
+    found = contrast(pair)
+
+    assert (found.p, found.test) == (pytest.approx(0.0455, abs=1e-4), "bootstrap")
+    both = average([pair, pair])
+    assert (both.influence, len(both.images)) == (None, 0)
+    assert contrast(both).p == pytest.approx(found.p)
+
+
+def test_a_run_is_compared_with_the_totals_of_a_published_row(tmp_path):
+    """Ten pictures, eight with rank 1, in each of the three retrieval tasks: 80 against 50; the
+    average is of all three, and none where one is missing.
+    """
+    tasks = [task for task in catalogue().values() if task.suite == "fsc"]
+    retrieval = [task for task in tasks if task.group == "retrieval"]
+
+    def samples(task):
+        rows = [("test", f"{task.name}{i}", i < 8) for i in range(10)]
+        (subset,) = task.leaves
+        base = choices(rows)
+        ranks = [1 if hit else 20 for _, _, hit in rows]
+        return {key: base[key] for key in ("id", "cluster", "stratum", "source", "images",
+                                           "image_digests", "texts", "tie")} | {
+            "subset": [subset] * 10, "i2t_rank": ranks, "t2i_rank": [[r, r] for r in ranks]
+        }  # fmt: skip
+
+    run = write_run(tmp_path, "mine:a", [(task, samples(task)) for task in retrieval])
+    totals = {"I2T": 50.0, "coco_karpathy i2t_r1": 99.0}
+
+    found = against_totals(run, "paper", totals)
+
+    assert [line.name for line in found.averages] == ["I2T"]
+    assert (found.averages[0].found.a, found.averages[0].found.b) == (80.0, 50.0)
+    assert (found.verdict(0.5), found.paired) == ("WORSE", False)
+    assert [line.name for line in found.tasks] == ["coco_karpathy i2t_r1"]
+    only = ["coco_karpathy", "flickr30k"]
+    assert against_totals(run, "paper", totals, only).averages == []
+    with pytest.raises(UsageError, match="has a number of none of its tasks"):
+        against_totals(run, "paper", {"aro": 50.0})
 
 
 # ---------------------------------------------------------------- runs

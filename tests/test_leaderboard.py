@@ -357,6 +357,8 @@ def test_a_signature_says_what_fine_tuning_did_beyond_error(comp, zs, word):
     rows = [row("base", "", [0, 0, 0], [0, 0, 0]), row("tuned", "base", comp, zs)]
 
     assert [one.signature for one in signed(rows)] == ["", word]
+    without = [replace(one, cells={"ZS": one.cells["ZS"]}) for one in rows]
+    assert [one.signature for one in signed(without)] == ["", ""]  # nothing is said of Comp
 
 
 def test_runs_that_differ_in_their_seed_alone_are_grouped_seed_spread_apart():
@@ -373,6 +375,8 @@ def test_runs_that_differ_in_their_seed_alone_are_grouped_seed_spread_apart():
     assert group.cells["Comp"].value == 53.0
     assert group.spread["Comp"] == pytest.approx(3.0)
     assert group.cells["Comp"].low == pytest.approx(52.05)  # of 52 and 54
+    assert len(seed_groups(rows[1:], ["Comp"])) == 1  # two are a group, one is none
+    assert seed_groups(rows[2:], ["Comp"]) == []
     page = to_markdown("own", rows, [], [STAIRS])
     assert "| run:0, run:1, run:2 | 3 | 53.0 [52.0, 54.0] sd 3.00 |" in page
 
