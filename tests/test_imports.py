@@ -22,6 +22,7 @@ LAYERS = [
     {"score"},
     {"report", "run"},
     {"demo"},
+    {"library"},
     {"study"},
     {"cli"},
 ]

@@ -28,6 +28,12 @@ class Options:
     compile: bool = False  # the image tower, on a GPU
     exact: bool | None = None  # equal bits whatever is encoded beside; None: on a CPU only
 
+    embeddings: Path | None = None  # where they are kept; None: with the data
+
+    @property
+    def store(self) -> Path:
+        return self.embeddings or self.data / "embeddings"
+
     @property
     def rounding(self) -> str:
         """What beside its spec decides a model's bits; both together name it among commands."""

@@ -61,6 +61,26 @@ def run(
         ) from None
 
 
+def run_loaded(
+    spec: str, model: DualEncoder, tasks: Sequence[Task], options: Options, reporter: Reporter
+) -> Summary:
+    """Scores a model that is in memory, in this process alone, whatever others torchrun started."""
+    check_options(tasks, options)
+    summary, images = Summary(), Images(options.data)
+    with working() as keep:
+        prepared = prepare_all(tasks, options, images, summary, reporter)
+        if summary.failures:
+            return summary
+        keep()
+        with closing(DigestCache(options.data / "digests.sqlite")) as cache:
+            job = Job(prepared, images, cache, options, summary, reporter, Ranks())
+            directory = RunDirectory(options.out, spec, model.identity.fingerprint)
+            summary.folders[spec] = directory.path
+            with directory.locked():
+                _run_model(spec, model, directory, job)
+    return summary
+
+
 def check_options(tasks: Sequence[Task], options: Options) -> None:
     """Raises UsageError, before data are prepared, for what would stop every model."""
     check_prompts(options.prompts, tasks)
@@ -292,7 +312,7 @@ def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job)
             todo[item.task.name] = found
     if not todo:
         return
-    folder = job.options.data / "embeddings" / identity[:32]
+    folder = job.options.store / identity[:32]
     with closing(Store(folder, vars(model.identity))) as store:
         said = set(store.damage)
         for line in store.damage:
