@@ -71,8 +71,8 @@ class Scores:
         for name, (task, metric) in columns(self._tasks).items():
             cell = self.cells.get(name)
             if cell is not None:
-                rows.append([task.name, metric, cell.value, cell.low, cell.high,
-                             task.chance[metric], self.results[task.name].n, cell.note])  # fmt: skip
+                known = [cell.value, cell.low, cell.high, task.chance[metric]]
+                rows.append([task.name, metric, *known, self.results[task.name].n, cell.note])
         names = ["task", "metric", "score", "low", "high", "chance", "n", "note"]
         return pd.DataFrame(rows, columns=names)
 

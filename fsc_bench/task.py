@@ -243,7 +243,7 @@ def _taken(path: Path, known: Task) -> UsageError:
 
 
 def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
-    """Tasks by name, group, suite, selection (`fast`), glob or path of a TOML file, in catalogue order.
+    """Tasks by name, group, suite, selection, glob or path of a TOML file, in catalogue order.
 
     Raises UsageError for a word that selects nothing.
     """

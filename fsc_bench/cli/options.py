@@ -12,7 +12,13 @@ DataOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 ModelsOption = Annotated[
-    list[str] | None, typer.Option("-m", "--model", help="FAMILY:CHECKPOINT; repeat for more.")
+    list[str] | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="FAMILY:CHECKPOINT; repeat for more. @models.txt names one a line; "
+        "'open_clip:ViT-B-32@ckpts/*.pt' every file.",
+    ),
 ]
 TasksOption = Annotated[
     list[str] | None,

@@ -73,8 +73,10 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""
+    from fsc_bench.cli.model_lists import expanded
     from fsc_bench.task import data_folder, select
 
+    models = expanded(models or [])
     chosen = select(split_words(tasks) or ["demo" if demo else "fsc"], split_words(exclude))
     if not chosen:
         raise UsageError(f"--exclude {' '.join(exclude)} leaves no task.")
@@ -100,7 +102,7 @@ def run(
         exact=exact,
     )
     shown = Shown(demo, json, quiet)
-    raise typer.Exit(_carry_out(models or [], chosen, options, dry_run, shown))
+    raise typer.Exit(_carry_out(models, chosen, options, dry_run, shown))
 
 
 def _only_demo(tasks: list["Task"]) -> bool:
