@@ -365,7 +365,9 @@ def test_a_web_page_in_place_of_the_file_is_refused(server, tmp_path):
 def test_what_cannot_be_had_is_said_in_a_line_with_the_command_to_go_on(server, tmp_path, url, why):
     serve(server, "/forbidden.bin", behaviour=lambda asked: "403")
     good = serve(server)
-    task = task_of(tmp_path, f'url = "{url.format(server=server.url)}"', f'url = "{good}"')
+    task = task_of(
+        tmp_path, f'url = "{url.format(server=server.url)}", to = "bad.bin"', f'url = "{good}"'
+    )
 
     outcome = only(get([task], tmp_path / "d"))
 

@@ -166,6 +166,13 @@ def check_source(where: str, source: Mapping[str, Any]) -> None:
             raise UsageError(f"{where}: files has {name!r}, which is no path in a repository.")
     if "hf" in source and not re.fullmatch(r"[\w.-]+/[\w.-]+", source["hf"]):
         raise UsageError(f"{where}: hf = {source['hf']!r} is not org/name.")
+    if source.get("revision") and not re.fullmatch(r"[0-9a-f]{40}", source["revision"]):
+        raise UsageError(
+            f"{where}: revision = {source['revision']!r} is not a whole commit (40 digits 0-9a-f). "
+            "Without a revision the newest is taken at the first fetch and kept from then on."
+        )
+    if source.get("revision") and "hf" not in source:
+        raise UsageError(f"{where}: revision = {source['revision']!r} is of 'hf' alone.")
     if "url" in source and not (source.get("to") or last_part(source["url"])):
         raise UsageError(f'{where}: url names no file; say what to call it: to = "NAME".')
     unpacks = "url" in source and source.get("to", "").endswith("/")
