@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import tomllib
 import zipfile
 from pathlib import Path
@@ -257,6 +258,17 @@ def test_a_download_that_breaks_off_is_continued_by_a_range(moving, hub, tmp_pat
     assert (tmp_path / "d/raw/flowers/test/0.tar").read_bytes() == content
 
 
+def test_a_download_starts_no_thread_that_waits_for_the_bars_lock(moving, tmp_path):
+    """A bar that the garbage collector closed in tqdm's own thread could wait for ever."""
+
+    def watching():
+        return sum(type(thread).__name__ == "TMonitor" for thread in threading.enumerate())
+
+    before = watching()
+    assert only(get([moving[0]], tmp_path / "d")).ok
+    assert watching() == before
+
+
 def test_an_unpinned_address_that_changed_is_said(hub, tmp_path):
     hub.files["a.json"] = b"old"
     task = task_of(tmp_path, "mine", f'url = "{hub.url}/files/a.json"', reader="sugarcrepe")
@@ -336,6 +348,24 @@ def test_a_commit_that_the_hub_has_no_more_and_a_source_that_no_lock_names(movin
         f"more: {lock} does not name hf:org/more. Lock it where it was fetched (`fsc-bench data "
         "lock FILE`), or get it without --locked."
     )
+
+
+def test_a_file_of_the_users_that_is_not_the_locked_one_is_refused_and_left(hub, tmp_path):
+    hub.files["a.json"] = b"old"
+    task = task_of(tmp_path, "mine", f'url = "{hub.url}/files/a.json"', reader="sugarcrepe")
+    get([task], tmp_path / "one")
+    lock = tmp_path / "lock.toml"
+    write_lock(lock, [task], tmp_path / "one")
+    mine = tmp_path / "two/raw/mine/a.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    assert only(get([task], tmp_path / "two")).ok  # without a lock a user's file is used
+
+    outcome = only(get([task], tmp_path / "two", lock=read_lock(lock)))
+
+    old, own = (hashlib.sha256(content).hexdigest() for content in (b"old", b"mine"))
+    assert not outcome.ok and mine.read_bytes() == b"mine"
+    assert f"has sha256 {own}, not the pinned {old}. Move it away" in outcome.message
 
 
 def test_other_content_than_the_lock_names_is_refused_and_not_kept(hub, tmp_path):
