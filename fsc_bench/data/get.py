@@ -6,7 +6,7 @@ Nothing here prints: progress goes to a callback, and what a person must do is i
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -91,55 +91,54 @@ def get(
     """
     every = owners(tasks, data, images)
     every, refused = hold(every, lock) if lock else (every, {})
-    before = {(owner.kind, owner.name): _state(owner, data) for owner in every}
     jobs = [
         (owner, group)
         for owner in every
-        if not owner.linked
-        and not owner.demo
-        and before[owner.kind, owner.name] not in USABLE
-        and (owner.kind, owner.name) not in refused
+        if not owner.linked and not owner.demo and (owner.kind, owner.name) not in refused
+        # A lock speaks of what was fetched: records made earlier and files of the user's do not do.
+        if lock or _state(owner, data) not in USABLE
         for group in owner.groups
         if not any(finished(item) for item in group)
     ]
-    problems: dict[tuple[str, str], list[str]] = {}
-    passed: dict[tuple[str, str], list[str]] = {}
-    fetched: dict[tuple[str, str], int] = {}
-    notes: dict[tuple[str, str], list[str]] = {}
+    came: dict[tuple[str, str], _Came] = {}
     if not offline:
         known = [_still_to_come(group[0]) for _, group in jobs]
         check_space("what is asked for", data, sum(size or 0 for size in known))
         for owner, markers, errors in _run(jobs, Session(progress)):
-            key = (owner.kind, owner.name)
-            (passed if markers else problems).setdefault(key, []).extend(errors)
-            for marker in markers:
-                found = marker.get("found", False)
-                fetched[key] = fetched.get(key, 0) + (0 if found else marker["bytes"])
-                notes.setdefault(key, []).extend(filter(None, (marker["note"], marker["differs"])))
+            came.setdefault((owner.kind, owner.name), _Came()).add(owner, markers, errors)
     outcomes = []
     for owner in every:
         key = (owner.kind, owner.name)
-        state = _state(owner, data)
-        if key in refused:
-            message = "\n".join(refused[key])
-        else:
-            said = [
-                *passed.get(key, []),
-                *(f"{owner.name}: {note}." for note in notes.get(key, [])),
-            ]
-            message = _message(owner, state, data, offline, problems.get(key, []), said)
+        state, one = _state(owner, data), came.get(key, _Came())
+        message = "\n".join(refused.get(key, ())) or _message(
+            owner, state, data, offline, one.problems, one.said
+        )
+        apart = key in refused or (lock is not None and not _whole(owner))
         outcomes.append(
-            Outcome(
-                owner.name,
-                owner.kind,
-                state,
-                _path(owner),
-                fetched.get(key, 0),
-                message,
-                key in refused,
-            )
+            Outcome(owner.name, owner.kind, state, _path(owner), one.bytes, message, apart)
         )
     return outcomes
+
+
+@dataclass
+class _Came:
+    """What came of one owner: bytes, what went wrong for good, what to say of what came."""
+
+    bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def add(self, owner: Owner, markers: list[dict], errors: list[str]) -> None:
+        (self.said if markers else self.problems).extend(errors)
+        for marker in markers:
+            self.bytes += 0 if marker.get("found") else marker["bytes"]
+            notes = filter(None, (marker["note"], marker["differs"]))
+            self.said += [f"{owner.name}: {note}." for note in notes]
+
+
+def _whole(owner: Owner) -> bool:
+    """Whether all that can be fetched was, and nothing of the user's stands in its place."""
+    return owner.demo or all(any(map(finished, group)) for group in owner.groups)
 
 
 def _run(

@@ -167,6 +167,10 @@ def _progress_bar(item: Item, session: Session, name: str) -> type:
     from tqdm import tqdm
 
     class Bar(tqdm):
+        # tqdm would start a thread while it holds its lock; a bar that the garbage collector closes
+        # in that thread waits for the lock, and the download never ends.
+        monitor_interval = 0
+
         def __init__(self, *arguments: Any, **settings: Any):
             settings.pop("name", None)
             super().__init__(*arguments, **{**settings, "file": io.StringIO(), "disable": False})
