@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -47,6 +49,7 @@ FAST = ("sugarcrepe", "winoground", "whatsup", "cifar10", "mnist", "eurosat", "f
 # neither decides records, and through them scores.
 DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference", "blind", "path")
 SCORES = ("headline", "chance", "within", "prompts", "official_ties")
+NAMED_DATA: ContextVar[Path | None] = ContextVar("the data folder of a command", default=None)
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
 
@@ -198,7 +201,20 @@ def own_task(path: Path) -> Task:
     return task
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def named_task(word: str, folder: Path | None = None) -> Task:
+    """The task of `FAMILY:NAME`, which has no file. folder: where its data lie; None for where they
+    were linked or fetched. Raises UsageError for another family.
+    """
+    from fsc_bench.clip_benchmark import PREFIX, task_of
+
+    if not word.startswith(PREFIX):
+        raise UsageError(f"no task called {word!r}.{near_miss(word, [PREFIX])}")
+    return task_of(word, folder)
+
+
+def _same_file(one: Path | None, other: Path | None) -> bool:
+    if one is None or other is None:
+        return one is other
     return one.samefile(other) or one.read_bytes() == other.read_bytes()
 
 
@@ -239,6 +255,9 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
         return {task.name: task}
     if word in known:
         return {word: known[word]}
+    if ":" in word:
+        task = named_task(word)
+        return {task.name: task}
     if word == "fast":
         return {name: known[name] for name in FAST}
     found = {
@@ -491,8 +510,19 @@ def _blind(path: Path, file: TaskFile) -> Blind:
     return read_blind(f"{path}: [blind]", file.blind, counts)
 
 
+@contextmanager
+def data_at(folder: Path | None) -> Iterator[None]:
+    """Within it `data_folder()` is the folder that a command was given, if it was given one."""
+    before = NAMED_DATA.set(folder)
+    try:
+        yield
+    finally:
+        NAMED_DATA.reset(before)
+
+
 def data_folder(given: Path | None = None) -> Path:
     """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder."""
+    given = given or NAMED_DATA.get()
     if given:
         return Path(given).expanduser()
     if os.environ.get("FSC_BENCH_DATA"):

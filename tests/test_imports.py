@@ -15,7 +15,7 @@ PACKAGE = ROOT / "fsc_bench"
 LAYERS = [
     {"errors"},
     {"system"},
-    {"blind", "evidence", "model", "task", "records", "results", "samples"},
+    {"blind", "clip_benchmark", "evidence", "model", "task", "records", "results", "samples"},
     {"models"},
     {"data"},
     {"embed", "train"},

@@ -34,9 +34,9 @@ def link(word: str, path: Path, data: Path) -> str:
     word: its name, or the TOML file of one's own. Raises UsageError where nothing is there,
     DataError where it is something else.
     """
-    task, source = named(word)
-    name = task.name if task is not None else source.name
     path = path.expanduser().resolve()
+    task, source = named(word, path)
+    name = task.name if task is not None else source.name
     found = look(task, source, path, data)
     write_link(data, name, path)
     return f"{name} -> {path}: {found}"
