@@ -8,6 +8,7 @@ explain.
 import hashlib
 import json
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -50,6 +51,7 @@ FAST = ("sugarcrepe", "winoground", "whatsup", "cifar10", "mnist", "eurosat", "f
 DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference", "blind", "path")
 SCORES = ("headline", "chance", "within", "prompts", "official_ties")
 NAMED_DATA: ContextVar[Path | None] = ContextVar("the data folder of a command", default=None)
+NO_TASKS = ("images", "suites")  # shelves of tasks/ that hold other things
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
 
@@ -165,8 +167,9 @@ def catalogue() -> dict[str, Task]:
 
     An entry point names a module whose folder holds further TOML files.
     """
-    shelves = [*GROUPS, "demo"]  # tasks/images holds image sources, which are no tasks
-    files = [file for shelf in shelves for file in sorted((tasks_folder() / shelf).glob("*.toml"))]
+    files = [
+        file for file in sorted(tasks_folder().glob("*/*.toml")) if file.parent.name not in NO_TASKS
+    ]
     for point in entry_points(group="fsc_bench.tasks"):
         files += sorted(Path(point.load().__file__).parent.rglob("*.toml"))
     tasks: dict[str, Task] = {}
@@ -199,6 +202,30 @@ def own_task(path: Path) -> Task:
             "go by the name."
         )
     return task
+
+
+def is_suite(path: Path) -> bool:
+    """Whether a TOML file is a suite's: `tasks` or `averages` stand in no task file."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # who reads it as a task says what is wrong
+    return bool({"tasks", "averages"} & found.keys()) and "kind" not in found
+
+
+def is_apart(task: Task) -> bool:
+    """Whether the numbers of a task's suite stand beside no others."""
+    from fsc_bench.suite import shipped
+
+    suite = shipped().get(task.suite)
+    return suite is not None and bool(suite.apart)
+
+
+def default_suite() -> str:
+    """The suite that is meant where no task is named."""
+    from fsc_bench.suite import default
+
+    return default().name
 
 
 def named_task(word: str, folder: Path | None = None) -> Task:
@@ -251,7 +278,12 @@ def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
 
 def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
     if word.endswith(".toml"):
-        task = own_task(Path(word))
+        path = Path(word)
+        if is_suite(path):
+            from fsc_bench.suite import read_suite
+
+            return {task.name: task for task in read_suite(path).tasks}
+        task = own_task(path)
         return {task.name: task}
     if word in known:
         return {word: known[word]}
@@ -265,7 +297,7 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
         for name, task in known.items()
         if word == "all"
         or word == task.suite
-        or (word == task.group and task.suite != "demo")
+        or (word == task.group and not is_apart(task))
         or fnmatchcase(name, word)
     }
     if not found:

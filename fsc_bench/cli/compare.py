@@ -132,9 +132,11 @@ def published(name: str) -> tuple[str, Mapping[str, float]]:
     """
     from fsc_bench.report.leaderboard import published_rows
     from fsc_bench.report.suites import TaskFacts
-    from fsc_bench.task import catalogue
+    from fsc_bench.task import catalogue, default_suite
 
-    rows = published_rows([TaskFacts.of(t) for t in catalogue().values() if t.suite == "fsc"])
+    rows = published_rows(
+        [TaskFacts.of(t) for t in catalogue().values() if t.suite == default_suite()]
+    )
     found = [row for row in rows if name in (row.model, f"{row.model} [{row.source}]")]
     if not found:
         hint = near_miss(name, [row.model for row in rows])

@@ -7,11 +7,11 @@ import numpy as np
 from fsc_bench.cli.show import print_table
 from fsc_bench.report.blind import blind_cells, headroom_cell
 from fsc_bench.report.leaderboard import (
-    AVERAGES,
     averages,
     chance_row,
     columns,
     headline_cell,
+    present,
 )
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result
@@ -60,7 +60,7 @@ def results_table(
         model: averages(cells[model], suite, _by_column(suite, (draws or {}).get(model, {})))
         for model in models
     }
-    for name in AVERAGES:
+    for name in present(suite):
         found = {model: means[model].get(name) for model in models}
         if any(found.values()):
             shown = [_with_half(found[model]) for model in models]

@@ -29,6 +29,7 @@ from fsc_bench.score.evaluate import KINDS
 from fsc_bench.score.scoring import Told
 from fsc_bench.score.statistics import ROOT, draws, leaves_below, points
 from fsc_bench.score.stored import Stored, open_stored
+from fsc_bench.suite import suite_of
 from fsc_bench.task import catalogue
 
 
@@ -334,9 +335,9 @@ def _averages(
     suites = list(dict.fromkeys(result.facts["suite"] for result in results.values()))
     lines = []
     for suite in suites:
-        for name in AVERAGES:
+        for name, average_of in suite_of(suite).averages.items():
             metrics = {
-                task: averaged(name, result.facts["group"], result.headline)
+                task: average_of.metric_of(task, result.facts["group"], result.headline)
                 for task, result in results.items()
                 if result.facts["suite"] == suite
             }
@@ -355,8 +356,9 @@ def _averages(
 
 def _members(suite: str, name: str) -> int:
     """How many tasks of a shipped suite an average is of; 0 for a suite that is not shipped."""
+    average_of = suite_of(suite).averages[name]
     return sum(
-        averaged(name, task.group, task.headline) is not None
+        average_of.metric_of(task.name, task.group, task.headline) is not None
         for task in catalogue().values()
         if task.suite == suite
     )
