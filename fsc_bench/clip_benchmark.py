@@ -88,7 +88,8 @@ def _task(name: str, folder: Path | None, commit: str) -> Task:
     kind = _kind(name, folder)
     retrieval = kind == "retrieval"
     classes = () if retrieval else _lines(name, folder, "classnames.txt", "en_classnames.json")
-    facts = _retrieval() if retrieval else _classification(name, folder, kind, classes)
+    n = _count(folder) if folder else 0
+    facts = _retrieval(n) if retrieval else _classification(name, folder, kind, classes)
     hub = {"hf": f"clip-benchmark/wds_{name}", "revision": commit, "files": ("*.txt", "test/*")}
     return Task(
         name=PREFIX + name,
@@ -97,7 +98,7 @@ def _task(name: str, folder: Path | None, commit: str) -> Task:
         group="retrieval" if retrieval else "classification",
         kind="retrieval" if retrieval else "classification",
         version=1,
-        subsets={"test": _count(folder) if folder else 0},
+        subsets={"test": n},
         data=Data(reader="wds", sources=(hub,), options={"split": "test"}),
         paper="github.com/LAION-AI/CLIP_benchmark",
         **facts,
@@ -138,11 +139,11 @@ def _classification(
     }
 
 
-def _retrieval() -> dict[str, Any]:
+def _retrieval(n: int) -> dict[str, Any]:
     ways = [f"{way}_retrieval_recall@{k}" for k in RECALLS for way in ("image", "text")]
     return {
         "headline": ("i2t_r1", "t2i_r1"),
-        "chance": {"i2t_r1": 0.0, "t2i_r1": 0.0},
+        "chance": dict.fromkeys(("i2t_r1", "t2i_r1"), 100 / max(n, 1)),  # any of n pictures
         "official_ties": _theirs(ways),
     }
 

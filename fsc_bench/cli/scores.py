@@ -69,6 +69,7 @@ def results_table(
     print_table(header, rows, title)
     for model in models:
         _print_notes(cells[model], f"{model}, ")
+        _print_theirs(results[model], f"{model}, ")
     if blind:
         print()
         _headroom_table(cells, blind)
@@ -94,6 +95,14 @@ def _print_notes(cells: Mapping[str, Cell], before: str = "") -> None:
     ]
     for line in dict.fromkeys(lines):
         print(line)
+
+
+def _print_theirs(results: Mapping[str, Result], before: str = "") -> None:
+    """The metrics of another program, by its own names, where a task has them."""
+    for name, result in results.items():
+        if found := result.official.get("metrics"):
+            told = ", ".join(f"{metric} {value:.2f}" for metric, value in found.items())
+            print(f"{before}{name}: {told} ({result.official['source']})")
 
 
 def _one_model(
@@ -136,6 +145,7 @@ def _one_model(
         rows.append([*row, *[""] * (len(header) - len(row))])
     print_table(header, rows, title or model)
     _print_notes(cells)
+    _print_theirs(results)
     if blind:
         print(HEADROOM)
     for task in tasks:
