@@ -8,7 +8,10 @@ explain.
 import hashlib
 import json
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
@@ -43,6 +46,8 @@ ACCESS = ("open", "gated", "manual")
 # neither decides records, and through them scores.
 DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference", "blind", "path")
 SCORES = ("headline", "chance", "within", "prompts", "official_ties")
+NAMED_DATA: ContextVar[Path | None] = ContextVar("the data folder of a command", default=None)
+NO_TASKS = ("images", "suites")  # shelves of tasks/ that hold other things
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
 
@@ -158,8 +163,9 @@ def catalogue() -> dict[str, Task]:
 
     An entry point names a module whose folder holds further TOML files.
     """
-    shelves = [*GROUPS, "demo"]  # tasks/images holds image sources, which are no tasks
-    files = [file for shelf in shelves for file in sorted((tasks_folder() / shelf).glob("*.toml"))]
+    files = [
+        file for file in sorted(tasks_folder().glob("*/*.toml")) if file.parent.name not in NO_TASKS
+    ]
     tasks = {file.stem: read_task(file) for file in files}
     for plugin in plugins("fsc_bench.tasks"):
         try:
@@ -230,7 +236,44 @@ def own_task(path: Path) -> Task:
     return task
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def is_suite(path: Path) -> bool:
+    """Whether a TOML file is a suite's: `tasks` or `averages` stand in no task file."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # who reads it as a task says what is wrong
+    return bool({"tasks", "averages"} & found.keys()) and "kind" not in found
+
+
+def is_apart(task: Task) -> bool:
+    """Whether the numbers of a task's suite stand beside no others."""
+    from fsc_bench.suite import shipped
+
+    suite = shipped().get(task.suite)
+    return suite is not None and bool(suite.apart)
+
+
+def default_suite() -> str:
+    """The suite that is meant where no task is named."""
+    from fsc_bench.suite import default
+
+    return default().name
+
+
+def named_task(word: str, folder: Path | None = None) -> Task:
+    """The task of `FAMILY:NAME`, which has no file. folder: where its data lie; None for where they
+    were linked or fetched. Raises UsageError for another family.
+    """
+    from fsc_bench.clip_benchmark import PREFIX, task_of
+
+    if not word.startswith(PREFIX):
+        raise UsageError(f"no task called {word!r}.{near_miss(word, [PREFIX])}")
+    return task_of(word, folder)
+
+
+def _same_file(one: Path | None, other: Path | None) -> bool:
+    if one is None or other is None:
+        return one is other
     return one.samefile(other) or one.read_bytes() == other.read_bytes()
 
 
@@ -267,18 +310,26 @@ def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
 
 def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
     if word.endswith(".toml"):
-        task = own_task(Path(word))
+        path = Path(word)
+        if is_suite(path):
+            from fsc_bench.suite import read_suite
+
+            return {task.name: task for task in read_suite(path).tasks}
+        task = own_task(path)
         return {task.name: task}
     if word in known:
         return {word: known[word]}
     if word in selections():
         return {name: known[name] for name in selections()[word].tasks}
+    if ":" in word:
+        task = named_task(word)
+        return {task.name: task}
     found = {
         name: task
         for name, task in known.items()
         if word == "all"
         or word == task.suite
-        or (word == task.group and task.suite != "demo")
+        or (word == task.group and not is_apart(task))
         or fnmatchcase(name, word)
     }
     if not found:
@@ -523,8 +574,19 @@ def _blind(path: Path, file: TaskFile) -> Blind:
     return read_blind(f"{path}: [blind]", file.blind, counts)
 
 
+@contextmanager
+def data_at(folder: Path | None) -> Iterator[None]:
+    """Within it `data_folder()` is the folder that a command was given, if it was given one."""
+    before = NAMED_DATA.set(folder)
+    try:
+        yield
+    finally:
+        NAMED_DATA.reset(before)
+
+
 def data_folder(given: Path | None = None) -> Path:
     """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder."""
+    given = given or NAMED_DATA.get()
     if given:
         return Path(given).expanduser()
     if os.environ.get("FSC_BENCH_DATA"):

@@ -276,4 +276,6 @@ def data_prepare(
 
 def _names(words: list[str] | None) -> list[str]:
     """`a b,c` as [a, b, c]; the paper's suite when nothing is said."""
-    return [part for value in words or ["fsc"] for part in value.split(",") if part]
+    from fsc_bench.task import default_suite
+
+    return [part for value in words or [default_suite()] for part in value.split(",") if part]

@@ -16,7 +16,7 @@ import numpy as np
 from fsc_bench.report.blind import blind_cells
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.suites import TaskFacts, same_task
-from fsc_bench.results import AVERAGES, Cell, Result, Run, averaged
+from fsc_bench.results import AVERAGES, Cell, Result, Run
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,18 @@ def _column(task: TaskFacts, metric: str) -> str:
 
 def members(name: str, tasks: Sequence[TaskFacts]) -> list[str]:
     """The columns that an average is of."""
-    found = [(task, averaged(name, task.group, task.headline)) for task in tasks]
+    found = [(task, task.averages.get(name)) for task in tasks]
     return [_column(task, metric) for task, metric in found if metric]
 
 
 def present(tasks: Sequence[TaskFacts]) -> list[str]:
     """The averages that a suite has."""
-    return [name for name in AVERAGES if members(name, tasks)]
+    return [name for name in declared(tasks) if members(name, tasks)]
+
+
+def declared(tasks: Sequence[TaskFacts]) -> list[str]:
+    """The averages that a suite's file names, in its order, those of no task too."""
+    return list(dict.fromkeys(name for task in tasks for name in task.averages))
 
 
 def averages(
@@ -76,7 +81,7 @@ def averages(
     independent, and half-widths add in squares.
     """
     found = {}
-    for name in AVERAGES:
+    for name in present(tasks):
         wanted = members(name, tasks)
         parts = [cells.get(column) for column in wanted]
         if not parts or any(part is None or not part.counts for part in parts):
@@ -214,7 +219,7 @@ def published_rows(
     Averages are taken as printed by the source, never recomputed from its rounded cells. Rows that
     hold no number of the tables, only further ones, stand in none.
     """
-    known = {*columns(tasks), *AVERAGES}
+    known = {*columns(tasks), *present(tasks), *AVERAGES}
     quoted = read_published(folder or published_folder(), known, complain, others)
     bases = untouched(quoted)
     return [

@@ -137,7 +137,8 @@ class Scores:
     samples: columns of the samples file, one value a record. ties: how many samples tie between
     different answers; nan: bool [rows], whether a similarity of the sample is no number.
     audits, summary: what to count in the result, and to write beside the samples. blindness: the
-    headline with pictures that tell nothing, {which: {metric: percent}}.
+    headline with pictures that tell nothing, {which: {metric: percent}}. theirs: metrics of another
+    program by its own names, percent, where the task names them.
     """
 
     measures: Mapping[str, Measure]
@@ -150,6 +151,7 @@ class Scores:
     audits: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     blindness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    theirs: Mapping[str, float] = field(default_factory=dict)
 
 
 class Kind(Protocol):

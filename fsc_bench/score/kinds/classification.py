@@ -1,6 +1,6 @@
 """Classification: an image among class vectors, made of each class's prompts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ def score(given: Material) -> Scores:
     chosen = choose_prompts(task, given.prompts)
     alike = _alike(task, chosen)
     labels = np.array([row.labels[0] for row in rows], np.int64)
-    found, shown, scores = _outcomes(given, chosen, labels, alike)
+    found, shown, scores, places = _outcomes(given, chosen, labels, alike)
     classes, answers = len(task.classes), len(np.unique(alike))
     (subset,) = task.leaves
     measures = _shares(given.grouping, labels, found.correct, found.top5)
@@ -53,7 +53,13 @@ def score(given: Material) -> Scores:
         nan=found.predicted < 0,
         audits={"equal_classes": int((np.bincount(alike)[alike] > 1).sum())},
         summary=_summary(task, found, labels),
+        theirs=_named(task, classification.shares(places, labels)),
     )
+
+
+def _named(task: Task, found: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of another program that a task names, in percent."""
+    return {name: 100 * found[name] for name in task.official_ties.get("metrics", ())}
 
 
 def _shares(
@@ -160,15 +166,16 @@ def _alike(task: Task, prompts: str) -> np.ndarray:
 
 def _outcomes(
     given: Material, prompts: str, labels: np.ndarray, alike: np.ndarray
-) -> tuple[classification.Outcomes, np.ndarray, np.ndarray | None]:
+) -> tuple[classification.Outcomes, np.ndarray, np.ndarray | None, np.ndarray]:
     """(outcomes, [n, 2] the right class's cosine and the best different one's, [n, 2] the cosines
-    of both classes where there are two).
+    of both classes where there are two, [n] how many classes stand before the right one).
     """
-    parts, shown, scores = [], [], []
+    parts, shown, scores, places = [], [], [], []
     for start, block in _class_scores(given, prompts):
         part = labels[start : start + len(block)]
         parts.append(classification.outcomes(block, part, alike))
         shown.append(_best_scores(block, part, alike))
+        places.append(classification.places(block, part))
         if block.shape[1] == 2:
             scores.append(block)
     joined = {
@@ -176,7 +183,12 @@ def _outcomes(
         for name, first in vars(parts[0]).items()
     }
     both = np.concatenate(scores) if scores else None
-    return classification.Outcomes(**joined), np.concatenate(shown), both
+    return (
+        classification.Outcomes(**joined),
+        np.concatenate(shown),
+        both,
+        np.concatenate(places),
+    )
 
 
 def _best_scores(scores: np.ndarray, labels: np.ndarray, alike: np.ndarray) -> np.ndarray:
@@ -216,7 +228,10 @@ def _multilabel(given: Material) -> Scores:
     }
     known = task.chance[task.headline[0]]  # for the one that the task file may not name
     chance = {metric: {subset: task.chance.get(metric, known)} for metric in measures}
-    return Scores(measures, chance, samples, ties=0, nan=nan)
+    truth = classification.targets([row.labels for row in rows], scores.shape[1])
+    mean = {"mean_average_precision": classification.mean_average_precision(scores, truth)}
+    theirs = _named(task, mean)
+    return Scores(measures, chance, samples, ties=0, nan=nan, theirs=theirs)
 
 
 class Weighted:
