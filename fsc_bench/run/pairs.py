@@ -16,7 +16,7 @@ from fsc_bench.embed.plan import SINGLE, Plan
 from fsc_bench.embed.store import Store
 from fsc_bench.errors import UsageError
 from fsc_bench.model import DualEncoder, PairScorer, depth_of, is_pair_scorer
-from fsc_bench.run.job import Job, together
+from fsc_bench.run.job import Job, together, without
 from fsc_bench.score.evaluate import Embeddings, wanted_pairs
 from fsc_bench.task import Task
 
@@ -85,18 +85,19 @@ def score_together(
     encoder: PairEncoder,
     job: Job,
     encode: Callable[[Plan, Encoder], dict[bytes, str]],
-    narrowed: Callable[[Prepared, dict[bytes, str]], Prepared],
 ) -> dict[bytes, str]:
     """All processes score the pairs of a task. Returns image key -> why it is unreadable.
 
-    encode: encodes with all processes. narrowed: the records without those of unreadable images,
-    which other pairs may follow from: then once more.
+    encode: encodes with all processes. Without the records of unreadable images other pairs may be
+    wanted: then once more.
     """
     name, failures = item.task.name, {}
     if item.task.kind == "retrieval":
         failures = encode(plan, encoder.first)
     while True:
-        readable = narrowed(item, failures)
+        broken = dict(plan.unreadable)
+        broken |= {place: failures[key] for place, key in plan.image_key.items() if key in failures}
+        readable = without(item, broken) if broken else item
         if not readable.records or (failures and not job.options.allow_partial):
             return failures
         found = _score(readable, plan, encoder, name, job)

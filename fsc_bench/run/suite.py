@@ -27,7 +27,7 @@ from fsc_bench.models import PRECISIONS, check_named, load_model, pick_device
 from fsc_bench.results import Busy, Result, RunDirectory, Samples, plain, task_facts
 from fsc_bench.run import pairs
 from fsc_bench.run.claims import Claim, Claims
-from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together
+from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together, without
 from fsc_bench.run.proof import difference, parts, sealed
 from fsc_bench.run.provenance import run_facts
 from fsc_bench.score.evaluate import evaluate
@@ -421,7 +421,7 @@ def _plan(item: Prepared, job: Job) -> Plan:
 
 def _score(spec: str, item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Samples] | None:
     """One task: plan, encode with all processes, and score in the first; None in the others."""
-    name, options, ranks = item.task.name, job.options, job.ranks
+    options, ranks = job.options, job.ranks
     plan = _plan(item, job)
     readable, broken = item, dict(plan.unreadable)
     if not broken or options.allow_partial:
@@ -432,7 +432,7 @@ def _score(spec: str, item: Prepared, encoder: Encoder, job: Job) -> tuple[Resul
         more = f" ({len(broken) - 1:,} more like it)" if len(broken) > 1 else ""
         if not options.allow_partial:
             raise DataError(f"{line}{more} `--allow-partial` goes on without them.")
-        readable = _without(item, broken)
+        readable = without(item, broken)
         if not readable.records:
             raise DataError(f"{line}{more}")
     if not ranks.first:
@@ -452,20 +452,14 @@ def _worked_out(
     spec: str, item: Prepared, plan: Plan, encoder: Encoder, job: Job
 ) -> dict[bytes, str]:
     """Every process encodes its share, or scores its share of the pairs; see `_encode_together`."""
-    name = item.task.name
-
-    def narrowed(item: Prepared, failures: Mapping[bytes, str]) -> Prepared:
-        broken = dict(plan.unreadable)
-        broken |= {place: failures[key] for place, key in plan.image_key.items() if key in failures}
-        return _without(item, broken) if broken else item
 
     def encode(plan: Plan, encoder: Encoder) -> dict[bytes, str]:
-        return _encode_together(plan, encoder, name, job)
+        return _encode_together(plan, encoder, item.task.name, job)
 
     if not isinstance(encoder, PairEncoder):
         return encode(plan, encoder)
     pairs.check_first(encoder, item.task, spec)
-    return pairs.score_together(item, plan, encoder, job, encode, narrowed)
+    return pairs.score_together(item, plan, encoder, job, encode)
 
 
 def _encode_together(plan: Plan, encoder: Encoder, name: str, job: Job) -> dict[bytes, str]:
@@ -476,15 +470,6 @@ def _encode_together(plan: Plan, encoder: Encoder, name: str, job: Job) -> dict[
 
     failures = together(job.ranks, lambda: encoder.encode(plan, progress))
     return {key: line for found in job.ranks.gather(failures) for key, line in found.items()}
-
-
-def _without(item: Prepared, broken: Mapping) -> Prepared:
-    """The records whose images can all be read, and a flag that says how many cannot."""
-    refs = {place[1] for place in broken}
-    kept = [row for row in item.records if not refs & set(row.images)]
-    flag = f"{len(refs):,} images unreadable, {len(item.records) - len(kept):,} records out"
-    partial = f"{item.partial}; {flag}" if item.partial else flag
-    return replace(item, records=kept, partial=partial)
 
 
 def _brief(result: Result) -> str:

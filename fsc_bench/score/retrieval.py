@@ -124,7 +124,7 @@ def best_answers(
 
 
 def most_similar(similarity: np.ndarray, depth: int) -> np.ndarray:
-    """int [queries, depth]: the most similar answers; of equal ones the earlier. NaN is the least."""
+    """int [queries, depth]: the most similar answers, of equal ones the earlier."""
     return np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
 
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from fsc_bench.embed.plan import Wanted
 from fsc_bench.records import ImageRef
-
 from fsc_bench.score import retrieval
 from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
 from fsc_bench.score.statistics import Measure, scalar_leaves
