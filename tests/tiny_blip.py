@@ -4,7 +4,9 @@ size, saved as `save_pretrained` does, with an image processor and a tokenizer o
 
 from pathlib import Path
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "an", "the", "of", "photo", "no", "number", "red", "blue", "dog", "cat", "on", "and", "two", "table", "replace_obj", "replace_att", "swap_obj", "_", "replace", "swap", "obj", "att", "##_", "##obj", "##att", ".", ",", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "cow", "toy", "car"]
+PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] _ replace swap obj att ##_ ##obj ##att . , "
+WORDS = (PIECES + "a an the of photo no number red blue dog cat on and two 0 1 2 3 4 5 6 7 8 9 10 "
+         "11 cow toy car").split()  # fmt: skip
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
          "num_attention_heads": 4}  # fmt: skip
 VISION = {**TOWER, "image_size": 32, "patch_size": 8}
