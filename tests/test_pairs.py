@@ -20,6 +20,7 @@ from fsc_bench.results import read_runs
 from fsc_bench.run.dry_run import dry_run
 from fsc_bench.run.job import Options, Silent
 from fsc_bench.run.suite import run
+from fsc_bench.score.rescore import rescore
 
 # Looks the score of a picture's colour and a text up, and writes down what it is asked.
 PAIRS = """
@@ -327,3 +328,41 @@ def test_retrieval_without_a_first_stage_is_one_line(world):
     assert summary.exit_code == 2
     (failure,) = (str(error) for _, _, error in summary.failures)
     assert "retrieval needs a first stage" in failure and "?first=FAMILY:NAME" in failure
+
+
+def test_rescored_without_the_model_it_is_the_same_and_the_lenient_tie_counts(world):
+    """The third picture's tie is a hit by the lenient rule: two of three."""
+    spec, pictures = three_pictures(world)
+    single = world.task("single", ["text"], {"all": 3})
+    world.records(single, [matching([one], ["cap", "foil"]) for one in pictures])
+    ask(world, spec, single)
+    (stored,) = read_runs([world.out])
+
+    for ties, percent in (("headline", 100 / 3), ("lenient", 200 / 3)):
+        cells = rescore(stored, ties).cells["single"]["headline"]
+        assert cells["text"].value == pytest.approx(percent)
+
+
+def test_map_ranks_pictures_by_the_scores_themselves(world):
+    """Of "cat", pictures 0 and 1 are ranked 1st and 3rd: precision 1 up to recall 0.5, 2/3 beyond.
+
+    11 points: six of 1 and five of 2/3: 28/33. "dog" has one picture, ranked 2nd: 1/2. "cow" has
+    one, first: 1. As shares of an image's classes they would stand otherwise: picture 1 is all cat.
+    """
+    cat, dog, cow = (f"a photo of a {name}." for name in ("cat", "dog", "cow"))
+    scores = {(0, cat): 9, (1, cat): -5, (2, cat): 4, (3, cat): -9,
+              (0, dog): 3, (1, dog): -50, (2, dog): 2, (3, dog): -9,
+              (0, cow): 1, (1, cow): -50, (2, cow): -3, (3, cow): 40}  # fmt: skip
+    spec = scorer(world, scores)
+    task = world.task("several", ["map11"], {"test": 4}, tables=CLASSES, chance=30)
+    labels = [(0,), (0,), (1,), (2,)]
+    world.records(task, [labelled(world.picture(f"{n}", float(n)), *labels[n]) for n in range(4)])
+
+    results, samples = ask(world, spec, task)
+
+    wanted = 100 * (28 / 33 + 1 / 2 + 1) / 3
+    assert value(results["several"], "map11") == pytest.approx(wanted)
+    assert samples["several"]["pair_scores"][1] == [-5, -50, -50]
+    (stored,) = read_runs([world.out])
+    cells = rescore(stored).cells["several"]["headline"]
+    assert cells["map11"].value == pytest.approx(wanted)

@@ -1,4 +1,4 @@
-"""Pair cost: how many pairs a model that scores them needs, which it has, and what the rest takes."""
+"""Pair cost: how many pairs a model needs, which it has, and how long the rest takes."""
 
 import time
 from collections.abc import Mapping, Sequence

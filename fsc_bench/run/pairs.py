@@ -72,9 +72,10 @@ def deciding(model: DualEncoder | PairScorer | None, task: Task) -> dict[str, An
 def check_first(encoder: PairEncoder, task: Task, spec: str) -> None:
     """Raises UsageError where retrieval has no first stage."""
     if task.kind == "retrieval" and encoder.first is None:
+        mark = "&" if "?" in spec else "?"
         raise UsageError(
             f"{spec}: retrieval needs a first stage, a dual encoder whose best "
-            f"{depth_of(encoder.model)} answers are ranked anew: write '{spec}?first=FAMILY:NAME', "
+            f"{depth_of(encoder.model)} answers are ranked anew: write '{spec}{mark}first=FAMILY:NAME', "
             "or score other tasks."
         )
 

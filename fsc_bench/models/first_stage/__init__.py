@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from fsc_bench.errors import UsageError
+from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.model import DEPTH, DualEncoder, is_pair_scorer
 from fsc_bench.models import check_named, load_model
 from fsc_bench.system.escape import shortened
@@ -32,6 +32,13 @@ def options_of(spec: Spec) -> tuple[str, int | None]:
     if "first" in given:
         if Spec.read(first).kind == spec.kind and Spec.read(first).place == spec.place:
             raise UsageError(f"model '{spec}': it cannot be its own first stage by name.")
+        _, mark, strange = first.partition("?")[0].partition("&")
+        if mark:  # no name holds one: it is an option, of another name than those here
+            key = strange.partition("=")[0]
+            raise UsageError(
+                f"model '{spec}': option {strange!r}: write key=value with {', '.join(OPTIONS)}."
+                f"{near_miss(key, OPTIONS)}"
+            )
         check_named(first)
     return first, None if depth is None else int(depth)
 
