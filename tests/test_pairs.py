@@ -265,7 +265,7 @@ def test_killed_and_continued_scores_no_pair_again_but_the_batch_in_flight(world
     killed.wait()
     assert not list(world.out.rglob("tasks/*.json")), "killed too late to show anything"
 
-    results, samples = ask(world, spec, task, batch_size=2)
+    _, samples = ask(world, spec, task, batch_size=2)
 
     assert samples["single"]["scores"] == [[2, 1], [30, 40], [-5, -5]]
     asked = asked_for(world)
@@ -298,7 +298,7 @@ def refusal(spec: str) -> str:
 
 
 def test_models_of_the_wrong_kind_are_one_line(world):
-    spec, pictures = three_pictures(world)
+    spec, _ = three_pictures(world)
     four_pictures(world)
     (world.folder / "pairs.json").write_text(json.dumps({"scores": {}}))
     other = world.folder / "other.py"
@@ -346,8 +346,8 @@ def test_rescored_without_the_model_it_is_the_same_and_the_lenient_tie_counts(wo
 def test_map_ranks_pictures_by_the_scores_themselves(world):
     """Of "cat", pictures 0 and 1 are ranked 1st and 3rd: precision 1 up to recall 0.5, 2/3 beyond.
 
-    11 points: six of 1 and five of 2/3: 28/33. "dog" has one picture, ranked 2nd: 1/2. "cow" has
-    one, first: 1. As shares of an image's classes they would stand otherwise: picture 1 is all cat.
+    11 points: six of 1 and five of 2/3: 28/33. "dog" has one picture, ranked 2nd: 1/2 (by the
+    devkit; else a point of 1 stands at recall 0, 6/11). "cow" has one, first: 1. As shares of an image's classes they would stand otherwise: picture 1 is all cat.
     """
     cat, dog, cow = (f"a photo of a {name}." for name in ("cat", "dog", "cow"))
     scores = {(0, cat): 9, (1, cat): -5, (2, cat): 4, (3, cat): -9,
@@ -360,7 +360,10 @@ def test_map_ranks_pictures_by_the_scores_themselves(world):
 
     results, samples = ask(world, spec, task)
 
-    wanted = 100 * (28 / 33 + 1 / 2 + 1) / 3
+    wanted = 100 * (28 / 33 + 6 / 11 + 1) / 3
+    assert value(results["several"], "map11_devkit") == pytest.approx(
+        100 * (28 / 33 + 1 / 2 + 1) / 3
+    )
     assert value(results["several"], "map11") == pytest.approx(wanted)
     assert samples["several"]["pair_scores"][1] == [-5, -50, -50]
     (stored,) = read_runs([world.out])

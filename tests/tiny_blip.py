@@ -6,7 +6,7 @@ from pathlib import Path
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] _ replace swap obj att ##_ ##obj ##att . , "
 WORDS = (PIECES + "a an the of photo no number red blue dog cat on and two 0 1 2 3 4 5 6 7 8 9 10 "
-         "11 cow toy car").split()  # fmt: skip
+         "11 cow toy car square word").split()  # fmt: skip
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
          "num_attention_heads": 4}  # fmt: skip
 VISION = {**TOWER, "image_size": 32, "patch_size": 8}

@@ -75,8 +75,8 @@ def check_first(encoder: PairEncoder, task: Task, spec: str) -> None:
         mark = "&" if "?" in spec else "?"
         raise UsageError(
             f"{spec}: retrieval needs a first stage, a dual encoder whose best "
-            f"{depth_of(encoder.model)} answers are ranked anew: write '{spec}{mark}first=FAMILY:NAME', "
-            "or score other tasks."
+            f"{depth_of(encoder.model)} answers are ranked anew: write "
+            f"'{spec}{mark}first=FAMILY:NAME', or score other tasks."
         )
 
 
