@@ -347,7 +347,8 @@ def test_map_ranks_pictures_by_the_scores_themselves(world):
     """Of "cat", pictures 0 and 1 are ranked 1st and 3rd: precision 1 up to recall 0.5, 2/3 beyond.
 
     11 points: six of 1 and five of 2/3: 28/33. "dog" has one picture, ranked 2nd: 1/2 (by the
-    devkit; else a point of 1 stands at recall 0, 6/11). "cow" has one, first: 1. As shares of an image's classes they would stand otherwise: picture 1 is all cat.
+    devkit; else a point of 1 stands at recall 0, 6/11). "cow" has one, first: 1. As shares of an
+    image's classes they would stand otherwise: picture 1 is all cat.
     """
     cat, dog, cow = (f"a photo of a {name}." for name in ("cat", "dog", "cow"))
     scores = {(0, cat): 9, (1, cat): -5, (2, cat): 4, (3, cat): -9,

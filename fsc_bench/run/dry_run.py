@@ -66,14 +66,13 @@ def dry_run(
             needs.append((set(), set()))
             continue
         item = prepared[task.name]
-        plan = make_plan(
+        plan = plans[task.name] = make_plan(
             item,
             images,
             cache,
             options.prompts,
             lambda done, total, name=task.name: reporter.progress(f"{name}: hash", done, total),
         )
-        plans[task.name] = plan
         rows.append(
             PlanRow(
                 task.name,
@@ -98,15 +97,24 @@ def dry_run(
     for spec in models:
         try:
             with working():  # what the run's cost is under
-                model = loaded(spec, options)
-                if is_pair_scorer(model):
-                    rows = with_pairs(rows, items, plans, model, options)
-                else:
-                    rows = _with_cost(rows, needs, model, options)
+                rows = _costed(rows, needs, (items, plans), loaded(spec, options), options)
         except FscBenchError as error:
             summary.failures.append((spec, "", error))
             reporter.say(f"fsc-bench: {error}")
     return rows, summary.exit_code
+
+
+def _costed(
+    rows: list[PlanRow],
+    needs: list[tuple],
+    planned: tuple[Sequence[Prepared], dict[str, Plan]],
+    model: DualEncoder | PairScorer,
+    options: Options,
+) -> list[PlanRow]:
+    """The rows with what one model has already and what the rest will cost added."""
+    if is_pair_scorer(model):
+        return with_pairs(rows, *planned, model, options)
+    return _with_cost(rows, needs, model, options)
 
 
 def _with_cost(
