@@ -1,6 +1,7 @@
 """Models: one file a family, named as the family. `family:checkpoint` names a model.
 
-A family is a module with `load(spec, device, precision) -> DualEncoder`; `spec` is the model's name
+A family is a module with `load(spec, device, precision)` that gives a `DualEncoder` or a
+`PairScorer`; `spec` is the model's name
 in its parts (system/spec.py). It may have `check(spec)` besides, which raises UsageError for what
 is wrong with a name before data are prepared: it loads no weights and executes nothing. Other
 packages add families with the entry-point group
@@ -16,12 +17,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from fsc_bench.errors import UsageError, near_miss, one_line
-from fsc_bench.model import DualEncoder, Extras, Identity, check_model
+from fsc_bench.model import DualEncoder, Extras, Identity, PairScorer, check_model
 from fsc_bench.system.escape import is_printable, shortened
 from fsc_bench.system.plugins import Plugin, usable
 from fsc_bench.system.spec import Spec
 
-__all__ = ["DualEncoder", "Extras", "Identity", "Spec", "load_model"]  # for adapters
+__all__ = ["DualEncoder", "Extras", "Identity", "PairScorer", "Spec", "load_model"]  # for adapters
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -93,7 +94,9 @@ def _examples(tree: ast.Module) -> tuple[str, ...]:
     return ()
 
 
-def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> DualEncoder:
+def load_model(
+    spec: str, device: str = "auto", precision: str = "fp32"
+) -> DualEncoder | PairScorer:
     """The model that `family:checkpoint` names. Raises UsageError, one line, with the near miss."""
     import_family, parsed = check_spec(spec)
     if precision not in PRECISIONS:

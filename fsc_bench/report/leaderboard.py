@@ -28,7 +28,8 @@ class Row:
     rank: the first and last place that 95% of the draws give it among the complete rows; tied: the
     complete rows from which it differs within error. seeds: what groups it with runs of other seeds
     (results.py), if anything does. base: the row's name that it was fine-tuned from, if one is;
-    signature: what that did (ranking.py, `signature`). path: the run's folder, of a measured row.
+    signature: what that did (ranking.py, `signature`). scorer: how a model that is no dual encoder
+    came to its numbers, in words; its name is marked. path: the run's folder, of a measured row.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Row:
     seeds: str = ""
     base: str = ""
     signature: str = ""
+    scorer: str = ""
     path: Path | None = None
 
 
@@ -160,8 +162,23 @@ def measured_row(
         drawn,
         seeds=str(run.facts.get("seeds", "")),
         base=str(run.facts.get("base", "")),
+        scorer=scorer_of(run),
         path=run.path,
     )
+
+
+def scorer_of(run: Run) -> str:
+    """How a model that scores pairs came to its numbers; empty for a dual encoder."""
+    told = [r.settings for r in run.results.values() if r.settings.get("scorer") == "pairs"]
+    if not told:
+        return ""
+    words = ["pair scorer: it looks at an image and a text together"]
+    templates = dict.fromkeys(str(one["template"]) for one in told if "template" in one)
+    if templates:
+        words.append(f"classification with one prompt a class ({', '.join(templates)})")
+    ranked = dict.fromkeys((one["depth"], one["first_stage"]) for one in told if "depth" in one)
+    words += [f"retrieval ranks the best {depth} of {first} anew" for depth, first in ranked]
+    return "; ".join(words)
 
 
 def headline_cell(task: TaskFacts, result: Result, metric: str) -> Cell | None:

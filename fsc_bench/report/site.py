@@ -181,8 +181,9 @@ def _row(
 ) -> dict[str, Any]:
     """What the table needs of any row, and a page that says what is known."""
     about = [["Source", row.source]] * (kind == "published")
+    about += [["Scorer", row.scorer]] * bool(row.scorer)
     return {
-        "model": row.model,
+        "model": row.model + " ‡" * bool(row.scorer),
         "kind": kind,
         "family": family,
         "base": base,

@@ -75,7 +75,7 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
     for row in rows:
         line = [for_csv(row.model), for_csv(row.source), *(row.rank or ("", ""))]
         line += [for_csv(text) for text in ("; ".join(row.tied), row.base, row.signature)]
-        notes = []
+        notes = [row.scorer] if row.scorer else []
         for name in names:
             cell = row.cells.get(name)
             numbers = [cell.value, cell.low, cell.high, cell.strict] if cell else [None] * 4
@@ -179,6 +179,9 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
         if cell.note or cell.strict is not None
     ]
     return {
+        "Pair scorers (`‡`)": [
+            f"- {for_markdown(row.model)}: {for_markdown(row.scorer)}" for row in rows if row.scorer
+        ],
         "Not complete (`*`)": [
             f"- {where}: {for_markdown(cell.note)}" for where, cell in cells if cell.note
         ],
@@ -222,7 +225,8 @@ def table(
             text = "-" if cell is None else str(cell)
             cells.append(f"{text} {cell.interval}".strip() if cell and intervals else text)
         place = [_place(row)] if rank else []
-        lines.append("| " + " | ".join([*place, for_markdown(row.model), *cells]) + " |")
+        model = for_markdown(row.model) + " ‡" * bool(row.scorer)
+        lines.append("| " + " | ".join([*place, model, *cells]) + " |")
     return lines
 
 

@@ -33,19 +33,20 @@ def measure(check: Any) -> Iterator[tuple[str, dict]]:
     architectures = ("ViT-S-32-alt",) if check.tiny else ("ViT-B-32", "ViT-L-14")
     texts = captions(64 if check.tiny else 20_000)
     with working():
+        yield from by_threads(check, architectures[0], files)
+        yield from by_processes(check, architectures[0], files)
+        yield from by_others(check, architectures[0], files, texts)
         for architecture in architectures:
             share = n if architecture != "ViT-L-14" else n // 2
             for precision in ("fp32", "bf16"):
                 model = model_of(architecture, check.device, precision)
                 name = f"{architecture} {precision}"
                 yield name, whole(check, model, files[:share], texts)
-                if precision == "bf16" and not check.tiny:
-                    yield f"{name} compiled", compiled(check, model, files[:share])
                 del model
                 free(check.device)
-        yield from by_threads(check, architectures[0], files)
-        yield from by_processes(check, architectures[0], files)
-        yield from by_others(check, architectures[0], files, texts)
+        if not check.tiny:  # compiling takes a minute
+            model = model_of(architectures[0], check.device, "bf16")
+            yield f"{architectures[0]} bf16 compiled", compiled(check, model, files)
 
 
 def whole(check: Any, model: Any, files: list[Path], texts: list[str]) -> dict:
