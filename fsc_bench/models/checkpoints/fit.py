@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from fsc_bench.errors import UsageError, one_line
 from fsc_bench.models.checkpoints.lora import is_factor
+from fsc_bench.models.checkpoints.positions import POSITIONS, interpolated, is_of_text
 from fsc_bench.models.checkpoints.state import listed
 from fsc_bench.system.escape import for_terminal, shortened
 
 SHOWN = 3  # names of each kind of mismatch
-POSITIONS = ("positional_embedding", "pos_embed")
 # A name that only one kind of model has -> what that is.
 LAYOUTS = {
     r"text_model\.encoder\.layers\.": "a transformers CLIP or SigLIP",
@@ -38,12 +38,18 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, ...]:
+def fit(
+    model: nn.Module, state: Mapping[str, Tensor], spec: str, *, interpolate: bool = False
+) -> tuple[str, ...]:
     """Loads `state` into `model` strictly; returns what to tell the user.
 
-    spec: the model as the user wrote it. Raises UsageError, one line, where the two do not agree.
+    spec: the model as the user wrote it. interpolate: whether position embeddings of another
+    length are resized. Raises UsageError, one line, where the two do not agree.
     """
     state, notes = _translated(model, state)
+    if interpolate:
+        state, resized = interpolated(model, state, spec)
+        notes = (*notes, *resized)
     own = model.state_dict()
     missing = [name for name in own if name not in state]
     strange = [name for name in state if name not in own]
@@ -58,6 +64,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, 
                   for name in other]  # fmt: skip
         parts.append(_shown("other shapes", shapes))
         parts.append(_common_prefix(state))
+        parts.append(_half_wrapped(state, own))
         raise UsageError(
             f"model {spec!r}: the weights do not fit: {'; '.join(filter(None, parts))}. The file's "
             f"keys resemble {resembles(state)}."
@@ -94,7 +101,19 @@ def _shown(what: str, names: list[str]) -> str:
 def _common_prefix(state: Mapping[str, Tensor]) -> str:
     """A wrapper that every name of the file carries and nobody here knows, in words."""
     shared = _shared_start(state)
-    return f"every key of the file begins with {shortened(shared)}" if shared else ""
+    if not shared:
+        return ""
+    part = for_terminal(shared.rstrip("."))[:200]
+    return f"every key of the file begins with {shortened(shared)} (part={part} reads below it)"
+
+
+def _half_wrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """The part of the file that holds this model's names, where others stand beside it."""
+    starts = {name.partition(".")[0] for name in state}
+    whole = [start for start in starts if all(f"{start}.{name}" in state for name in own)]
+    if not whole or _shared_start(state):
+        return ""
+    return f"the option part={for_terminal(min(whole))} reads the weights below that name alone"
 
 
 def _shared_start(names: Collection[str]) -> str:
@@ -111,12 +130,12 @@ def _other_positions(names: list[str], own: Mapping, state: Mapping) -> str:
     parts = []
     for name in names:
         there, here = (table[name].shape[-2] for table in (state, own))
-        text = "text" in name or name == "positional_embedding"
-        what = "tokens of text" if text else "places of a picture"
+        what = "tokens of text" if is_of_text(name) else "places of a picture"
         parts.append(f"{name} has {there} {what} in the file, {here} in this architecture")
     return (
         f"{'; '.join(parts)}. The context length or image size was changed: name the architecture "
-        f"that has it. The file's keys resemble {resembles(state)}."
+        "that has it, or add the option resize=interpolate, which is another model and is recorded "
+        f"as one. The file's keys resemble {resembles(state)}."
     )
 
 
