@@ -321,19 +321,22 @@ def built_in(
     seed: int = 0,
     state: State | None = None,
     interpolate: bool = False,
+    context: int | None = None,
     notes: Sequence[str] = (),
 ) -> OpenClip:
     """One of open_clip's own architectures, with a tag's weights, a file's or random ones.
 
     interpolate: whether the file's position embeddings are resized; the identity then says so.
+    context: tokens of a text, where that is not the architecture's own number.
     """
     # Before the model: what is absent is said before gigabytes are built.
-    tokenizer = built_in_tokenizer(architecture, spec)
+    tokenizer = built_in_tokenizer(architecture, spec, context)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, preprocess = _create(
-            architecture, spec, pretrained=tag, quick_gelu=quick_gelu, pretrained_text=False
-        )
+            architecture, spec, pretrained=tag, quick_gelu=quick_gelu, pretrained_text=False,
+            force_context_length=context,
+        )  # fmt: skip
     if state is not None:
         fitted = fit(model, state.tensors, spec, interpolate=interpolate)
         notes = (*notes, *state.notes, *fitted)

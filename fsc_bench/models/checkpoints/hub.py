@@ -1,5 +1,6 @@
 """Hub: files of the Hugging Face Hub, from its cache or fetched; one line where that fails."""
 
+import hashlib
 from pathlib import Path
 
 from fsc_bench.errors import DataError, one_line
@@ -36,3 +37,11 @@ def revision_of(path: Path) -> str:
     """The commit of a file in the Hub's cache; nothing elsewhere."""
     parts = path.parts
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
+
+
+def check_sum(path: Path, sha256: str) -> None:
+    """Raises DataError where a file is not the one that was released with this sum."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise DataError(f"{path}: its sha256 is {found}, the released file's {sha256}. Delete it.")

@@ -56,7 +56,7 @@ def is_local(folder: Path) -> bool:
 
 
 def is_transformers(folder: Path) -> bool:
-    """Whether a folder holds what transformers' `save_pretrained` writes, and no open_clip model."""
+    """Whether a folder is what transformers' `save_pretrained` writes, and no open_clip model."""
     if is_local(folder):
         return False
     try:
