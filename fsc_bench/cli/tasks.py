@@ -347,14 +347,15 @@ def zoo(json: JsonOption = False) -> None:
         print_json(found)
         return
     columns = ("model", "title", "architecture", "activation", "layout", "licence")
-    print_table([*columns], [[one[name] for name in columns] for one in found])
+    rows = [
+        [*(one[name] for name in columns), "by hand" if one["by_hand"] else "Hub"] for one in found
+    ]
+    print_table([*columns, "from"], rows)
     print("\nTo be downloaded by hand, and named behind the @:")
     for one in found:
         if one["by_hand"]:
             print(f"  {one['model']}@FILE: {one['by_hand']}")
-    print(
-        "\nThe others are fetched from the Hub. --json: papers, bases, LoRA, sums, published scores."
-    )
+    print("\nThe others are fetched from the Hub. --json tells papers, bases, LoRA and scores too.")
 
 
 def _fine_tunes() -> list[dict[str, Any]]:
@@ -372,7 +373,7 @@ def _fine_tunes() -> list[dict[str, Any]]:
                 "model": f"fsc_clip:{name}", "title": "FSC-CLIP", "paper": "arXiv:2410.05210",
                 "architecture": one.architecture.removesuffix("-quickgelu"),
                 "activation": "quickgelu" if one.quick_gelu else "gelu", "layout": "state",
-                "licence": "MIT (of the code)", "lora": lora, "by_hand": "",
+                "licence": "not checked", "lora": lora, "by_hand": "",
                 "get": {"hub": released.REPOSITORY, "file": one.file, "sha256": one.sha256},
             }
         )  # fmt: skip

@@ -81,7 +81,7 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
         place = f"local-dir:{spec.file}" if spec.file else f"hf-hub:{facts.get.hub}"
         return _described(load_model(f"open_clip:{place}", device, precision), facts)
     try:
-        state = _in_our_names(_read(spec, facts), facts, str(spec))
+        state = _in_our_names(_read(spec, facts), facts)
         tensors = _merged(state.tensors, facts)
     except FscBenchError as error:
         raise type(error)(f"model '{spec}': {error}") from None
@@ -140,7 +140,7 @@ def _encoder(spec: Spec, facts: FineTune, part: str) -> Path:
             raise first from None
 
 
-def _in_our_names(state: State, facts: FineTune, where: str) -> State:
+def _in_our_names(state: State, facts: FineTune) -> State:
     if facts.layout not in ("transformers", "encoders"):
         return state
     tensors = from_transformers(state.tensors, "the file")

@@ -53,8 +53,8 @@ class FineTune(Facts, frozen=True):
     """One model. layout: `state` is any checkpoint with open_clip's (and OpenAI's) names,
     `transformers` one with transformers' names, `encoders` a folder with one such for each tower,
     `repository` what open_clip's push_to_hf_hub writes. contexts: the text lengths that its
-    position embeddings may have; longest_text: what texts are cut to, where that is less. uncertain: what
-    nobody could check for lack of the file.
+    position embeddings may have; longest_text: what texts are cut to, where that is less.
+    uncertain: what nobody could check for lack of the file.
     """
 
     title: str

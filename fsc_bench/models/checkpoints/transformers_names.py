@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from fsc_bench.errors import UsageError
+from fsc_bench.models.checkpoints.fit import SHOWN, resembles
+from fsc_bench.models.checkpoints.state import listed
 from fsc_bench.system.escape import shortened
 
 TOWERS = {"vision_model.": "visual.", "text_model.": ""}
@@ -45,6 +47,7 @@ def from_transformers(state: Mapping[str, Tensor], where: str) -> dict[str, Tens
     """
     found: dict[str, Tensor] = {}
     joint: dict[str, dict[str, Tensor]] = {}
+    strange: list[str] = []
     for name, tensor in state.items():
         if name.endswith(NO_WEIGHTS):
             continue
@@ -55,9 +58,15 @@ def from_transformers(state: Mapping[str, Tensor], where: str) -> dict[str, Tens
         if part := JOINT.fullmatch(new):
             joint.setdefault(f"{part[1]}attn.in_proj_{part[3]}", {})[part[2]] = tensor
         elif new == name and name != "logit_scale":
-            raise UsageError(f"{where}: {shortened(name)} is no name of a transformers CLIP.")
+            strange.append(name)
         else:
             found[new] = tensor
+    if strange:
+        raise UsageError(
+            f"{where}: these are no names of a transformers CLIP: "
+            f"{listed(list(map(shortened, strange[:SHOWN])), len(strange))}. The file's keys "
+            f"resemble {resembles(state)}."
+        )
     for name, parts in joint.items():
         if len(parts) < 3:
             raise UsageError(f"{where}: {name} is not whole: only {', '.join(sorted(parts))}.")
