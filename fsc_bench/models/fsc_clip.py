@@ -13,6 +13,7 @@ from fsc_bench.models import pick_device
 from fsc_bench.models.checkpoints.hub import check_sum, hub_file
 from fsc_bench.models.checkpoints.lora import merge_reference_lora
 from fsc_bench.models.checkpoints.released import REPOSITORY, released
+from fsc_bench.models.checkpoints.released import Released as Released
 from fsc_bench.models.checkpoints.state import open_state
 from fsc_bench.models.open_clip import OpenClip, built_in
 from fsc_bench.system.spec import Spec
