@@ -122,6 +122,8 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
 def check(spec: Spec) -> None:
     """Raises UsageError for what is wrong with a name; no weights are read."""
     options = spec.options(*OPTIONS)
+    if empty := next((name for name, value in options.items() if not value), ""):
+        raise UsageError(f"model '{spec}': the option {empty} has no value.")
     if not is_seed(options.get("seed", "0")):
         raise UsageError(f"model '{spec}': seed must be a whole number of at most 18 digits.")
     if is_repository(spec.place):

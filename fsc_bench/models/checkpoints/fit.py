@@ -6,6 +6,7 @@ name by name and shape by shape, or one line says what does not and what the fil
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import takewhile
 from typing import Any
@@ -22,6 +23,7 @@ from fsc_bench.models.checkpoints.positions import POSITIONS, interpolated, is_o
 from fsc_bench.models.checkpoints.state import listed
 from fsc_bench.system.escape import for_terminal, shortened
 
+UNKNOWN = "no model that is known here"
 SHOWN = 3  # names of each kind of mismatch
 # A name that only one kind of model has -> what that is.
 LAYOUTS = {
@@ -55,7 +57,10 @@ def fit(
     strange = [name for name in state if name not in own]
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
     retyped = [name for name in own if name in state and _kind(own[name]) != _kind(state[name])]
-    positions = [name for name in other if name.endswith(POSITIONS)]
+    positions = [
+        name for name in other
+        if name.endswith(POSITIONS) and own[name].shape[-1] == state[name].shape[-1]
+    ]  # fmt: skip
     if positions and not missing and not strange and set(other) == set(positions):
         raise UsageError(f"model {spec!r}: {_other_positions(positions, own, state)}")
     if missing or strange or other:
@@ -75,6 +80,11 @@ def fit(
         raise UsageError(
             f"model {spec!r}: the weights do not fit: {_shown('other types', kinds)}. Quantised "
             "weights are to be turned back into floating point first."
+        )
+    if ill := [name for name in own if not state[name].isfinite().all()]:
+        raise UsageError(
+            f"model {spec!r}: its weights hold NaN or infinite numbers: {_shown('tensors', ill)}. "
+            "The training diverged or the file is damaged; take an earlier checkpoint."
         )
     try:
         model.load_state_dict(dict(state), strict=True)
@@ -148,6 +158,8 @@ def _translated(
     state = dict(convert_state_dict(model, dict(state)))
     if "positional_embedding" in state and "positional_embedding" not in own:
         state = convert_to_custom_text_state_dict(state)
+    if "text.positional_embedding" in state and "positional_embedding" in own:
+        state = {name.removeprefix("text."): value for name, value in state.items()}
     for name in ("logit_scale", "logit_bias"):  # a number or a vector of one
         if name in state and name in own and state[name].numel() == own[name].numel() == 1:
             state[name] = state[name].reshape(own[name].shape)
@@ -160,6 +172,9 @@ def _translated(
     if "logit_bias" in own and "logit_bias" not in state:
         state["logit_bias"] = torch.zeros_like(own["logit_bias"])
         notes.append("The file has no logit_bias; 0 is used, which moves no ranking.")
+    if own.keys() - state.keys() == {"logit_scale"}:  # in a loss of its own, which encodes nothing
+        state["logit_scale"] = own["logit_scale"]
+        notes.append("The file has no logit_scale; the architecture's moves no ranking either.")
     ids = "text.transformer.embeddings.position_ids"  # a table of 0, 1, 2 ... of old transformers
     if ids in state and ids not in own:
         del state[ids]
@@ -176,7 +191,13 @@ def resembles(state: Mapping[str, Any]) -> str:
     layouts = LAYOUTS.items()
     kind = next((what for start, what in layouts if any(re.match(start, n) for n in state)), "")
     if not kind:
-        return "no model that is known here"
+        starts = Counter(name.partition(".")[0] for name in state if "." in name)
+        start = f"{starts.most_common(1)[0][0]}." if len(starts) > 1 else ""
+        inner = {
+            n.removeprefix(start): v for n, v in state.items() if start and n.startswith(start)
+        }
+        found = resembles(inner) if inner else UNKNOWN
+        return found if found == UNKNOWN else f"{found}, below {shortened(start)}"
     if any(map(is_factor, state)):
         kind = "LoRA factors beside weights"
     names = _architectures(state)

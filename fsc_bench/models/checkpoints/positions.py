@@ -28,13 +28,14 @@ def interpolated(
 
     Raises UsageError where nothing is to be resized, and for places that form no square.
     """
-    own, found, notes = model.state_dict(), dict(state), []
+    own, found, notes, unlike = model.state_dict(), dict(state), [], False
     for name, tensor in state.items():
         wanted = own.get(name)
         if wanted is None or not name.endswith(POSITIONS) or wanted.shape == tensor.shape:
             continue
         if tensor.shape[-1] != wanted.shape[-1] or tensor.ndim != wanted.ndim:
-            continue  # another width: it does not fit, and `fit` says so
+            unlike = True  # another width: it does not fit, and `fit` says so
+            continue
         there, here = tensor.shape[-2], wanted.shape[-2]
         flat = tensor.float().reshape(there, -1)
         resize = _tokens if is_of_text(name) else _places
@@ -46,12 +47,13 @@ def interpolated(
             )
         found[name] = new.reshape(wanted.shape).to(tensor.dtype)
         notes.append(f"{name} interpolated from {there} to {here}")
-    if not notes:
+    if not notes and not unlike:
         raise UsageError(
             f"model {spec!r}: resize=interpolate: every position embedding of the file has the "
             "architecture's length. Leave it out."
         )
-    return found, (f"{'; '.join(notes)}: the model as it was trained had other sizes.",)
+    said = f"{'; '.join(notes)}: the model as it was trained had other sizes."
+    return found, (said,) if notes else ()
 
 
 def _tokens(table: Tensor, length: int) -> Tensor:

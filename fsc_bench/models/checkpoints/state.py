@@ -16,7 +16,7 @@ from torch import Tensor
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.models.checkpoints.reading import LeftOut
 from fsc_bench.models.checkpoints.shards import read_whole, size_of
-from fsc_bench.system.escape import shortened
+from fsc_bench.system.escape import for_terminal, shortened
 
 # Where training scripts keep the weights: open_clip and Lightning, PyTorch's tutorials, DeepSpeed.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "model_state", "net", "network")
@@ -60,18 +60,20 @@ def open_state(file: Path, part: str = "") -> State:
     if part and isinstance(content, Mapping) and _holds_weights(content.get(part)):
         content, part = content[part], ""
     found, others = _opened(file, content)
+    found, values = _tensors_among(found)
     notes = [
         f"{file}: holds weights under {other!r} too, which are not read; the option part={other} "
         "reads them."
         for other in others
     ]
     if part:
-        found, rest = _below(found, part, file)
-        notes.append(f"{file}: {len(rest):,} tensors outside of {part!r} are left out.")
+        found, rest = _below(found, part, file, others)
+        if rest:
+            notes.append(f"{file}: {len(rest):,} tensors outside of {part!r} are left out.")
     tensors, no_weights = _unwrapped(found, file)
     _check_tensors(tensors, file)
-    if left_out or no_weights:
-        names = listed([*left_out, *no_weights][:MOST_NAMED], len(left_out) + len(no_weights))
+    if beside := [*left_out, *values, *no_weights]:
+        names = listed(list(map(for_terminal, beside[:MOST_NAMED])), len(beside))
         notes.append(f"{file}: not read, because it is not weights: {names}.")
     if any(tensor.dtype == torch.float64 for tensor in tensors.values()):
         notes.append(f"{file}: weights in float64 are rounded to float32.")
@@ -79,16 +81,16 @@ def open_state(file: Path, part: str = "") -> State:
 
 
 def _below(
-    state: Mapping[str, Tensor], part: str, file: Path
+    state: Mapping[str, Tensor], part: str, file: Path, others: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """(the tensors whose names begin with `part.`, by the rest of their names; all other names)."""
     start = part.rstrip(".") + "."
     found = {name.removeprefix(start): v for name, v in state.items() if name.startswith(start)}
     if not found:
-        known = dict.fromkeys(name.partition(".")[0] for name in state)
+        known = dict.fromkeys([*others, *(name.partition(".")[0] for name in state)])
         raise UsageError(
-            f"{file}: part={shortened(part)}: no tensor's name begins so.{near_miss(part, known)} "
-            f"They begin with {listed(list(map(shortened, known))[:6], len(known))}."
+            f"{file}: part={shortened(part)}: nothing is called so.{near_miss(part, known)} There "
+            f"are {listed(list(map(shortened, known))[:6], len(known))}."
         )
     return found, [name for name in state if not name.startswith(start)]
 
@@ -113,7 +115,7 @@ def _opened(file: Path, content: Any) -> tuple[Mapping[str, Tensor], list[str]]:
     """
     others: list[str] = []
     for _ in range(len(CONTAINERS)):
-        if is_state(content) or not isinstance(content, Mapping):
+        if _is_almost_state(content) or not isinstance(content, Mapping):
             break
         names = [name for name in CONTAINERS if _holds_weights(content.get(name))]
         if len(names) > 1:
@@ -126,7 +128,7 @@ def _opened(file: Path, content: Any) -> tuple[Mapping[str, Tensor], list[str]]:
             break
         others += [str(name) for name in content if name != names[0] and is_state(content[name])]
         content = content[names[0]]
-    if not is_state(content):
+    if not _is_almost_state(content):
         raise UsageError(
             f"{file}: holds no state dict of tensors, neither bare nor under "
             f"{', '.join(map(repr, CONTAINERS))}. It holds {describe(content)}.{_ways(content)}"
@@ -144,6 +146,24 @@ def _ways(content: Any) -> str:
 def _holds_weights(content: Any) -> bool:
     inner = content.values() if isinstance(content, Mapping) else ()
     return is_state(content) or any(map(is_state, inner))
+
+
+def _is_almost_state(content: Any) -> bool:
+    """Whether this is a dictionary of tensors, but for a few values that are no weights."""
+    if is_state(content):
+        return True
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        return False
+    others = [value for value in content.values() if not torch.is_tensor(value)]
+    return len(others) < len(content) - len(others) and not any(
+        isinstance(value, Mapping | list | tuple) for value in others
+    )
+
+
+def _tensors_among(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """(the tensors, the names of all other values)."""
+    tensors = {name: value for name, value in content.items() if torch.is_tensor(value)}
+    return tensors, [name for name in content if name not in tensors]
 
 
 def is_state(content: Any) -> bool:
@@ -172,6 +192,8 @@ def _kind(value: Any) -> str:
         return f"{len(value)} tensors"
     if isinstance(value, LeftOut):
         return value.name
+    if isinstance(value, Mapping) and value and all(isinstance(v, LeftOut) for v in value.values()):
+        return f"{len(value)} of {next(iter(value.values())).name}, which are no tensors"
     return "tensor" if torch.is_tensor(value) else type(value).__name__
 
 
