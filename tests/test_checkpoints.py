@@ -4,6 +4,7 @@ nothing that a file holds is executed.
 
 import argparse
 import datetime
+import json
 import pathlib
 import pickle
 import re
@@ -190,6 +191,19 @@ def test_a_whole_module_is_refused_with_a_command_that_saves_its_weights(tmp_pat
     assert same(read_state(tmp_path / "whole-weights.safetensors"), module.state_dict())
 
 
+@pytest.mark.parametrize(
+    "name", ["a$(touch executed).pt", "a`touch executed`.pt", 'a";touch x".pt']
+)
+def test_the_command_that_is_offered_holds_nothing_that_a_shell_would_execute(tmp_path, name):
+    """The name of a file may be a stranger's, and a user pastes the command."""
+    torch.save(Mine(3, 2), tmp_path / name)
+    command = refusal(tmp_path / name).partition("save its weights alone: ")[2]
+
+    assert command.startswith('python -c "import torch;')
+    assert "torch.load('FILE.pt', " in command
+    assert "touch" not in command and command.count('"') == 2
+
+
 @pytest.mark.parametrize("how", ["class", "protocol", "pickle"])
 def test_what_cannot_be_read_safely_comes_with_a_command_that_goes_on(tmp_path, how):
     file = tmp_path / "research.pt"
@@ -205,6 +219,113 @@ def test_what_cannot_be_read_safely_comes_with_a_command_that_goes_on(tmp_path, 
 
     assert "Where you trust it" in line
     assert same(read_state(made))
+
+
+# ---------------------------------------------------------------- several sets, several files
+
+
+def said(file, part="") -> tuple[str, ...]:
+    """The notes of a file that holds the weights, without its path."""
+    state = open_state(file, part)
+    assert same(state.tensors)
+    return tuple(note.replace(f"{file}: ", "") for note in state.notes)
+
+
+def test_a_model_in_a_container_in_a_container_and_below_a_net_are_read(tmp_path):
+    for content in ({"model": {"state_dict": STATE}}, under("net."), under("clip_model.module.")):
+        torch.save(content, tmp_path / "a.pt")
+        assert said(tmp_path / "a.pt") == ()
+
+
+def test_weights_beside_the_ones_that_are_read_are_told_and_can_be_asked_for(tmp_path):
+    file = tmp_path / "a.pt"
+    torch.save({"model": STATE, "model_ema": under("module."), "epoch": 4}, file)
+    other = {name: value + 1 for name, value in STATE.items()}
+
+    (note,) = said(file)
+    assert note.startswith(
+        "holds weights under 'model_ema' too, which are not read; the option par"
+    )
+    assert said(file, "model_ema") == ()
+    torch.save({"state_dict": {**under("student.clip."), **under("teacher.", other)}}, file)
+    assert said(file, "student.clip") == ("2 tensors outside of 'student.clip' are left out.",)
+    torch.save({"ema": STATE}, file)
+    with pytest.raises(
+        UsageError, match=r"\(2 tensors\)\. The option part=ema reads its weights\."
+    ):
+        read_state(file)
+    torch.save({"state_dict": STATE, "state_dict_ema": STATE}, file)
+    with pytest.raises(UsageError, match=r"nothing is called so\. Did you mean 'state_dict_ema'"):
+        open_state(file, "state_dict_em")
+
+
+def test_parameters_of_a_loss_beside_a_lightning_model_are_left_out_and_said(tmp_path):
+    state = {**under("model."), "loss.temperature": torch.ones(1), "criterion.w": torch.ones(2)}
+    content = {"state_dict": state, "pytorch-lightning_version": "2.1.0", "loops": {"a": 1}}
+    torch.save(content, tmp_path / "last.ckpt")
+
+    (note,) = said(tmp_path / "last.ckpt")
+    assert note == "not read, because it is not weights: loss.temperature, criterion.w."
+
+
+def test_a_number_among_the_tensors_is_left_out_and_said(tmp_path):
+    torch.save({**STATE, "epoch": 3, "name": "x", "best": None}, tmp_path / "a.pt")
+    with pytest.raises(UsageError, match="holds no state dict of tensors"):
+        read_state(tmp_path / "a.pt")  # three of five are no tensors
+
+    torch.save({**STATE, "epoch": 3}, tmp_path / "a.pt")
+    assert said(tmp_path / "a.pt") == ("not read, because it is not weights: epoch.",)
+
+
+def test_float64_is_read_and_its_rounding_said(tmp_path):
+    torch.save({name: value.double() for name, value in STATE.items()}, tmp_path / "a.pt")
+    state = open_state(tmp_path / "a.pt")
+    assert state.notes[0].endswith("weights in float64 are rounded to float32.")
+    torch.save({name: value.bfloat16() for name, value in STATE.items()}, tmp_path / "a.pt")
+    assert open_state(tmp_path / "a.pt").notes == ()
+
+
+def sharded(folder, name="model.safetensors.index.json", first="a.safetensors"):
+    """Two shards and their index, as transformers writes them."""
+    save_file({"visual.proj": STATE["visual.proj"]}, folder / "a.safetensors")
+    save_file({"logit_scale": STATE["logit_scale"]}, folder / "b.safetensors")
+    places = {"visual.proj": first, "logit_scale": "b.safetensors"}
+    (folder / name).write_text(json.dumps({"metadata": {"total_size": 28}, "weight_map": places}))
+    return folder / name
+
+
+def test_a_checkpoint_in_several_files_is_read_by_its_index(tmp_path):
+    assert same(read_state(sharded(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        ("../a.safetensors", "names the part '../a.safetensors'; parts lie beside it"),
+        ("/a.safetensors", "names the part '/a.safetensors'; parts lie beside it"),
+        ("gone.safetensors", "its part gone.safetensors is not in"),
+        ("b.safetensors", "no part holds 'visual.proj', which it promises"),
+    ],
+)
+def test_an_index_that_its_parts_do_not_keep_is_one_line(tmp_path, first, words):
+    with pytest.raises(UsageError, match=re.escape(words)):
+        read_state(sharded(tmp_path, first=first))
+
+
+def test_a_part_that_holds_more_than_the_index_says_and_an_evil_part_are_refused(
+    tmp_path, monkeypatch
+):
+    index = sharded(tmp_path)
+    save_file(under(""), tmp_path / "a.safetensors")
+    with pytest.raises(UsageError, match=r"holds 'logit_scale', which model\.safetensors\.index"):
+        read_state(index)
+
+    monkeypatch.setattr(Runs, "marker", str(tmp_path / "executed"), raising=False)
+    torch.save({"visual.proj": Runs()}, tmp_path / "a.bin")
+    index.write_text(json.dumps({"weight_map": {"visual.proj": "a.bin"}}))
+    with pytest.raises(UsageError, match="loads without executing it"):
+        read_state(index)
+    assert not (tmp_path / "executed").exists()
 
 
 # ---------------------------------------------------------------- damage
@@ -477,3 +598,72 @@ def test_lora_alpha_for_plain_weights_and_half_a_pair_are_refused(tiny_clip, ten
     stem, state = with_factors(tensors)
     del state[stem + "lora_B"]
     assert f"but no {stem}lora_B: it is not whole" in misfit(tiny_clip, tmp_path, state, option)
+
+
+def test_a_file_whose_logit_scale_lies_elsewhere_is_taken_and_said(tiny_clip, tensors, tmp_path):
+    state = {name: value for name, value in tensors.items() if name != "logit_scale"}
+    model = loaded(tiny_clip, tmp_path, state)
+
+    assert model.extras.notes == (
+        "The file has no logit_scale; the architecture's moves no ranking either.",
+    )
+
+
+def test_a_text_tower_under_text_is_the_same_tower(tiny_clip, tensors, tmp_path):
+    state = open_clip.model.convert_to_custom_text_state_dict(dict(tensors))
+    assert "text.positional_embedding" in state
+
+    again = loaded(tiny_clip, tmp_path, state).model.state_dict()
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tiny_clip, tensors, tmp_path, value):
+    ill = tensors["visual.proj"].clone()
+    ill[0, 0] = value
+    line = misfit(tiny_clip, tmp_path, {**tensors, "visual.proj": ill})
+    assert "its weights hold NaN or infinite numbers: tensors: visual.proj. The training" in line
+
+
+def test_two_models_in_one_file_are_refused_with_the_way_to_either(tiny_clip, tensors, tmp_path):
+    state = {**under("model.", tensors), **under("teacher.", tensors)}
+    line = misfit(tiny_clip, tmp_path, state)
+
+    assert "missing keys (62): positional_embedding, text_projection, logit_scale and 59" in line
+    assert "the option part=model reads the weights below that name alone" in line
+    assert f"resemble a CLIP with a ViT: {tiny_clip}, " in line and "below 'model.'." in line
+    model = loaded(tiny_clip, tmp_path, state, "?activation=gelu&part=teacher")
+    assert torch.equal(model.model.state_dict()["visual.proj"], tensors["visual.proj"])
+
+
+def test_positions_are_interpolated_as_open_clip_does_and_the_identity_says_so(
+    tiny_clip, tensors, tmp_path
+):
+    generator = torch.Generator().manual_seed(3)
+    state = {**tensors, "positional_embedding": torch.randn(120, 64, generator=generator),
+             "visual.positional_embedding": torch.randn(50, 64, generator=generator)}  # fmt: skip
+    model = loaded(tiny_clip, tmp_path, state, "?activation=gelu&resize=interpolate")
+    own = model.model.state_dict()
+    theirs = dict(state)
+    open_clip.model.resize_pos_embed(theirs, model.model)
+    open_clip.model.resize_text_pos_embed(theirs, model.model)
+
+    for name in ("positional_embedding", "visual.positional_embedding"):
+        assert own[name].shape == tensors[name].shape
+        assert (own[name] - theirs[name]).abs().max() < 1e-6
+    (note,) = model.extras.notes
+    assert "visual.positional_embedding interpolated from 50 to 17" in note
+    assert "; positional_embedding interpolated from 120 to 77" in f"; {note}"
+    assert model.identity.architecture == f"{tiny_clip}, {note}"
+
+
+def test_what_cannot_or_need_not_be_interpolated_is_refused(tiny_clip, tensors, tmp_path):
+    options = "?activation=gelu&resize=interpolate"
+    assert "has the architecture's length. Leave it out" in misfit(
+        tiny_clip, tmp_path, tensors, options
+    )
+    name = "visual.positional_embedding"
+    line = misfit(tiny_clip, tmp_path, {**tensors, name: torch.zeros(51, 64)}, options)
+    assert f"{name} has 51 places in the file, 17 in this architecture, which are not both" in line
+    line = misfit(tiny_clip, tmp_path, {**tensors, name: torch.zeros(50, 32)}, options)
+    assert "other shapes: visual.positional_embedding (50, 32), here (17, 64)" in line

@@ -40,6 +40,16 @@ def py_spec(_, folder, __) -> str:
     return f"py:{folder / 'mine.py'}:model"
 
 
+def zoo_spec(tiny_clip, folder, _) -> str:
+    from fsc_bench.models.checkpoints.catalogue import FOLDER
+
+    state = load_model(f"open_clip:{tiny_clip}/random?seed=5", "cpu").model.state_dict()
+    torch.save({"state_dict": state}, folder / "negclip.pth")
+    text = (FOLDER / "negclip.toml").read_text().replace('"ViT-B-32"', f'"{tiny_clip}"')
+    (folder / "negclip.toml").write_text(text)
+    return f"zoo:{folder / 'negclip.toml'}@{folder / 'negclip.pth'}"
+
+
 # family -> a model of it that can be had anywhere; a new family needs a line here
 SPECS = {
     "blip": lambda _, folder, __: f"blip:{tiny_blip.save(folder / 'blip')}",
@@ -52,6 +62,7 @@ SPECS = {
     "wise": lambda tiny_clip, *_: (
         f"wise:open_clip:{tiny_clip}/random?seed=1+open_clip:{tiny_clip}/random?seed=2?alpha=0.5"
     ),
+    "zoo": zoo_spec,
 }
 
 

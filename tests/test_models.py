@@ -3,6 +3,7 @@
 import logging
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -45,9 +46,23 @@ def test_an_architecture_without_a_tag_is_refused_with_its_tags():
         ("py:nowhere.py:model", "there is no file nowhere.py"),
         ("demo:pretrain", "Did you mean 'pretrained'?"),
         ("nothing", "write FAMILY:CHECKPOINT"),
+        ("open_clip:ViT-B-32/openai?activation=gelu", "activation=gelu does nothing for a tag; it"),
+        ("open_clip:ViT-B-32/random?part=ema", "part=ema does nothing for a random initialisation"),
+        ("open_clip:ViT-B-32/random?seed=", "the option seed has no value"),
+        ("open_clip:ViT-B-32/random?seed=1&seed=2", "the option 'seed' stands twice"),
+        ("open_clip:ViT-B-32/random?activation=relu", "choose gelu or quickgelu"),
+        ("open_clip:ViT-B-32@", "name the checkpoint behind the @"),
+        ("open_clip:./tests_of_nowhere", "there is no folder tests_of_nowhere."),
+        ("open_clip:ViT-B-32@tests/conftst.py", "Did you mean 'conftest.py'?"),
+        ("open_clip:tests", "a folder is written open_clip:./tests"),
+        ("open_clip:ViT-B-32@tests", "a folder, not a checkpoint file. Name the file in it"),
+        ("open_clip:local-dir:tests", "there is no open_clip_config.json in tests"),
+        ("open_clip:hf-hub:name", "write hf-hub:ORG/NAME"),
+        ("open_clip:ViT-B-32-quickgelu@tests/conftest.py?resize=bicubic", "one way is resize=inte"),
     ],
 )
-def test_a_wrong_model_is_one_line(spec, words):
+def test_a_wrong_model_is_one_line(spec, words, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent.parent)
     with pytest.raises(UsageError) as caught:
         load_model(spec)
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from fsc_bench.errors import DataError, FscBenchError, UsageError
-from fsc_bench.models import load_model
+from fsc_bench.models import check_named, load_model
+from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.repository import _check_sizes, open_repository
 from fsc_bench.models.checkpoints.tokenizers import built_in_tokenizer, repository_tokenizer
 
@@ -86,6 +87,71 @@ def test_a_folder_that_push_to_the_hub_makes_is_the_model(tmp_path, tiny_clip, b
     assert model.identity.weights == base.identity.weights
     pixels = torch.zeros(1, 3, 32, 32)
     assert torch.equal(model.encode_images(pixels), base.encode_images(pixels))
+
+
+@pytest.mark.parametrize("name", ["./folder", "{}/folder", "local-dir:folder", "../{}/folder"])
+def test_a_folder_is_named_by_its_path(tmp_path, tiny_clip, base, monkeypatch, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "open_clip_config.json").write_text(json.dumps(config(tiny_clip)))
+    weights(tmp_path / "folder", base)
+    monkeypatch.chdir(tmp_path)
+    place = name.format(tmp_path.name if name.startswith("..") else tmp_path)
+    model = load_model(f"open_clip:{place}", "cpu")
+
+    assert model.identity.weights == base.identity.weights
+
+
+def test_a_copy_of_a_folder_is_the_same_model_wherever_it_lies(tmp_path, tiny_clip, base):
+    own = config(tiny_clip, heads=4)  # no architecture of open_clip's has it
+    found = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "open_clip_config.json").write_text(json.dumps(own))
+        weights(tmp_path / place, base)
+        found.append(load_model(f"open_clip:{tmp_path / place}", "cpu").identity)
+
+    assert found[0] == found[1]
+    assert found[0].architecture.startswith("open_clip config ")
+    assert str(tmp_path) not in str(found[0])
+
+
+def test_weights_in_shards_and_malicious_ones_in_a_folder(tmp_path, tiny_clip, base):
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config(tiny_clip)))
+    state = {name: value.clone() for name, value in base.model.state_dict().items()}
+    half = len(state) // 2
+    places = {name: f"{number // half}.safetensors" for number, name in enumerate(state)}
+    for file in set(places.values()):
+        save_file({n: state[n] for n in state if places[n] == file}, tmp_path / file)
+    index = tmp_path / "open_clip_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    model = load_model(f"open_clip:local-dir:{tmp_path}", "cpu")
+    assert model.identity.weights == base.identity.weights
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    index.unlink()
+    torch.save({"state_dict": Evil()}, tmp_path / "open_clip_pytorch_model.bin")
+    with pytest.raises(UsageError, match="loads without executing it"):
+        load_model(f"open_clip:local-dir:{tmp_path}", "cpu")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_transformers_folder_is_refused_with_the_family_that_takes_it(hub, tmp_path, tiny_clip):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    (folder / "model.safetensors").write_bytes(b"")
+    for spec in (f"open_clip:local-dir:{folder}", f"open_clip:{folder}",
+                 f"open_clip:{tiny_clip}@{folder}"):  # fmt: skip
+        with pytest.raises(UsageError, match=rf"transformers model.*Write hf:{folder}\.") as caught:
+            check_named(spec)
+        assert "\n" not in str(caught.value)
+
+    cached(hub, "org/clip", {"config.json": {"model_type": "clip"}})
+    with pytest.raises(UsageError, match=r"is a transformers model.* Write hf:org/clip\."):
+        load_model("open_clip:hf-hub:org/clip", "cpu")
 
 
 AUTO = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
@@ -203,3 +269,17 @@ def test_no_architecture_of_open_clips_own_is_beyond_the_limits():
 
     for name in open_clip.list_models():
         _check_sizes(open_clip.get_model_config(name), name)
+
+
+def test_a_tokenizers_name_that_a_shell_would_execute_is_offered_in_no_command(
+    tmp_path, tiny_clip, base
+):
+    asks = {"hf_tokenizer_name": "org/x; touch executed"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config(tiny_clip, **asks)))
+    weights(tmp_path, base)
+    with pytest.raises(FscBenchError) as caught:
+        load_model(f"open_clip:local-dir:{tmp_path}", "cpu")
+
+    assert "hf download" not in str(caught.value)
+    assert how_to_get("org/x; touch executed") == "That is no name of a repository of the Hub."
+    assert "`hf download org/x`" in how_to_get("org/x")

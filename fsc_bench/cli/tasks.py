@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from msgspec import to_builtins
 from typer.core import TyperGroup
 
 from fsc_bench.cli.options import DataOption, JsonOption, PartialOption
@@ -35,10 +36,17 @@ tasks_app = typer.Typer(
 )
 
 
+models_app = typer.Typer(
+    invoke_without_command=True,
+    subcommand_metavar="[zoo]",
+    help="Model families, and how a model of each is written.",
+)
+
+
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module to the command line."""
     app.add_typer(tasks_app, name="tasks")
-    app.command()(models)
+    app.add_typer(models_app, name="models")
 
 
 @tasks_app.callback()
@@ -307,8 +315,13 @@ def _tell(found: Mapping[str, Any], problems: Mapping[str, FscBenchError], every
         print(f"Not at hand: {', '.join(problems)}.", file=sys.stderr)
 
 
-def models(json: JsonOption = False) -> None:
-    """Model families, and how a model of each is written."""
+@models_app.callback()
+def models(context: typer.Context, json: JsonOption = False) -> None:
+    if context.invoked_subcommand is None:
+        _show_families(json)
+
+
+def _show_families(json: bool) -> None:
     from fsc_bench.cli.show import print_json, print_table
     from fsc_bench.models import describe, examples
 
@@ -322,3 +335,46 @@ def models(json: JsonOption = False) -> None:
     for family in found:
         for name in names[family]:
             print(f"  -m '{name}'" if "?" in name else f"  -m {name}")
+
+
+@models_app.command("zoo")
+def zoo(json: JsonOption = False) -> None:
+    """Fine-tuned models of others: what each starts from, how it is read and what it needs."""
+    from fsc_bench.cli.show import print_json, print_table
+
+    found = _fine_tunes()
+    if json:
+        print_json(found)
+        return
+    columns = ("model", "title", "architecture", "activation", "layout", "licence")
+    rows = [
+        [*(one[name] for name in columns), "by hand" if one["by_hand"] else "Hub"] for one in found
+    ]
+    print_table([*columns, "from"], rows)
+    print("\nTo be downloaded by hand, and named behind the @:")
+    for one in found:
+        if one["by_hand"]:
+            print(f"  {one['model']}@FILE: {one['by_hand']}")
+    print("\nThe others are fetched from the Hub. --json tells papers, bases, LoRA and scores too.")
+
+
+def _fine_tunes() -> list[dict[str, Any]]:
+    """Every entry of the catalogue, and the twelve models of FSC-CLIP, which have a family."""
+    from fsc_bench.models.checkpoints import catalogue, released
+
+    found = []
+    for name in catalogue.names():
+        facts = catalogue.entry(name)
+        found.append({"model": f"zoo:{name}", **to_builtins(facts), "by_hand": facts.by_hand})
+    for name, one in released.released().items():
+        lora = {"rank": 4, "alpha": 1.0} if "-lora-" in name else None
+        found.append(
+            {
+                "model": f"fsc_clip:{name}", "title": "FSC-CLIP", "paper": "arXiv:2410.05210",
+                "architecture": one.architecture.removesuffix("-quickgelu"),
+                "activation": "quickgelu" if one.quick_gelu else "gelu", "layout": "state",
+                "licence": "not checked", "lora": lora, "by_hand": "",
+                "get": {"hub": released.REPOSITORY, "file": one.file, "sha256": one.sha256},
+            }
+        )  # fmt: skip
+    return found

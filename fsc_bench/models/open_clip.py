@@ -4,11 +4,12 @@ weights.
     ViT-B-32-quickgelu/openai          a tag of open_clip's own list
     hf-hub:org/name                    a repository with open_clip's config and weights
     ViT-B-32@runs/ft/epoch_5.pt        an architecture with a local checkpoint (.pt, .safetensors)
-    local-dir:FOLDER                   the same in a folder
+    local-dir:FOLDER, ./FOLDER         the same in a folder
     ViT-B-32/random?seed=0             an explicit random initialisation
 
 `@FILE?lora_alpha=1` folds LoRA factors in with alpha / rank, `?activation=gelu` says what a state
-dict cannot.
+dict cannot, `?part=ema` which of several sets of weights is meant, `?resize=interpolate` fits
+position embeddings to another image size or text length.
 
 `ViT-B-32` with the tag `openai` builds GELU in open_clip 3.3.0, although those weights were trained
 with QuickGELU; it only warns, and 4 to 12 points are lost (open_clip issue #1109). The activation
@@ -16,9 +17,10 @@ that the tag declares is forced here, said, and recorded.
 """
 
 import hashlib
+import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +37,16 @@ from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.lora import is_factor, merge_reference_lora
 from fsc_bench.models.checkpoints.quiet import quiet
-from fsc_bench.models.checkpoints.reading import kind_of
 from fsc_bench.models.checkpoints.repository import (
     LOCAL,
     check_repository,
+    is_local,
     is_repository,
+    is_transformers,
     open_repository,
+    whole_name,
 )
+from fsc_bench.models.checkpoints.shards import check_whole
 from fsc_bench.models.checkpoints.state import State, open_state
 from fsc_bench.models.checkpoints.tokenizers import (
     built_in_tokenizer,
@@ -61,7 +66,14 @@ EXAMPLES = (
     "open_clip:ViT-B-32/random?seed=0",
 )
 
-OPTIONS = ("seed", "activation", "lora_alpha")
+OPTIONS = ("seed", "activation", "lora_alpha", "part", "resize")
+# What each way of naming a model has a use for; an option without one would do nothing in silence.
+USED = {
+    "a random initialisation": ("seed", "activation"),
+    "a file": ("activation", "lora_alpha", "part", "resize"),
+    "a tag": (),
+    "a repository": (),
+}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -94,7 +106,7 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
     device = pick_device(device)
     options = spec.options(*OPTIONS)
     if is_repository(spec.place):
-        return _from_repository(spec.place, device, precision)
+        return _from_repository(whole_name(spec.place), device, precision)
     if spec.file:
         return _from_file(spec.name, spec.file, options, device, precision)
     architecture, _, tag = spec.name.partition("/")
@@ -110,14 +122,27 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
 def check(spec: Spec) -> None:
     """Raises UsageError for what is wrong with a name; no weights are read."""
     options = spec.options(*OPTIONS)
+    if empty := next((name for name, value in options.items() if not value), ""):
+        raise UsageError(f"model '{spec}': the option {empty} has no value.")
     if not is_seed(options.get("seed", "0")):
         raise UsageError(f"model '{spec}': seed must be a whole number of at most 18 digits.")
     if is_repository(spec.place):
-        check_repository(spec.place)
+        check_repository(whole_name(spec.place))
+        way = "a repository"
     elif "@" in spec.place:
         _check_file(spec, options)
+        way = "a file"
     else:
-        _check_tag(spec, *spec.name.partition("/")[::2])
+        architecture, _, tag = spec.name.partition("/")
+        _check_tag(spec, architecture, tag)
+        way = "a random initialisation" if tag == "random" else "a tag"
+    for name, value in options.items():
+        if name not in USED[way]:
+            owners = " and ".join(owner for owner, used in USED.items() if name in used)
+            raise UsageError(
+                f"model '{spec}': the option {name}={value} does nothing for {way}; it is for "
+                f"{owners}. Leave it out."
+            )
 
 
 def _check_tag(spec: Spec, architecture: str, tag: str) -> None:
@@ -142,7 +167,17 @@ def _check_file(spec: Spec, options: dict[str, str]) -> None:
     if file is None:
         raise UsageError(f"model '{spec}': name the checkpoint behind the @.")
     if not file.exists():
-        raise UsageError(f"model 'open_clip:{architecture}@{file}': there is no such file.")
+        beside = [other.name for other in file.parent.iterdir()] if file.parent.is_dir() else []
+        raise UsageError(
+            f"model 'open_clip:{architecture}@{file}': there is no such file."
+            f"{near_miss(file.name, beside)}"
+        )
+    if file.is_dir():
+        raise UsageError(f"model 'open_clip:{architecture}@{file}': {_folder(file)}")
+    if options.get("resize", "interpolate") != "interpolate":
+        raise UsageError(
+            f"model '{spec}': resize={options['resize']!r}: the one way is resize=interpolate."
+        )
     _wants_quick_gelu(architecture, options)
     twin = f"{architecture}-quickgelu"
     if twin in open_clip.list_models() and "activation" not in options:
@@ -152,7 +187,16 @@ def _check_file(spec: Spec, options: dict[str, str]) -> None:
             f"trained with. Started from openai weights: {twin}@{file}. Otherwise: "
             f"{architecture}@{file}?activation=gelu."
         )
-    kind_of(file)
+    check_whole(file)
+
+
+def _folder(folder: Path) -> str:
+    """What to write for a folder in place of a file."""
+    if is_transformers(folder):
+        return f"a transformers model. Write hf:{folder}."
+    if is_local(folder):
+        return f"a folder with open_clip's config. Write open_clip:{LOCAL}{folder}."
+    return "a folder, not a checkpoint file. Name the file in it."
 
 
 def declared_activation(architecture: str, tag: str) -> tuple[bool, list[str]]:
@@ -176,6 +220,10 @@ def _config_quick_gelu(architecture: str) -> bool:
 def _check_architecture(architecture: str) -> None:
     known = open_clip.list_models()
     if architecture not in known:
+        if "/" not in architecture and (folder := Path(architecture)).is_dir():
+            raise UsageError(
+                f"model 'open_clip:{architecture}': a folder is written open_clip:./{folder}."
+            )
         raise UsageError(
             f"model 'open_clip:{architecture}': open_clip {open_clip.__version__} has no such "
             f"architecture.{near_miss(architecture, known)}"
@@ -196,9 +244,11 @@ def _from_file(
 ) -> OpenClip:
     spec = f"open_clip:{architecture}@{file}"
     quick = _wants_quick_gelu(architecture, options)
-    state = open_state(file)
+    state = open_state(file, options.get("part", ""))
     state = replace(state, tensors=_merged(state.tensors, options.get("lora_alpha"), spec))
-    model = built_in(architecture, spec, device, precision, quick, state=state)
+    model = built_in(
+        architecture, spec, device, precision, quick, state=state, interpolate="resize" in options
+    )
     return _with_activation(model, options, spec)
 
 
@@ -251,9 +301,15 @@ def _from_repository(name: str, device: str, precision: str) -> OpenClip:
     notes = (*source.notes, *state.notes, *fit(model, state.tensors, source.spec))
     architecture = next(
         (known for known in open_clip.list_models()
-         if open_clip.get_model_config(known) == source.config), name
+         if open_clip.get_model_config(known) == source.config),
+        f"open_clip config {_digest(source.config)}",  # not its folder: a copy is the same model
     )  # fmt: skip
     return _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def built_in(
@@ -266,19 +322,30 @@ def built_in(
     tag: str | None = None,
     seed: int = 0,
     state: State | None = None,
+    interpolate: bool = False,
+    context: int | None = None,
     notes: Sequence[str] = (),
 ) -> OpenClip:
-    """One of open_clip's own architectures, with a tag's weights, a file's or random ones."""
+    """One of open_clip's own architectures, with a tag's weights, a file's or random ones.
+
+    interpolate: whether the file's position embeddings are resized; the identity then says so.
+    context: tokens of a text, where that is not the architecture's own number.
+    """
     # Before the model: what is absent is said before gigabytes are built.
-    tokenizer = built_in_tokenizer(architecture, spec)
+    tokenizer = built_in_tokenizer(architecture, spec, context)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, preprocess = _create(
-            architecture, spec, pretrained=tag, quick_gelu=quick_gelu, pretrained_text=False
-        )
+            architecture, spec, pretrained=tag, quick_gelu=quick_gelu, pretrained_text=False,
+            force_context_length=context,
+        )  # fmt: skip
     if state is not None:
-        notes = (*notes, *state.notes, *fit(model, state.tensors, spec))
-    return _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
+        fitted = fit(model, state.tensors, spec, interpolate=interpolate)
+        notes = (*notes, *state.notes, *fitted)
+    built = _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
+    if interpolate:
+        built.identity = replace(built.identity, architecture=f"{architecture}, {fitted[-1]}")
+    return built
 
 
 def _create(name: str, spec: str, **options: Any) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ name by name and shape by shape, or one line says what does not and what the fil
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import takewhile
 from typing import Any
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 
 from fsc_bench.errors import UsageError, one_line
 from fsc_bench.models.checkpoints.lora import is_factor
+from fsc_bench.models.checkpoints.positions import POSITIONS, interpolated, is_of_text
 from fsc_bench.models.checkpoints.state import listed
 from fsc_bench.system.escape import for_terminal, shortened
 
+UNKNOWN = "no model that is known here"
 SHOWN = 3  # names of each kind of mismatch
-POSITIONS = ("positional_embedding", "pos_embed")
 # A name that only one kind of model has -> what that is.
 LAYOUTS = {
     r"text_model\.encoder\.layers\.": "a transformers CLIP or SigLIP",
@@ -38,18 +40,27 @@ LAYOUTS = {
 }  # fmt: skip
 
 
-def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, ...]:
+def fit(
+    model: nn.Module, state: Mapping[str, Tensor], spec: str, *, interpolate: bool = False
+) -> tuple[str, ...]:
     """Loads `state` into `model` strictly; returns what to tell the user.
 
-    spec: the model as the user wrote it. Raises UsageError, one line, where the two do not agree.
+    spec: the model as the user wrote it. interpolate: whether position embeddings of another
+    length are resized. Raises UsageError, one line, where the two do not agree.
     """
     state, notes = _translated(model, state)
+    if interpolate:
+        state, resized = interpolated(model, state, spec)
+        notes = (*notes, *resized)
     own = model.state_dict()
     missing = [name for name in own if name not in state]
     strange = [name for name in state if name not in own]
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
     retyped = [name for name in own if name in state and _kind(own[name]) != _kind(state[name])]
-    positions = [name for name in other if name.endswith(POSITIONS)]
+    positions = [
+        name for name in other
+        if name.endswith(POSITIONS) and own[name].shape[-1] == state[name].shape[-1]
+    ]  # fmt: skip
     if positions and not missing and not strange and set(other) == set(positions):
         raise UsageError(f"model {spec!r}: {_other_positions(positions, own, state)}")
     if missing or strange or other:
@@ -58,6 +69,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, 
                   for name in other]  # fmt: skip
         parts.append(_shown("other shapes", shapes))
         parts.append(_common_prefix(state))
+        parts.append(_half_wrapped(state, own))
         raise UsageError(
             f"model {spec!r}: the weights do not fit: {'; '.join(filter(None, parts))}. The file's "
             f"keys resemble {resembles(state)}."
@@ -68,6 +80,11 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], spec: str) -> tuple[str, 
         raise UsageError(
             f"model {spec!r}: the weights do not fit: {_shown('other types', kinds)}. Quantised "
             "weights are to be turned back into floating point first."
+        )
+    if ill := [name for name in own if not state[name].isfinite().all()]:
+        raise UsageError(
+            f"model {spec!r}: its weights hold NaN or infinite numbers: {_shown('tensors', ill)}. "
+            "The training diverged or the file is damaged; take an earlier checkpoint."
         )
     try:
         model.load_state_dict(dict(state), strict=True)
@@ -94,7 +111,19 @@ def _shown(what: str, names: list[str]) -> str:
 def _common_prefix(state: Mapping[str, Tensor]) -> str:
     """A wrapper that every name of the file carries and nobody here knows, in words."""
     shared = _shared_start(state)
-    return f"every key of the file begins with {shortened(shared)}" if shared else ""
+    if not shared:
+        return ""
+    part = for_terminal(shared.rstrip("."))[:200]
+    return f"every key of the file begins with {shortened(shared)} (part={part} reads below it)"
+
+
+def _half_wrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """The part of the file that holds this model's names, where others stand beside it."""
+    starts = {name.partition(".")[0] for name in state}
+    whole = [start for start in starts if all(f"{start}.{name}" in state for name in own)]
+    if not whole or _shared_start(state):
+        return ""
+    return f"the option part={for_terminal(min(whole))} reads the weights below that name alone"
 
 
 def _shared_start(names: Collection[str]) -> str:
@@ -111,12 +140,12 @@ def _other_positions(names: list[str], own: Mapping, state: Mapping) -> str:
     parts = []
     for name in names:
         there, here = (table[name].shape[-2] for table in (state, own))
-        text = "text" in name or name == "positional_embedding"
-        what = "tokens of text" if text else "places of a picture"
+        what = "tokens of text" if is_of_text(name) else "places of a picture"
         parts.append(f"{name} has {there} {what} in the file, {here} in this architecture")
     return (
         f"{'; '.join(parts)}. The context length or image size was changed: name the architecture "
-        f"that has it. The file's keys resemble {resembles(state)}."
+        "that has it, or add the option resize=interpolate, which is another model and is recorded "
+        f"as one. The file's keys resemble {resembles(state)}."
     )
 
 
@@ -129,6 +158,8 @@ def _translated(
     state = dict(convert_state_dict(model, dict(state)))
     if "positional_embedding" in state and "positional_embedding" not in own:
         state = convert_to_custom_text_state_dict(state)
+    if "text.positional_embedding" in state and "positional_embedding" in own:
+        state = {name.removeprefix("text."): value for name, value in state.items()}
     for name in ("logit_scale", "logit_bias"):  # a number or a vector of one
         if name in state and name in own and state[name].numel() == own[name].numel() == 1:
             state[name] = state[name].reshape(own[name].shape)
@@ -141,6 +172,9 @@ def _translated(
     if "logit_bias" in own and "logit_bias" not in state:
         state["logit_bias"] = torch.zeros_like(own["logit_bias"])
         notes.append("The file has no logit_bias; 0 is used, which moves no ranking.")
+    if own.keys() - state.keys() == {"logit_scale"}:  # in a loss of its own, which encodes nothing
+        state["logit_scale"] = own["logit_scale"]
+        notes.append("The file has no logit_scale; the architecture's moves no ranking either.")
     ids = "text.transformer.embeddings.position_ids"  # a table of 0, 1, 2 ... of old transformers
     if ids in state and ids not in own:
         del state[ids]
@@ -157,7 +191,13 @@ def resembles(state: Mapping[str, Any]) -> str:
     layouts = LAYOUTS.items()
     kind = next((what for start, what in layouts if any(re.match(start, n) for n in state)), "")
     if not kind:
-        return "no model that is known here"
+        starts = Counter(name.partition(".")[0] for name in state if "." in name)
+        start = f"{starts.most_common(1)[0][0]}." if len(starts) > 1 else ""
+        inner = {
+            n.removeprefix(start): v for n, v in state.items() if start and n.startswith(start)
+        }
+        found = resembles(inner) if inner else UNKNOWN
+        return found if found == UNKNOWN else f"{found}, below {shortened(start)}"
     if any(map(is_factor, state)):
         kind = "LoRA factors beside weights"
     names = _architectures(state)

@@ -24,24 +24,55 @@ def merge_reference_lora(state_dict: Mapping[str, Tensor], alpha: float = 1.0) -
         if not is_factor(key):
             continue
         partner = key[:-1] + ("B" if key.endswith("A") else "A")
-        # `mlp.c_fc.lora_A` belongs to `mlp.c_fc.weight`, `attn.in_proj_weight_lora_A` to
-        # `attn.in_proj_weight`.
-        stem = key[: -len("lora_A")]
-        target = stem + "weight" if stem.endswith(".") else stem.removesuffix("_")
+        target = _target(key)
         for needed in (partner, target):
             if needed not in state:
                 raise FscBenchError(f"the checkpoint has {key} but no {needed}: it is not whole.")
         if key.endswith("A"):
-            merged[target] = _merge_factors(merged[target], value, state[partner], alpha)
+            merged[target] = _merge_factors(merged[target], value, state[partner], alpha, key)
     return merged
 
 
-def _merge_factors(weight: Tensor, factor_a: Tensor, factor_b: Tensor, alpha: float) -> Tensor:
-    # A convolution's factors are rank * kernel wide, so that B A has the kernel's many numbers.
-    rank = factor_a.shape[0] // (weight.shape[-1] if weight.ndim == 4 else 1)
+def _merge_factors(
+    weight: Tensor, factor_a: Tensor, factor_b: Tensor, alpha: float, name: str
+) -> Tensor:
     exact = torch.promote_types(weight.dtype, torch.float32)
-    delta = factor_b.to(exact) @ factor_a.to(exact)
-    return (weight.to(exact) + (alpha / rank) * delta.view(weight.shape)).to(weight.dtype)
+    try:
+        delta = factor_b.to(exact) @ factor_a.to(exact)
+        if weight.ndim == 2 and delta.shape != weight.shape == delta.T.shape:
+            delta = delta.T  # loralib's factors of an embedding are those of its transposed table
+        elif weight.ndim == 2 and delta.shape != weight.shape:
+            raise ValueError
+        delta = delta.reshape(weight.shape)
+    except (RuntimeError, ValueError):
+        raise FscBenchError(
+            f"the checkpoint's {name} {tuple(factor_a.shape)} and its partner "
+            f"{tuple(factor_b.shape)} do not multiply to the weight's {tuple(weight.shape)}."
+        ) from None
+    return (weight.to(exact) + (alpha / _rank(weight, factor_a)) * delta).to(weight.dtype)
+
+
+def _rank(weight: Tensor, factor_a: Tensor) -> int:
+    # A convolution's factors are rank * kernel wide, so that B A has the kernel's many numbers.
+    return max(factor_a.shape[0] // (weight.shape[-1] if weight.ndim == 4 else 1), 1)
+
+
+def ranks(state_dict: Mapping[str, Tensor]) -> set[int]:
+    """The ranks of all factors in a state dict."""
+    found = set()
+    for key, value in state_dict.items():
+        if is_factor(key) and key.endswith("A"):
+            weight = state_dict.get(_target(key))
+            found.add(_rank(value if weight is None else weight, value))
+    return found
+
+
+def _target(key: str) -> str:
+    """The weight that a factor belongs to: `mlp.c_fc.weight` of `mlp.c_fc.lora_A`, and
+    `attn.in_proj_weight` of `attn.in_proj_weight_lora_A`.
+    """
+    stem = key[: -len("lora_A")]
+    return stem + "weight" if stem.endswith(".") else stem.removesuffix("_")
 
 
 def is_factor(key: str) -> bool:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsc_bench.errors import DataError, UsageError, one_line
+from fsc_bench.errors import DataError, UsageError, near_miss, one_line
 from fsc_bench.models.checkpoints.hub import hub_file, revision_of
 from fsc_bench.models.checkpoints.transform import check_transform
 from fsc_bench.system.escape import shortened
 
 HUB, LOCAL = "hf-hub:", "local-dir:"
+PATHS = ("./", "../", "/", "~/")
 CONFIG = "open_clip_config.json"
 # What no model's config exceeds, by key; other numbers are at most `MOST`.
 LARGEST = {
@@ -25,6 +26,7 @@ LARGEST = {
 }  # fmt: skip
 MOST = 10_000_000
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+INDICES = tuple(f"{name}.index.json" for name in WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,29 @@ class Repository:
 
 
 def is_repository(name: str) -> bool:
-    return name.startswith((HUB, LOCAL))
+    """Whether a name is of the Hub or a folder: `local-dir:PATH`, or a path with a `/` in front."""
+    return name.startswith((HUB, LOCAL, *PATHS)) or name in (".", "..")
+
+
+def whole_name(name: str) -> str:
+    """A repository's name; of a bare path, with the `local-dir:` in front that it stands for."""
+    return name if name.startswith((HUB, LOCAL)) else f"{LOCAL}{name}"
+
+
+def is_local(folder: Path) -> bool:
+    """Whether a folder holds what open_clip's `push_to_hf_hub` writes."""
+    return (folder / CONFIG).is_file()
+
+
+def is_transformers(folder: Path) -> bool:
+    """Whether a folder is what transformers' `save_pretrained` writes, and no open_clip model."""
+    if is_local(folder):
+        return False
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and ("model_type" in config or "architectures" in config)
 
 
 def check_repository(name: str) -> None:
@@ -47,7 +71,17 @@ def check_repository(name: str) -> None:
     spec = f"open_clip:{name}"
     if name.startswith(LOCAL):
         folder = Path(name.removeprefix(LOCAL)).expanduser()
-        if not (folder / CONFIG).is_file():
+        if is_transformers(folder):
+            raise UsageError(
+                f"model {spec!r}: {folder} holds a transformers model (config.json), not one of "
+                f"open_clip ({CONFIG}). Write hf:{folder}."
+            )
+        if not folder.is_dir():
+            others = [one.name for one in folder.parent.iterdir()] if folder.parent.is_dir() else []
+            raise UsageError(
+                f"model {spec!r}: there is no folder {folder}.{near_miss(folder.name, others)}"
+            )
+        if not is_local(folder):
             raise UsageError(f"model {spec!r}: there is no {CONFIG} in {folder}.")
         _local_weights(folder, spec)
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name.removeprefix(HUB)):
@@ -72,11 +106,26 @@ def open_repository(name: str) -> Repository:
         notes: tuple[str, ...] = ()
     else:
         repository, _, revision = name.removeprefix(HUB).partition("@")
-        file = hub_file(repository, CONFIG, revision or None)
+        file = _hub_config(repository, revision, spec)
         weights = _hub_weights(repository, revision_of(file) or revision or None)
         folder = file.parent
         notes = (f"{spec}: revision {revision_of(file) or revision or 'unknown'}.",)
     return Repository(spec, folder, _checked(file, spec), weights, notes)
+
+
+def _hub_config(repository: str, revision: str, spec: str) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return hub_file(repository, CONFIG, revision or None)
+    except DataError:
+        other = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+        if isinstance(other, str) and is_transformers(Path(other).parent):
+            raise UsageError(
+                f"model {spec!r}: {repository} in the Hub's cache is a transformers model, not one "
+                f"of open_clip. Write hf:{repository}."
+            ) from None
+        raise
 
 
 def _hub_weights(repository: str, revision: str | None) -> Path:
@@ -90,7 +139,7 @@ def _hub_weights(repository: str, revision: str | None) -> Path:
 
 
 def _local_weights(folder: Path, spec: str) -> Path:
-    for name in WEIGHTS:
+    for name in (*WEIGHTS, *INDICES):
         if (folder / name).is_file():
             return folder / name
     raise UsageError(f"model {spec!r}: there is no {' or '.join(WEIGHTS)} in {folder}.")

@@ -20,17 +20,18 @@ SIMPLE_OPTIONS = ("clean", "reduction_mask", "additional_special_tokens")
 PROBES = ["a", "Two dogs, and a cat's red ball: 12 things!", "Ünïcode 犬", "word " * 300]
 
 
-def built_in_tokenizer(architecture: str, spec: str) -> Callable:
+def built_in_tokenizer(architecture: str, spec: str, context: int | None = None) -> Callable:
     """The tokenizer of one of open_clip's own architectures.
 
+    context: tokens of a text, where that is not the architecture's own number.
     Raises DataError where it cannot be had.
     """
     text = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
     source = text.get("hf_tokenizer_name") or ""
     if not (source or text.get("tokenizer_kwargs") or "siglip" in architecture.lower()):
-        return _plain_tokenizer(text.get("context_length", CONTEXT))
-    safe = {"trust_remote_code": False} if source else {}
-    return _guarded(lambda: open_clip.get_tokenizer(architecture, **safe), source, spec)
+        return _plain_tokenizer(context or text.get("context_length", CONTEXT))
+    options = {"context_length": context, **({"trust_remote_code": False} if source else {})}
+    return _guarded(lambda: open_clip.get_tokenizer(architecture, **options), source, spec)
 
 
 @cache
