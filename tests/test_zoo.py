@@ -185,6 +185,8 @@ def test_clove_is_mixed_with_its_base_at_six_tenths(length, tiny, tmp_path):
     base["positional_embedding"] = base["positional_embedding"][:length]
     assert_same(model, {name: 0.4 * base[name] + 0.6 * state[name] for name in state})
     assert model.identity.context_length == length
+    shown = {77: "Tiny", 64: "Tiny, texts of 64 tokens"}  # what training would build again
+    assert model.identity.architecture == shown[length]
     assert any(note.startswith("0.6 of CLoVe") for note in model.extras.notes)
     assert any("cut to 64" in note for note in model.extras.notes) == (length == 64)
 

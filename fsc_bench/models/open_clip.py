@@ -49,6 +49,7 @@ from fsc_bench.models.checkpoints.repository import (
 from fsc_bench.models.checkpoints.shards import check_whole
 from fsc_bench.models.checkpoints.state import State, open_state
 from fsc_bench.models.checkpoints.tokenizers import (
+    CONTEXT,
     built_in_tokenizer,
     describe_tokenizer,
     repository_tokenizer,
@@ -342,10 +343,12 @@ def built_in(
     if state is not None:
         fitted = fit(model, state.tensors, spec, interpolate=interpolate)
         notes = (*notes, *state.notes, *fitted)
-    built = _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
+    own = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
+    if context and context != own.get("context_length", CONTEXT):
+        architecture = f"{architecture}, texts of {context} tokens"
     if interpolate:
-        built.identity = replace(built.identity, architecture=f"{architecture}, {fitted[-1]}")
-    return built
+        architecture = f"{architecture}, {fitted[-1]}"
+    return _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
 
 
 def _create(name: str, spec: str, **options: Any) -> tuple[Any, Any]:
