@@ -59,6 +59,15 @@ def hold_key_biases(model: nn.Module) -> None:
             kept = torch.ones(3, len(bias) // 3, device=bias.device, dtype=bias.dtype)
             kept[1] = 0
             bias.grad *= sharding.part_of(kept.flatten(), bias.grad)
+        for name, place, of in (("qkv", 1, 3), ("kv", 0, 2)):  # timm's, and its attention pool's
+            joint = getattr(module, name, None)
+            if not isinstance(joint, nn.Linear) or joint.bias is None or joint.bias.grad is None:
+                continue
+            # A norm between the bias and the product would make it count.
+            if isinstance(getattr(module, "k_norm", None), nn.Identity):
+                kept = torch.ones_like(joint.bias).view(of, -1)
+                kept[place] = 0
+                joint.bias.grad *= sharding.part_of(kept.flatten(), joint.bias.grad)
 
 
 @torch.no_grad()
