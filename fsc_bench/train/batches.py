@@ -112,9 +112,14 @@ class Pixels:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [b, 3, H, W] -> float32, as the model was trained to see them."""
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        mean, std = (_of_channels(values, images.device) for values in (self.mean, self.std))
         return (images.float() / 255 - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[3, 1, 1], made once: making it on a GPU waits for all that the GPU was given before."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def pixels_of(preprocess: Any, crop_scale: float) -> Pixels:
