@@ -4,7 +4,6 @@ kind in two processes, killed, and scored. Expected values are plain loops over 
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from fsc_bench.train.schedule import learning_rate
 
 SETTINGS = {
     "data": "world:finetune?pairs=64", "negatives": "rules", "negative_kinds": ("swap",),
-    "batch_size": 8, "max_steps": 2, "learning_rate": 1e-3, "warmup_steps": 0, "device": "cpu",
+    "batch_size": 8, "max_steps": 2, "learning_rate": 1e-4, "warmup_steps": 0, "device": "cpu",
     "checkpoint_every": 1, "keep_checkpoints": 9, "log_every": 1, "workers": 0,
     "global_hn_weight": 0.5, "local_hn_weight": 0.2, "focal_gamma": 2.0, "label_smoothing": 0.02,
 }  # fmt: skip
@@ -110,13 +109,11 @@ def test_a_patchs_token_is_what_the_tower_answers_to_that_patch_alone(kind):
     assert not torch.allclose(tokens[:, 0], tokens[:, -1], atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["vit", "sigmoid", "coca"])
+@pytest.mark.parametrize("kind", ["sigmoid", "coca"])
 @torch.no_grad()
 def test_words_are_normed_and_projected_as_the_token_that_is_pooled(kind):
     adapter = load_model(f"open_clip:tiny-{kind}/random")
     model, ids = adapter.model.eval(), adapter.tokenizer(["a dog", "two cats on a red sofa"])
-    if kind == "vit":
-        return
     features, words = dense.encode_text(model.text, ids)
     expected = model.encode_text(ids)
 
@@ -177,9 +174,9 @@ def test_hard_negatives_are_further_pairs_of_their_image_with_label_minus_one():
     bare = sigmoid_loss(images, texts, scale, bias)
 
     expected = plain_sigmoid(images, texts, negatives.tolist(), mask.tolist(), 7.0, -3.0)
-    assert float(found) == pytest.approx(expected, abs=1e-6)
-    assert float(bare) == pytest.approx(float(SigLipLoss()(images, texts, scale, bias)), abs=1e-6)
-    assert float(found) > float(bare) + 0.1
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+    assert bare.item() == pytest.approx(SigLipLoss()(images, texts, scale, bias).item(), abs=1e-6)
+    assert found.item() > bare.item() + 0.1
     found.backward()
     step = 1e-3
     for leaf, moved in ((scale, (7 + step, -3)), (bias, (7, -3 + step))):
@@ -196,7 +193,7 @@ def test_one_image_its_caption_and_a_hard_negative_by_hand():
     assert float(found) == pytest.approx(1.111401, abs=1e-6)
 
 
-# --- a hundred steps against plain loops --------------------------------------------------------
+# --- steps against plain loops --------------------------------------------------------------------
 
 
 def plain_calibrated(logits: list[torch.Tensor]) -> torch.Tensor:
@@ -248,32 +245,36 @@ def plain_loss(model: torch.nn.Module, part, pixels) -> torch.Tensor:
     return SigLipLoss()(image, captions, scale, bias) + torch.stack(terms).sum() / kept
 
 
-def test_a_hundred_steps_of_a_siglip_are_those_of_a_plain_loop(tmp_path):
-    chosen = recipe("map", max_steps=100, epochs=20, negative_columns=False, learning_rate=1e-4,
+def both_ways(folder: Path, steps: int) -> tuple[list[float], list[float]]:
+    """The losses of a SigLIP's run, and those of a plain loop over the same batches."""
+    chosen = recipe("map", max_steps=steps, epochs=steps, negative_columns=False,
                     checkpoint_every=1000)  # fmt: skip
-    config = chosen.config
-    ready = build(prepare(chosen, tmp_path / "plain", say=lambda line: None))
+    ready = build(prepare(chosen, folder / "plain", say=lambda line: None))
     model = ready.model
     no_decay = [p for p in model.parameters() if p.ndim < 2]
     decay = [p for n, p in model.named_parameters() if p.ndim > 1 and "ln" not in n]
     groups = [{"params": no_decay, "weight_decay": 0.0}, {"params": decay, "weight_decay": 0.1}]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), eps=1e-6)
     expected = []
-    for step in range(100):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step, 100)
+            group["lr"] = learning_rate(chosen.config, step, steps)
         loss = plain_loss(model, ready.batches[step][0], ready.batches.pixels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        expected.append(float(loss.detach()))
-    train(chosen, tmp_path / "ours", say=lambda line: None)
-    found = losses(tmp_path / "ours")
+        expected.append(loss.item())
+    train(chosen, folder / "ours", say=lambda line: None)
+    return losses(folder / "ours"), expected
 
-    assert found[:3] == pytest.approx(expected[:3], abs=1e-5)
-    assert found == pytest.approx(expected, abs=1e-3)
-    assert np.mean(found[-10:]) < np.mean(found[:10]) - 0.1
-    assert losses(tmp_path / "ours", "logit_bias")[-1] != losses(tmp_path / "ours", "logit_bias")[0]
+
+def test_a_siglips_losses_are_those_of_a_plain_loop(tmp_path):
+    found, expected = both_ways(tmp_path, 6)  # a hundred: tests/siglip_demo.py
+    biases = losses(tmp_path / "ours", "logit_bias")
+
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert found[-1] < found[0] - 0.1
+    assert biases[-1] != biases[0]
 
 
 def test_the_recipe_of_a_siglip_is_its_contrast_and_fsc_clips_hard_negatives():
@@ -297,32 +298,36 @@ def alone(tmp_path_factory) -> dict[str, Path]:
     return {kind: root / kind for kind in KINDS}
 
 
+# What test_train_loop does not have: there a SigLIP is trained in parts, a CoCa with LoRA.
+SHARED = {"map": {}, "coca": {}, "sigmoid": {"parallel": "fsdp"}}
+
+
 def train_kinds(rank: int, folder: str) -> None:
     tiny_families.register(Path(folder) / "families" / str(rank))
-    for kind in KINDS:
-        train(recipe(kind), Path(folder) / kind, say=lambda line: None)
-    for kind in ("map", "coca"):
-        sharded = recipe(kind, parallel="fsdp")
-        train(sharded, Path(folder) / f"{kind} sharded", say=lambda line: None)
+    for kind, settings in SHARED.items():
+        train(recipe(kind, **settings), Path(folder) / kind, say=lambda line: None)
 
 
-def test_two_processes_give_the_weights_of_one_for_every_kind(alone, tmp_path):
+def test_two_processes_give_the_weights_of_one(alone, tmp_path):
     processes.together(train_kinds, str(tmp_path))
-    for name in (*KINDS, "map sharded", "coca sharded"):
-        single = alone[name.split()[0]]
-        ours, theirs = weights(tmp_path / name), weights(single)
+    for kind in SHARED:
+        ours, theirs = weights(tmp_path / kind), weights(alone[kind])
 
         assert ours.keys() == theirs.keys()
         apart = {key: float((ours[key] - theirs[key]).abs().max()) for key in ours}
-        assert max(apart.values()) < 1e-6, (name, max(apart, key=apart.get), max(apart.values()))
-        assert losses(tmp_path / name) == pytest.approx(losses(single), abs=1e-5), name
+        assert max(apart.values()) < 1e-6, (kind, max(apart, key=apart.get))
+        assert losses(tmp_path / kind) == pytest.approx(losses(alone[kind]), abs=1e-5), kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_goes_on_to_the_same_weights(alone, tmp_path, kind):
-    forget_the_last_step(alone[kind], tmp_path / "killed")
-    train(recipe(kind), tmp_path / "killed", resume=True, say=lambda line: None)
-    ours, theirs = weights(tmp_path / "killed"), weights(alone[kind])
+    whole, settings = alone[kind], {}
+    if kind == "coca":  # open_clip leaves a part of a random one as the memory was: not twice so
+        whole, settings = tmp_path / "whole", {"model": f"run:{alone[kind]}"}
+        train(recipe(kind, **settings), whole, say=lambda line: None)
+    forget_the_last_step(whole, tmp_path / "killed")
+    train(recipe(kind, **settings), tmp_path / "killed", resume=True, say=lambda line: None)
+    ours, theirs = weights(tmp_path / "killed"), weights(whole)
 
     assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
 
@@ -333,5 +338,4 @@ def test_what_was_trained_is_scored(alone, tmp_path):
         scores = fsc_bench.score(
             f"run:{out}", tmp_path / "tiny.toml", data=tmp_path / "data", device="cpu"
         )
-        assert len(scores.table) and scores.table["value"].notna().all(), kind
-    assert shutil.rmtree(tmp_path / "data") is None
+        assert len(scores.table) and scores.table["score"].notna().all(), kind
