@@ -103,10 +103,16 @@ def test_each_kind_trains_two_steps_and_says_how(tmp_path, name, settings, says,
     [
         ("tiny-resnet", {"accumulate": 2}, "statistics are the whole batch's: accumulate = 2"),
         ("tiny-resnet", {"tune": "lora"}, "LoRA does not know the image tower ModifiedResNet"),
-        ("tiny-resnet", {"local_hn_weight": 0.2}, "dense tokens"),
+        ("tiny-mobile", {"local_hn_weight": 0.2}, "the local loss needs dense tokens, and model "
+         "'open_clip:tiny-mobile/random' gives none: its image tower, TimmModel of EfficientNet"),
         ("tiny-mobile", {"activation_checkpointing": True}, "computes it twice a step"),
-        ("tiny-coca", {"local_hn_weight": 0.2}, "dense tokens"),
-        ("tiny-sigmoid", {"negative_columns": True}, "negative_columns is a softmax over"),
+        ("tiny-map", {"tune": "lora"}, "LoRA does not know the image tower TimmModel"),
+        ("tiny-vit", {"contrast": "sigmoid"}, "has no logit bias, which SigLIP's sigmoid of every "
+         "pair trains"),
+        ("tiny-vit", {"contrast": "sigmod"}, "contrast = 'sigmod': choose model, sigmoid, softmax. "
+         "Did you mean 'sigmoid'?"),
+        ("tiny-sigmoid", {"contrast": "sigmoid", "intra_modal_weight": 0.1},
+         "intra_modal_weight is a softmax over the batch"),
         ("tiny-sigmoid", {"intra_modal_weight": 0.1, "positive_text_weight": 0.1,
                           "positives": "captions"},
          "intra_modal_weight and positive_text_weight are a softmax over the batch"),

@@ -26,6 +26,15 @@ FAMILIES = {
         "init_logit_scale": 4.762,  # 117
         "init_logit_bias": -12.9,
     },
+    "tiny-map": {
+        "embed_dim": 64,
+        "vision_cfg": {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none",
+                       "image_size": 32},
+        "text_cfg": {**TEXT, "context_length": 16, "no_causal_mask": True, "pool_type": "last",
+                     "proj_bias": True},
+        "custom_text": True,
+        "init_logit_bias": -10,
+    },
     "tiny-mobile": {
         "vision_cfg": {"timm_model_name": "test_efficientnet", "timm_pool": "avg",
                        "timm_proj": "linear", "image_size": 64},

@@ -13,31 +13,45 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models.shortcuts import parts
+from fsc_bench.train import dense
 from fsc_bench.train.batch_norm import KNOWN
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.schedule import MAX_SCALE
 
 # Losses that compare with the whole batch by a softmax: SigLIP has no such thing.
-OF_SOFTMAX = ("negative_columns", "intra_modal_weight", "positive_text_weight")
+OF_SOFTMAX = ("intra_modal_weight", "positive_text_weight")
 
 
 def examine(model: nn.Module, name: str, config: TrainConfig, processes: int) -> None:
     """Raises UsageError, one line, for a model that these settings would train wrongly."""
-    if parts.logit_bias(model) is not None:
+    if parts.logit_bias(model) is not None and config.contrast != "softmax":
         _check_sigmoid(name, config)
+    elif config.contrast == "sigmoid" and parts.logit_bias(model) is None:
+        raise UsageError(
+            f'contrast = "sigmoid": model {name!r} has no logit bias, which SigLIP\'s sigmoid of '
+            'every pair trains. Set contrast = "softmax", or take a model that has one, such as '
+            "open_clip:ViT-B-16-SigLIP/webli."
+        )
+    if config.local_hn_weight and (why := dense.lacks(model)):
+        raise UsageError(
+            f"local_hn_weight = {config.local_hn_weight}: the local loss needs dense tokens, and "
+            f"model {name!r} gives none: {why}. Set local_hn_weight = 0; all other losses train it."
+        )
     if norms := batch_norms(model):
         _check_batch_norms(name, model, norms, config, processes)
 
 
-def told(model: nn.Module, name: str, processes: int) -> list[str]:
+def told(model: nn.Module, name: str, config: TrainConfig, processes: int) -> list[str]:
     """How a model that is ready to train will train, in lines."""
     towers = (model, parts.visual(model), parts.text_tower(model))
     classes = [type(part).__name__ for part in towers]
-    contrast, lines = _contrast(model)
+    contrast, lines = _contrast(model, config)
     lines = [
         f"{name}: {classes[0]} of {classes[1]} and {classes[2]}; contrast: {contrast}.",
         *lines,
     ]
+    if config.local_hn_weight:
+        lines.append(f"Local loss: on {dense.image_rule(model.visual).words}.")
     if norms := batch_norms(model):
         whole = f", over the batch of all {processes} processes" if processes > 1 else ""
         lines.append(
@@ -52,11 +66,16 @@ def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
     return {name: part for name, part in model.named_modules() if isinstance(part, _BatchNorm)}
 
 
-def _contrast(model: nn.Module) -> tuple[str, list[str]]:
+def _contrast(model: nn.Module, config: TrainConfig) -> tuple[str, list[str]]:
     """The contrast in words, and what of it may be unexpected."""
     scale, trains = float(model.logit_scale.detach().exp()), model.logit_scale.requires_grad
     words = f"logit scale {scale:.1f}" + ("" if trains else ", frozen")
     bias = parts.logit_bias(model)
+    if bias is not None and config.contrast == "softmax":
+        return f"softmax over the batch, as contrast = softmax asks; {words}, no bounds", [
+            f"Its logit bias, {float(bias.detach()):.1f}, shifts all logits of a softmax alike: it "
+            "is left as it is. SigLIP's own loss is contrast = sigmoid."
+        ]
     if bias is not None:
         frozen = "" if bias.requires_grad else ", frozen"
         return (
@@ -82,7 +101,8 @@ def _check_sigmoid(name: str, config: TrainConfig) -> None:
         raise UsageError(
             f"model {name!r} has a logit bias: it trains by SigLIP's sigmoid of every pair, and "
             f"{' and '.join(wanted)} {verb} a softmax over the batch. Switch {pronoun} off: "
-            "contrastive_weight, global_hn_weight and rank_weight go with such a model."
+            "contrastive_weight, negative_columns, global_hn_weight, local_hn_weight and "
+            'rank_weight go with such a model; contrast = "softmax" asks for CLIP\'s objective.'
         )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.system.distributed import launched_here
 from fsc_bench.train.config import TrainConfig
+from fsc_bench.train.layout import OF_CLIP, TextLayout
 from fsc_bench.train.sources import BadPair, Pair, Pairs
 
 AHEAD = 2  # batches that each reading process has ready
@@ -36,12 +37,12 @@ class TextBlock:
     end: Tensor  # [N], the position of the end token
     image_index: Tensor  # [N], the row of the part that a text belongs to
     text_index: Tensor  # [N], 0 for the caption, k for its k-th hard negative, K + 1: paraphrase
+    layout: TextLayout = OF_CLIP
 
     @property
     def token_mask(self) -> Tensor:
         """[N, T], true for words and the end token, false for the start token and padding."""
-        position = torch.arange(self.ids.shape[1])
-        return (position > 0) & (position <= self.end[:, None])
+        return self.layout.mask(self.ids, self.end)
 
     def pin_memory(self) -> "TextBlock":
         """For the data loader: pages that a GPU copies from without waiting."""
@@ -111,9 +112,14 @@ class Pixels:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [b, 3, H, W] -> float32, as the model was trained to see them."""
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        mean, std = (_of_channels(values, images.device) for values in (self.mean, self.std))
         return (images.float() / 255 - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[3, 1, 1], made once: making it on a GPU waits for all that the GPU was given before."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def pixels_of(preprocess: Any, crop_scale: float) -> Pixels:
@@ -164,6 +170,7 @@ class Batches(torch.utils.data.Dataset):
     rank: int = 0
     world: int = 1
     buckets: int = 1  # 0: texts are not trimmed
+    layout: TextLayout = OF_CLIP
     augment: bool = True
     positives: Positives | None = None
 
@@ -218,7 +225,9 @@ class Batches(torch.utils.data.Dataset):
                     text_index.append(place)
         return Part(
             images=torch.from_numpy(np.stack(images)),
-            texts=text_blocks(self.tokenizer(texts), image_index, text_index, self.buckets),
+            texts=text_blocks(
+                self.tokenizer(texts), image_index, text_index, self.buckets, self.layout
+            ),
             negative_mask=torch.tensor(present, dtype=torch.bool).view(len(pairs), -1),
             bad=tuple(bad),
             positive_mask=positive_mask,
@@ -283,22 +292,24 @@ def _epoch_order(pairs: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def text_blocks(
-    ids: Tensor, image_index: Sequence[int], text_index: Sequence[int], buckets: int
+    ids: Tensor,
+    image_index: Sequence[int],
+    text_index: Sequence[int],
+    buckets: int,
+    layout: TextLayout = OF_CLIP,
 ) -> tuple[TextBlock, ...]:
-    """Token ids `[N, context]` as at most `buckets` blocks by length; 0 leaves them untrimmed.
-
-    The end token is the highest id, as open_clip's argmax pooling has it.
-    """
+    """Token ids `[N, context]` as at most `buckets` blocks by length; 0 leaves them untrimmed."""
     image_index, text_index = torch.tensor(image_index), torch.tensor(text_index)
-    end = ids.argmax(dim=1)
+    end = layout.end(ids)
     if not buckets:
-        return (TextBlock(ids, end, image_index, text_index),)
+        return (TextBlock(ids, end, image_index, text_index, layout),)
     order = torch.argsort(end, stable=True)
     cuts = _cuts(end[order] + 1, buckets)
     blocks = []
     for rows in order.tensor_split(cuts):
         length = int(end[rows].max()) + 1
-        blocks.append(TextBlock(ids[rows, :length], end[rows], image_index[rows], text_index[rows]))
+        of_rows = (end[rows], image_index[rows], text_index[rows], layout)
+        blocks.append(TextBlock(ids[rows, :length], *of_rows))
     return tuple(blocks)
 
 

@@ -97,6 +97,7 @@ def make_batches(prepared: Prepared) -> tuple[Batches, Batches | None]:
         "pixels": prepared.pixels,
         "seed": config.seed,
         "buckets": config.length_buckets if prepared.towers.trims else 0,
+        "layout": prepared.towers.layout,
         "negatives": data.negatives,
         "positives": data.positives,
     }

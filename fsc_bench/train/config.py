@@ -42,8 +42,9 @@ class TrainConfig:
     dev_share: float = 0.0  # of the images are kept out of training, to stop early by
 
     # --- objective
+    contrast: Literal["model", "sigmoid", "softmax"] = "model"  # sigmoid where it has a logit bias
     contrastive_weight: float = 1.0
-    negative_columns: bool = False  # NegCLIP: hard negatives as further columns of the contrast
+    negative_columns: bool = False  # hard negatives as further columns of the contrast (NegCLIP)
     global_hn_weight: float = 0.0
     local_hn_weight: float = 0.0
     focal_gamma: float = 0.0

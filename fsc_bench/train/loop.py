@@ -185,10 +185,6 @@ def one_step(
     terms, following, accuracy = run.worker.gradients(
         batch, step, run.processes.rank, scaler, position.thresholds
     )
-    report = mean_report(weighted(config, terms), terms, accuracy, batch)
-    check_finite(run, step, report["loss"])
-    bad = count_bad(run, position.bad_in_epoch, batch, int(report.pop("bad")))
-
     if run.sharded:
         sharding.average_scalars(run.model)
     hold_key_biases(run.model)
@@ -197,6 +193,11 @@ def one_step(
     hold_logit_scale(run.model)
     if run.state.teacher:
         run.state.teacher.update()
+    # Read when all of the step is under way: reading waits for the GPU. What a loss that is not
+    # finite did to the weights is never saved.
+    report = mean_report(weighted(config, terms), terms, accuracy, batch)
+    check_finite(run, step, report["loss"])
+    bad = count_bad(run, position.bad_in_epoch, batch, int(report.pop("bad")))
     thresholds = position.thresholds if following is None else following
     position = replace(position, done=step + 1, bad_in_epoch=bad, thresholds=thresholds)
     return position, rate, report

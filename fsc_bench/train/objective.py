@@ -68,7 +68,8 @@ def feature_terms(
     """Every loss of whole features that has a weight, and the next step's rank thresholds `[K]`.
 
     `rows` is `losses.mean_row_count`: averaged over processes, the terms are those of one process
-    with the whole batch. With a `logit_bias` the contrast is SigLIP's. `gather` is
+    with the whole batch. With a `logit_bias` the contrast is SigLIP's,
+    unless the config asks for CLIP's. `gather` is
     `losses.gather_features`, as the config says.
     """
     gather = gather or partial(losses.gather_features, how=config.gather)
@@ -119,8 +120,9 @@ def contrast(config: TrainConfig, everyone: Sequence[Tensor], logit_bias: Tensor
 
     `everyone` is images, captions and logit scale, then hard negatives and their mask if used.
     """
-    if logit_bias is not None:
-        return related_losses.sigmoid_loss(*everyone[:3], logit_bias)
+    if logit_bias is not None and config.contrast != "softmax":
+        further = everyone[3:] if config.negative_columns else ()
+        return related_losses.sigmoid_loss(*everyone[:3], logit_bias, *further)
     if config.negative_columns:
         return related_losses.negclip_loss(*everyone, missing=config.missing)
     return losses.contrastive_loss(*everyone[:3])

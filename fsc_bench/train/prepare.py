@@ -139,9 +139,9 @@ def ready_model(
     for note in adapter.extras.notes:
         say(note)
     pixels = pixels_of(adapter.preprocess, config.crop_scale)
+    examine(adapter.model, config.model, config, processes.count)
     towers = Towers(adapter.model, tokens=bool(config.local_hn_weight))
     towers.train().requires_grad_(True)
-    examine(adapter.model, config.model, config, processes.count)
     if config.tune == "lora":
         torch.manual_seed(config.seed)  # the factors' start, whatever loading drew
         apply_lora(
@@ -150,7 +150,7 @@ def ready_model(
         )  # fmt: skip
     towers.probe(adapter.tokenizer)
     unreached = freeze_unreached(towers, config, adapter.tokenizer, pixels)
-    for line in [*told(adapter.model, config.model, processes.count), *unreached]:
+    for line in [*told(adapter.model, config.model, config, processes.count), *unreached]:
         say(line)
     if config.activation_checkpointing:
         adapter.model.set_grad_checkpointing(True)

@@ -50,7 +50,8 @@ def reached(
     device = towers.model.logit_scale.device
     positives = bool(config.positive_text_weight)
     texts = TEXTS if positives else TEXTS[:2]
-    blocks = text_blocks(tokenizer(texts), [0] * len(texts), range(len(texts)), int(towers.trims))
+    blocks = text_blocks(tokenizer(texts), [0] * len(texts), range(len(texts)), int(towers.trims),
+                         towers.layout)  # fmt: skip
     part = Part(
         torch.zeros(1, 3, pixels.size, pixels.size, dtype=torch.uint8), blocks,
         torch.ones(1, 1, dtype=torch.bool),

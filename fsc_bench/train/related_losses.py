@@ -23,16 +23,32 @@ def sigmoid_loss(
     text_features: Tensor,
     logit_scale: Tensor | float,
     logit_bias: Tensor | float,
+    negative_features: Tensor | None = None,
+    negative_mask: Tensor | None = None,
 ) -> Tensor:
     """SigLIP's loss (arXiv 2303.15343, algorithm 1) over `[B, D]` images and texts.
 
-    Each of the B * B pairs is told apart by itself; the sum is divided by B. It takes
-    `gather_features(...)` of both, as `contrastive_loss` does.
+    Each of the B * B pairs is told apart by itself; the sum is divided by B. Hard negatives
+    `[B, K, D]` are further pairs with label -1, each with its own image alone, in our words
+    (m is `negative_mask`, s the scale, b the bias, v images, t texts, h hard negatives):
+
+        L = -1/B sum_i [ sum_j log sigmoid(y_ij (s v_i.t_j + b))
+                         + sum_k m_ik log sigmoid(-(s v_i.h_ik + b)) ],  y_ij = 1 if i = j, else -1
+
+    An absent one has no part in it. All are `gather_features(...)`, as for `contrastive_loss`.
     """
     image_features, text_features = upcast(image_features, text_features)
     logits = logit_scale * image_features @ text_features.T + logit_bias
     signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
-    return -F.logsigmoid(signs * logits).sum() / len(logits)
+    total = F.logsigmoid(signs * logits).sum()
+    if negative_features is not None:
+        present = negative_mask.bool()
+        # An absent hard negative's features are whatever the caller left there, NaN included.
+        further = upcast(negative_features)[0].masked_fill(~present[..., None], 0.0)
+        further = (further.to(logits.dtype) @ image_features[..., None]).squeeze(-1)
+        refused = F.logsigmoid(-(logit_scale * further + logit_bias))
+        total = total + refused.masked_fill(~present, 0.0).sum()
+    return -total / len(logits)
 
 
 @in_full_precision

@@ -5,7 +5,7 @@ Functions of numbers and parameters; nothing here knows a batch or a loss.
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -51,14 +51,33 @@ def hold_key_biases(model: nn.Module) -> None:
     They are zero but for rounding, and AdamW follows that as far as it follows any other gradient:
     after twenty steps another number of processes had moved them 1e-5, and all else 1e-7.
     """
+    plain = []
+    for bias, place, of in _key_biases(model):
+        if bias is None or bias.grad is None:
+            continue
+        if not sharding.is_shard(bias.grad):
+            plain.append(bias.grad.view(of, -1)[place])
+            continue
+        kept = torch.ones(of, bias.numel() // of, device=bias.device, dtype=bias.dtype)
+        kept[place] = 0
+        bias.grad *= sharding.part_of(kept.flatten(), bias.grad)
+    if plain:
+        torch._foreach_zero_(plain)  # one launch on a GPU, not one a layer
+
+
+def _key_biases(model: nn.Module) -> Iterator[tuple[nn.Parameter | None, int, int]]:
+    """(a bias, which part of it is the keys', of how many)."""
     for module in model.modules():
-        if isinstance(module, AttentionPool2d) and module.k_proj.bias.grad is not None:
-            module.k_proj.bias.grad.zero_()
-        bias = getattr(module, "in_proj_bias", None)
-        if isinstance(module, nn.MultiheadAttention) and bias is not None and bias.grad is not None:
-            kept = torch.ones(3, len(bias) // 3, device=bias.device, dtype=bias.dtype)
-            kept[1] = 0
-            bias.grad *= sharding.part_of(kept.flatten(), bias.grad)
+        if isinstance(module, AttentionPool2d):
+            yield module.k_proj.bias, 0, 1
+        elif isinstance(module, nn.MultiheadAttention):
+            yield module.in_proj_bias, 1, 3
+        # timm's attention and its attention pool; a norm between bias and product makes it count.
+        elif isinstance(getattr(module, "k_norm", None), nn.Identity):
+            for name, place, of in (("qkv", 1, 3), ("kv", 0, 2)):
+                joint = getattr(module, name, None)
+                if isinstance(joint, nn.Linear):
+                    yield joint.bias, place, of
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ class Worker:
         self, batch: list[Part], step: int, rank: int, scaler, thresholds: Tensor
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
         """Adds the batch's gradients. Returns the terms, next thresholds and [hits, rows]."""
-        mask = torch.cat([part.negative_mask for part in batch]).to(self.device)
+        mask = self._moved([part.negative_mask for part in batch])
         around = Around(
             mask,
             self._positive_mask(batch),
@@ -156,7 +156,7 @@ class Worker:
         self._bare.eval()
         for step in range(dev.steps_per_epoch):
             (part,) = batch = dev[step]
-            mask = part.negative_mask.to(self.device)
+            mask = self._moved([part.negative_mask])
             around = Around(
                 mask, self._positive_mask(batch), mask.any(1).sum().clamp_min(1).float(),
                 self._taught(batch), thresholds,
@@ -205,7 +205,11 @@ class Worker:
     def _positive_mask(self, batch: list[Part]) -> Tensor | None:
         if batch[0].positive_mask is None:
             return None
-        return torch.cat([part.positive_mask for part in batch]).to(self.device)
+        return self._moved([part.positive_mask for part in batch])
+
+    def _moved(self, masks: list[Tensor]) -> Tensor:
+        # A plain copy would wait for all that the GPU was given, the last step's optimiser too.
+        return torch.cat(masks).to(self.device, non_blocking=True)
 
     @torch.no_grad()
     def _taught(self, batch: list[Part]) -> Features | None:
@@ -222,7 +226,7 @@ def mean_report(
     """Of all processes: loss, terms, accuracy over hard negatives in percent, unusable pairs."""
     bad = sum(len(part.bad) for part in batch)
     numbers = torch.stack(
-        [total.detach(), *terms.values(), *accuracy, total.new_tensor(float(bad))]
+        [total.detach(), *terms.values(), *accuracy, total.new_full((), float(bad))]
     ).double()
     world = 1
     if distributed.is_available() and distributed.is_initialized():

@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models.shortcuts import parts
 from fsc_bench.models.shortcuts import towers as _towers
+from fsc_bench.train import dense
+from fsc_bench.train.layout import TextLayout
 from fsc_bench.train.sharding import local
 
 PROBES = ["a", "two dogs and a cat on a red sofa", "two dogs and a bird"]
@@ -32,16 +35,15 @@ class Encoded:
 
 
 class Towers(nn.Module):
-    """Both towers of an open_clip CLIP or CustomTextCLIP.
+    """Both towers of an open_clip CLIP, CustomTextCLIP or CoCa.
 
-    `trims` tells whether texts may be cut after their end token: it is probed, not assumed.
+    `trims` tells whether texts may be cut after their end token, `layout` where their words lie:
+    both are probed, not assumed.
     Raises UsageError for towers that have no dense tokens where `tokens` asks for them.
     """
 
     def __init__(self, model: nn.Module, tokens: bool):
         super().__init__()
-        from open_clip.transformer import TextTransformer, VisionTransformer
-
         if need := parts.lacks(model):
             raise UsageError(f"{type(model).__name__} is no open_clip model: it has no {need}.")
         self.model, self.tokens = model, tokens
@@ -52,15 +54,9 @@ class Towers(nn.Module):
             or parts.is_clip(model)
         ) and parts.text_pool(model) == "argmax"
         self.open_image = isinstance(model.visual, VisionTransformer)
-        if self.open_image and model.visual.attn_pool is not None:
-            self.open_image = False
-        if tokens and not (self.open_image and self.open_text):
-            raise UsageError(
-                "the local loss needs dense tokens of open_clip's own ViT and causal text "
-                f"transformer; this model has {type(model.visual).__name__} and "
-                f"{type(text).__name__}. Set local_hn_weight = 0."
-            )
-        self.trims = False
+        if tokens and (why := dense.lacks(model)):
+            raise UsageError(f"the local loss needs dense tokens: {why}.")
+        self.trims, self.layout = False, TextLayout()
 
     @property
     def text(self) -> nn.Module:
@@ -84,18 +80,17 @@ class Towers(nn.Module):
 
     def encode_image(self, images: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
         visual = self.model.visual
-        if not self.open_image:
-            features = visual(images)
-            return _unit(features[0] if isinstance(features, tuple) else features), None
-        pooled, patches = visual._pool(visual.transformer(visual._embeds(images)))
-        if visual.proj is not None:
-            pooled = pooled @ visual.proj
-            patches = patches @ visual.proj if tokens else None
-        return _unit(pooled), patches if tokens else None
+        if tokens:
+            pooled, patches = dense.image_rule(visual).encode(visual, images)
+            return _unit(pooled), patches
+        return _unit(_towers.first(visual(images))), None
 
     def encode_text(self, ids: Tensor, end: Tensor, tokens: bool) -> tuple[Tensor, Tensor | None]:
         if not self.open_text:
-            return _unit(self.model.encode_text(ids)), None
+            if not tokens:
+                return _unit(self.model.encode_text(ids)), None
+            pooled, words = dense.encode_text(self.text, ids)
+            return _unit(pooled), words
         text, length = self.text, ids.shape[1]
         words = text.token_embedding(ids) + text.positional_embedding[:length]
         mask = text.attn_mask[:length, :length] if text.attn_mask is not None else None
@@ -108,7 +103,8 @@ class Towers(nn.Module):
 
     @torch.no_grad()
     def probe(self, tokenizer: Callable[[list[str]], Tensor]) -> None:
-        """Sets `trims`: whether texts mean the same, cut or whole."""
+        """Sets `layout`, and `trims`: whether texts mean the same, cut or whole."""
+        self.layout = TextLayout.of(self.model, tokenizer)
         if not self.open_text:
             return
         device = self.model.logit_scale.device
