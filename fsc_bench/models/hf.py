@@ -26,7 +26,7 @@ from fsc_bench.model import Extras, Identity, stacked
 from fsc_bench.models import pick_device
 from fsc_bench.models.open_clip import DTYPES, state_digest
 from fsc_bench.models.pretrained.building import build_model, build_pixels, build_words
-from fsc_bench.models.pretrained.files import Repository, open_hub, open_local
+from fsc_bench.models.pretrained.files import open_hub, open_local
 from fsc_bench.models.pretrained.inputs import Pixels, Words
 from fsc_bench.models.pretrained.kinds import KINDS, Kind
 from fsc_bench.models.shortcuts.towers import unit

@@ -58,8 +58,10 @@ def open_local(spec: Spec) -> Repository:
     """
     folder = Path(spec.place).expanduser()
     if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "is no folder"
-        raise UsageError(f"model '{spec}': {folder} {what}. A name on the Hub is hf:ORG/NAME.")
+        what = (
+            f"{folder} is a file, no folder" if folder.exists() else f"there is no folder {folder}"
+        )
+        raise UsageError(f"model '{spec}': {what}. A name on the Hub is hf:ORG/NAME.")
     config = _read_config(folder / CONFIG, str(spec))
     _check_parts(folder, str(spec))
     for name in WEIGHTS:
