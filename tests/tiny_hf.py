@@ -39,7 +39,7 @@ def clip_bpe() -> Any:
     from transformers import CLIPTokenizer
 
     packed = SimpleTokenizer()
-    words = list(packed.encoder)[: 512 + MERGES] + ["<|startoftext|>", "<|endoftext|>"]
+    words = [*list(packed.encoder)[: 512 + MERGES], "<|startoftext|>", "<|endoftext|>"]
     vocab = {word: place for place, word in enumerate(words)}
     return CLIPTokenizer(vocab=vocab, merges=list(packed.bpe_ranks)[:MERGES], model_max_length=77)
 
@@ -97,8 +97,9 @@ def clip(_: Path) -> tuple:
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     tokens = clip_bpe()
-    text = {**TOWER, "hidden_size": 16, "vocab_size": len(tokens), "pad_token_id": tokens.eos_token_id,
-            "bos_token_id": tokens.bos_token_id, "eos_token_id": tokens.eos_token_id}  # fmt: skip
+    start, end = tokens.bos_token_id, tokens.eos_token_id
+    text = {**TOWER, "hidden_size": 16, "vocab_size": len(tokens), "bos_token_id": start,
+            "eos_token_id": end, "pad_token_id": end}  # fmt: skip
     config = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)
     return CLIPModel(config), clip_pixels(CLIPImageProcessor), tokens
 

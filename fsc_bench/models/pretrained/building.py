@@ -43,6 +43,7 @@ def build_model(source: Repository) -> tuple[Any, tuple[str, ...]]:
     state = {key: part for key, part in state.items() if not key.endswith(".position_ids")}
     with _explained(f"makes no {source.class_name}", source), _silent():
         config = kind.config_class.from_dict(dict(source.config))
+        _check_size(kind, config, state)
         model, found = kind.from_pretrained(
             None,
             config=config,
@@ -56,6 +57,15 @@ def build_model(source: Repository) -> tuple[Any, tuple[str, ...]]:
     _check_fit(found, state, source)
     inner = source.kind.classes[source.class_name]
     return (getattr(model, inner) if inner else model).float(), notes
+
+
+def _check_size(kind: Any, config: Any, state: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where the config asks for far more memory than the weights fill."""
+    with torch.device("meta"):
+        wanted = sum(part.numel() for part in kind(config).parameters())
+    given = sum(part.numel() for part in state.values())
+    if wanted > 2 * given + 100_000_000:
+        raise ValueError(f"the config is of {wanted:,} numbers, the files hold {given:,}")
 
 
 def _check_fit(found: Mapping[str, Any], state: Mapping[str, Tensor], source: Repository) -> None:

@@ -29,6 +29,11 @@ BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json
 CHOICES = re.compile(r"_?(attn|experts)_implementation.*|_?use_kernels|_attn_was_changed")
 
 
+# What no model's config exceeds: parts of which there are many, and all other numbers.
+PARTS, MOST_PARTS = re.compile(r".*(layers|depths?|heads|blocks|groups|repeats|tokens)"), 4096
+MOST = 10_000_000
+
+
 @dataclass(frozen=True)
 class Repository:
     """folder: where the files lie. config: as read, without what would choose other code. weights:
@@ -58,9 +63,9 @@ def open_local(spec: Spec) -> Repository:
     """
     folder = Path(spec.place).expanduser()
     if not folder.is_dir():
-        what = (
-            f"{folder} is a file, no folder" if folder.exists() else f"there is no folder {folder}"
-        )
+        what = f"there is no folder {folder}"
+        if folder.exists():
+            what = f"{folder} is a file, no folder"
         raise UsageError(f"model '{spec}': {what}. A name on the Hub is hf:ORG/NAME.")
     config = _read_config(folder / CONFIG, str(spec))
     _check_parts(folder, str(spec))
@@ -147,7 +152,21 @@ def _read_config(file: Path, spec: str) -> dict[str, Any]:
             f"model '{spec}': {file} is of quantised weights (quantization_config), which are not "
             "read. Name the repository of the whole weights."
         )
+    _check_sizes(config, f"model '{spec}': {file}")
     return without_choices(config)
+
+
+def _check_sizes(config: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for sizes that no model has: it would take hours or all of the memory."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_sizes(value, where)
+        most = MOST_PARTS if PARTS.fullmatch(str(key)) else MOST
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= most:
+                raise UsageError(
+                    f"{where}: {shortened(key)} = {shortened(number)} is no size of a model."
+                )
 
 
 def _check_class(config: Mapping[str, Any], file: Path, spec: str) -> None:

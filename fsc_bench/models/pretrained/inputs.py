@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ class Words:
     def __init__(self, tokenizer: Any, kind: Kind, config: Any, spec: str):
         """config: that of the text tower."""
         self.tokenizer, self.kind = tokenizer, kind
+        self._alone = Lock()  # how texts are cut and filled up is a state of the tokenizer
         if tokenizer.vocab_size > config.vocab_size:
             raise UsageError(
                 f"model {spec!r}: its tokenizer has {tokenizer.vocab_size:,} tokens, its weights "
@@ -92,7 +94,8 @@ class Words:
 
     def _tokens(self, texts: Sequence[str], **options: Any) -> Mapping[str, Any]:
         texts = [text.lower() if self.kind.lower else text for text in texts]
-        return self.tokenizer(texts, return_attention_mask=True, **options)
+        with self._alone:
+            return self.tokenizer(texts, return_attention_mask=True, **options)
 
     def _digest(self) -> str:
         """Of the vocabulary and of what it makes of some texts, which follows from the rest."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 Features = Callable[[Any, Mapping[str, Tensor]], Tensor]
 
@@ -72,13 +72,14 @@ def _blip_texts(model: Any, given: Mapping[str, Tensor]) -> Tensor:
 
 def _blip_2_images(model: Any, given: Mapping[str, Tensor]) -> Tensor:
     """[n, queries, d]: one vector for each query token of the Q-Former."""
-    seen = model.vision_model(**given).last_hidden_state.float()
+    seen = model.vision_model(**given).last_hidden_state
     found = model.qformer(
         query_embeds=model.query_tokens.expand(len(seen), -1, -1),
         encoder_hidden_states=seen,
-        encoder_attention_mask=seen.new_ones(seen.shape[:2]).long(),
+        encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
     )
-    return normalize(model.vision_projection(found.last_hidden_state), dim=-1)
+    states = found.last_hidden_state.to(model.vision_projection.weight.dtype)
+    return model.vision_projection(states)
 
 
 def _blip_2_texts(model: Any, given: Mapping[str, Tensor]) -> Tensor:
@@ -87,7 +88,8 @@ def _blip_2_texts(model: Any, given: Mapping[str, Tensor]) -> Tensor:
         query_length=0,
         attention_mask=given["attention_mask"],
     )
-    return model.text_projection(found.last_hidden_state[:, 0])
+    states = found.last_hidden_state.to(model.text_projection.weight.dtype)
+    return model.text_projection(states[:, 0])
 
 
 KINDS = {
@@ -112,7 +114,7 @@ KINDS = {
         images=_blip_2_images,
         texts=_blip_2_texts,
         text_config="qformer_config",
-        single=("query_tokens", "embeddings", "qformer", "vision_projection", "text_projection"),
+        single=("query_tokens", "qformer"),
         many=True,
     ),
 }
