@@ -1,8 +1,9 @@
 """What a model is: the protocol that every family obeys and that everything else relies on.
 
-`DualEncoder` is what there must be. `Extras` is what a model may tell or do besides, and all of it
-may be left out: a model without extras is scored at the same batch sizes, with the same numbers.
-`control:fake` (models/control.py) is the smallest model that has it all.
+A model is a `DualEncoder`, or a `PairScorer`, which looks at an image and a text together. `Extras`
+is what it may tell or do besides, and all of it may be left out: a model without extras is scored
+at the same batch sizes, with the same numbers. `control:fake` (models/control.py) is the smallest
+dual encoder that has it all.
 """
 
 from __future__ import annotations  # numpy is named in types alone: commands start without it
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 MEMBERS = ("identity", "device", "preprocess", "encode_images", "encode_texts")
+PAIR_MEMBERS = ("identity", "device", "preprocess", "score_pairs")
+DEPTH = 128  # how many answers of a first stage a pair scorer ranks anew (BLIP's k_test for Flickr)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,29 @@ class DualEncoder(Protocol):
     def encode_images(self, images: Any) -> Any: ...
 
     def encode_texts(self, texts: Sequence[str]) -> Any: ...
+
+
+class PairScorer(Protocol):
+    """Scores of an image and a text that are looked at together, such as BLIP's matching head.
+
+    identity, device, preprocess: as of a dual encoder. score_pairs: images [n, ...] and n texts,
+    pair by pair -> [n], more where they belong together; any scale, compared among one model's own
+    alone. It takes pairs, not two sides of a matrix, because what is needed of the matrix is thin
+    (a record's own texts, the best K of a gallery): so every needed pair is scored once and no
+    other.
+
+    Members that it may have: `read_images`, [k, ...] as preprocess made them -> [k, ...]: what of
+    an image no text changes. It is called once for each image, and score_pairs is given rows of
+    what it gave. `first`, the DualEncoder whose best `depth` answers (DEPTH where it does not say)
+    are ranked anew in retrieval; a model without cannot be scored there. `extras`, an `Extras`, of
+    which `pixels`, `notes` and `tokenize` are used.
+    """
+
+    identity: Identity
+    device: str
+    preprocess: Callable[[Any], Any]
+
+    def score_pairs(self, images: Any, texts: Sequence[str]) -> Any: ...
 
 
 class Pixels(Protocol):
@@ -116,14 +142,25 @@ class Extras:
     compile: Callable[[], None] | None = None
 
 
-def extras_of(model: DualEncoder) -> Extras:
+def is_pair_scorer(model: Any) -> bool:
+    """Whether a model scores pairs; one that also encodes is a pair scorer with a first stage."""
+    return callable(getattr(model, "score_pairs", None))
+
+
+def depth_of(model: PairScorer) -> int:
+    """How many of its first stage's answers a pair scorer ranks anew."""
+    return int(getattr(model, "depth", None) or DEPTH)
+
+
+def extras_of(model: DualEncoder | PairScorer) -> Extras:
     """The model's extras; those that say "no" to everything where it has none."""
     return getattr(model, "extras", None) or Extras()
 
 
-def check_model(model: Any, name: str) -> DualEncoder:
+def check_model(model: Any, name: str) -> DualEncoder | PairScorer:
     """The model, if it has what every model must have. Raises UsageError, which names the rest."""
-    lacks = [member for member in MEMBERS if getattr(model, member, None) is None]
+    members = PAIR_MEMBERS if is_pair_scorer(model) else MEMBERS
+    lacks = [member for member in members if getattr(model, member, None) is None]
     if lacks:
         raise UsageError(f"model {name!r}: a {type(model).__name__} without {', '.join(lacks)}.")
     if not isinstance(model.identity, Identity):

@@ -30,13 +30,15 @@ A samples file has one row a sample and these columns (list columns are lists of
     texts                          its captions; empty for classification
     tie                            a right answer ties with a different one
   matching
-    scores                         cosines [images x texts], row by row; image i belongs with text i
+    scores                         [images x texts], row by row; image i belongs with text i:
+                                   cosines, or what a model that scores pairs gives (any scale)
     correct_text, _image, _group, _groupmatch, _accuracy    hits, where the record asks that
     free, easier                   every option is right; fewer different options than promised
   classification
     labels, label_names, prediction, prediction_name        of the classes, in the task's order
-    score_label, score_best_other  the right class's cosine, and the best different one's
-    scores                         all cosines, of two classes or where an image has several labels
+    score_label, score_best_other  the right class's score, and the best different one's
+    scores                         all of them, of two classes or where an image has several labels
+    pair_scores                    instead, where pairs are scored and images have several labels
     correct, correct_top5          hits
   retrieval
     i2t_rank, t2i_rank             of the best caption; of the image, for each of its captions

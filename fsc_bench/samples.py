@@ -21,6 +21,7 @@ _LISTS_OF = {  # what pyarrow.types calls the values
     "labels": "is_integer",
     "t2i_rank": "is_integer",
     "scores": "is_floating",
+    "pair_scores": "is_floating",
     "image_digests": "is_string",
     "images": "is_string",
     "texts": "is_string",

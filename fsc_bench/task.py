@@ -8,11 +8,13 @@ explain.
 import hashlib
 import json
 import os
+import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +25,7 @@ from fsc_bench.blind import Blind, BlindTable, read_blind
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.evidence import Evidence, EvidenceTable, read_evidence
 from fsc_bench.system.facts import Facts, check_choice, check_name, read_toml
+from fsc_bench.system.plugins import Plugin, complain, plugins
 
 KINDS = {
     "matching": ("text", "image", "group", "groupmatch", "accuracy"),
@@ -39,14 +42,12 @@ KINDS = {
 WHOLE = "headline"  # what results call the number of the whole task
 GROUPS = ("compositionality", "classification", "retrieval")
 ACCESS = ("open", "gated", "manual")
-# `-t fast`: what a fine-tuned model is looked at with first. Small, quickly encoded, and of every
-# kind that fine-tuning may gain or cost: foils, word order, places; objects, digits, satellite
-# images; retrieval. An average of the suite needs the whole suite: it has none of its own.
-FAST = ("sugarcrepe", "winoground", "whatsup", "cifar10", "mnist", "eurosat", "flickr30k")
 # Fields of a task that describe it, and those that decide a score but no record. A field that is in
 # neither decides records, and through them scores.
 DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference", "blind", "path")
 SCORES = ("headline", "chance", "within", "prompts", "official_ties")
+NAMED_DATA: ContextVar[Path | None] = ContextVar("the data folder of a command", default=None)
+NO_TASKS = ("images", "suites")  # shelves of tasks/ that hold other things
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
 
@@ -162,21 +163,58 @@ def catalogue() -> dict[str, Task]:
 
     An entry point names a module whose folder holds further TOML files.
     """
-    shelves = [*GROUPS, "demo"]  # tasks/images holds image sources, which are no tasks
-    files = [file for shelf in shelves for file in sorted((tasks_folder() / shelf).glob("*.toml"))]
-    for point in entry_points(group="fsc_bench.tasks"):
-        files += sorted(Path(point.load().__file__).parent.rglob("*.toml"))
-    tasks: dict[str, Task] = {}
-    for file in files:
-        if file.stem in tasks and not _same_file(file, tasks[file.stem].path):
-            raise _taken(file, tasks[file.stem])
-        tasks[file.stem] = read_task(file)
+    files = [
+        file for file in sorted(tasks_folder().glob("*/*.toml")) if file.parent.name not in NO_TASKS
+    ]
+    tasks = {file.stem: read_task(file) for file in files}
+    for plugin in plugins("fsc_bench.tasks"):
+        try:
+            tasks |= _added(plugin, tasks)
+        except UsageError as error:
+            said = str(error)
+            who = "" if said.startswith(plugin.who) else f"{plugin.who}: left out: "
+            complain(f"{who}{said}")
     # Demo and foreign tasks stand by group too; the shelves of the suite already do.
     suites = list(dict.fromkeys(task.suite for task in tasks.values()))
     order = sorted(
         tasks.values(), key=lambda task: (suites.index(task.suite), GROUPS.index(task.group))
     )
     return {task.name: task for task in order}
+
+
+def _added(plugin: Plugin, known: Mapping[str, Task]) -> dict[str, Task]:
+    """The tasks of another package. Raises UsageError where it has none, or one that is wrong."""
+    module = plugin.load()
+    places = list(getattr(module, "__path__", ()))
+    if not places and getattr(module, "__file__", None):
+        places = [Path(module.__file__).parent]
+    if not places:
+        raise UsageError(
+            f"{plugin.who}: a {type(module).__name__}; name a package with TOML files."
+        )
+    files = sorted(file for place in places for file in Path(place).rglob("*.toml"))
+    if not files:
+        raise UsageError(f"{plugin.who}: no TOML file in {places[0]}.")
+    found: dict[str, Task] = {}
+    for file in files:
+        taken = known.get(file.stem) or found.get(file.stem)
+        if taken is not None and not _same_file(file, taken.path):
+            raise _taken(file, taken)
+        found[file.stem] = read_task(file)
+    return found
+
+
+class Selection(Facts, frozen=True):
+    """A few tasks under one name, and why these."""
+
+    tasks: tuple[str, ...]
+    why: str
+
+
+@cache
+def selections() -> dict[str, Selection]:
+    """The named selections of tasks/selections.toml, such as `fast`; none has an average."""
+    return read_toml(tasks_folder() / "selections.toml", dict[str, Selection])
 
 
 def own_task(path: Path) -> Task:
@@ -198,7 +236,44 @@ def own_task(path: Path) -> Task:
     return task
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def is_suite(path: Path) -> bool:
+    """Whether a TOML file is a suite's: `tasks` or `averages` stand in no task file."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # who reads it as a task says what is wrong
+    return bool({"tasks", "averages"} & found.keys()) and "kind" not in found
+
+
+def is_apart(task: Task) -> bool:
+    """Whether the numbers of a task's suite stand beside no others."""
+    from fsc_bench.suite import shipped
+
+    suite = shipped().get(task.suite)
+    return suite is not None and bool(suite.apart)
+
+
+def default_suite() -> str:
+    """The suite that is meant where no task is named."""
+    from fsc_bench.suite import default
+
+    return default().name
+
+
+def named_task(word: str, folder: Path | None = None) -> Task:
+    """The task of `FAMILY:NAME`, which has no file. folder: where its data lie; None for where they
+    were linked or fetched. Raises UsageError for another family.
+    """
+    from fsc_bench.clip_benchmark import PREFIX, task_of
+
+    if not word.startswith(PREFIX):
+        raise UsageError(f"no task called {word!r}.{near_miss(word, [PREFIX])}")
+    return task_of(word, folder)
+
+
+def _same_file(one: Path | None, other: Path | None) -> bool:
+    if one is None or other is None:
+        return one is other
     return one.samefile(other) or one.read_bytes() == other.read_bytes()
 
 
@@ -211,7 +286,7 @@ def _taken(path: Path, known: Task) -> UsageError:
 
 
 def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
-    """Tasks by name, group, suite, `fast`, glob or path of a TOML file, in catalogue order.
+    """Tasks by name, group, suite, selection, glob or path of a TOML file, in catalogue order.
 
     Raises UsageError for a word that selects nothing.
     """
@@ -235,22 +310,30 @@ def select(wanted: list[str], excluded: list[str] = ()) -> list[Task]:
 
 def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
     if word.endswith(".toml"):
-        task = own_task(Path(word))
+        path = Path(word)
+        if is_suite(path):
+            from fsc_bench.suite import read_suite
+
+            return {task.name: task for task in read_suite(path).tasks}
+        task = own_task(path)
         return {task.name: task}
     if word in known:
         return {word: known[word]}
-    if word == "fast":
-        return {name: known[name] for name in FAST}
+    if word in selections():
+        return {name: known[name] for name in selections()[word].tasks}
+    if ":" in word:
+        task = named_task(word)
+        return {task.name: task}
     found = {
         name: task
         for name, task in known.items()
         if word == "all"
         or word == task.suite
-        or (word == task.group and task.suite != "demo")
+        or (word == task.group and not is_apart(task))
         or fnmatchcase(name, word)
     }
     if not found:
-        choices = [*known, *GROUPS, "fast", *sorted({task.suite for task in known.values()})]
+        choices = [*known, *GROUPS, *selections(), *sorted({task.suite for task in known.values()})]
         raise UsageError(
             f"no task called {word!r}.{near_miss(word, choices)} `fsc-bench tasks` lists them."
         )
@@ -491,8 +574,19 @@ def _blind(path: Path, file: TaskFile) -> Blind:
     return read_blind(f"{path}: [blind]", file.blind, counts)
 
 
+@contextmanager
+def data_at(folder: Path | None) -> Iterator[None]:
+    """Within it `data_folder()` is the folder that a command was given, if it was given one."""
+    before = NAMED_DATA.set(folder)
+    try:
+        yield
+    finally:
+        NAMED_DATA.reset(before)
+
+
 def data_folder(given: Path | None = None) -> Path:
     """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder."""
+    given = given or NAMED_DATA.get()
     if given:
         return Path(given).expanduser()
     if os.environ.get("FSC_BENCH_DATA"):

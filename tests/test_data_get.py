@@ -365,7 +365,9 @@ def test_a_web_page_in_place_of_the_file_is_refused(server, tmp_path):
 def test_what_cannot_be_had_is_said_in_a_line_with_the_command_to_go_on(server, tmp_path, url, why):
     serve(server, "/forbidden.bin", behaviour=lambda asked: "403")
     good = serve(server)
-    task = task_of(tmp_path, f'url = "{url.format(server=server.url)}"', f'url = "{good}"')
+    task = task_of(
+        tmp_path, f'url = "{url.format(server=server.url)}", to = "bad.bin"', f'url = "{good}"'
+    )
 
     outcome = only(get([task], tmp_path / "d"))
 
@@ -816,47 +818,14 @@ def test_a_hostile_archive_from_the_hub_is_refused_and_not_kept(monkeypatch, tmp
     assert visible(tmp_path / "d") == []
 
 
-def test_a_hub_source_without_a_revision_is_refused(monkeypatch, tmp_path):
-    hub = Hub(monkeypatch, {"a.jsonl": b"{}"})
-    task = task_of(tmp_path, 'hf = "org/name", files = ["a.jsonl"]')
+@pytest.mark.parametrize("revision", ["69a62dd1", "main", "A" * 40, "a" * 41])
+def test_what_is_no_whole_commit_is_refused_in_one_line(tmp_path, revision):
+    task = task_of(tmp_path, f'hf = "org/name", revision = "{revision}", files = ["a.jsonl"]')
 
-    outcome = only(get([task], tmp_path / "d"))
-
-    assert not outcome.ok and hub.asked == []
-    assert "org/name is named without a revision" in outcome.message
-
-
-def test_a_short_commit_is_completed(monkeypatch, tmp_path):
-    import huggingface_hub
-
-    hub = Hub(monkeypatch, {"a.jsonl": b"{}"})
-    commit = namedtuple("commit", "commit_id")
-    found = [commit("b" * 40), commit(hub.commit)]
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "list_repo_commits", lambda self, repo, repo_type: found
-    )
-    good = task_of(tmp_path, 'hf = "org/name", revision = "aaaaaaa", files = ["a.jsonl"]')
-    assert only(get([good], tmp_path / "d")).ok
-    assert {asked[2] for asked in hub.asked} == {hub.commit}
-
-    bad = task_of(tmp_path, 'hf = "org/name", revision = "ccccccc", files = ["a.jsonl"]')
-    assert "has no commit ccccccc" in only(get([bad], tmp_path / "e")).message
-
-
-def test_of_several_mirrors_the_first_that_can_be_had_is_taken(monkeypatch, tmp_path):
-    hub = Hub(monkeypatch, {"a.jsonl": b"{}"})
-    task = task_of(
-        tmp_path,
-        'hf = "org/exact", files = ["a.jsonl"]',
-        f'hf = "org/near", revision = "{hub.commit}", files = ["a.jsonl"], differs = "VTAB split"',
-        f'hf = "org/far", revision = "{hub.commit}", files = ["a.jsonl"]',
-    )
-
-    outcome = only(get([task], tmp_path / "d"))
-
-    assert outcome.ok
-    assert {asked[0] for asked in hub.asked} == {"org/near"}
-    assert outcome.message == "fetched: VTAB split."
+    with pytest.raises(UsageError) as caught:
+        get([task], tmp_path / "d")
+    assert f"sources[0]: revision = {revision!r} is not a whole commit" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_stale_local_file_is_not_taken_for_the_commit(monkeypatch, tmp_path):

@@ -4,12 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import tiny_blip
 import tiny_hf
 import torch
 from PIL import Image
 
 from fsc_bench.errors import UsageError
-from fsc_bench.model import Extras, Identity, check_model, extras_of, stacked
+from fsc_bench.model import Extras, Identity, check_model, extras_of, is_pair_scorer, stacked
 from fsc_bench.models import families, fsc_clip, load_model
 from fsc_bench.models.control import Fake
 from fsc_bench.models.fsc_clip import Released
@@ -46,6 +47,7 @@ def py_spec(_, folder, __) -> str:
 
 # family -> a model of it that can be had anywhere; a new family needs a line here
 SPECS = {
+    "blip": lambda _, folder, __: f"blip:{tiny_blip.save(folder / 'blip')}",
     "control": lambda *_: "control:chance",
     "demo": lambda *_: "demo:pretrained",
     "fsc_clip": fsc_clip_spec,
@@ -80,6 +82,10 @@ def test_a_family_keeps_the_protocol_and_its_extras_give_the_same_vectors(
     family, tiny_clip, tmp_path, monkeypatch
 ):
     model = load_model(SPECS[family](tiny_clip, tmp_path, monkeypatch), "cpu")
+    if is_pair_scorer(model):
+        read = model.read_images(stacked([model.preprocess(p) for p in pictures()]))
+        assert rows(model.score_pairs(read, TEXTS)).shape == (3,)
+        model = model.first
     images = rows(model.encode_images(stacked([model.preprocess(p) for p in pictures()])))
     texts = rows(model.encode_texts(TEXTS))
 

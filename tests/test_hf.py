@@ -390,7 +390,7 @@ def test_a_folder_that_is_none_is_one_line_before_anything_is_loaded(wrong, copi
         ("hf:clip", "write hf:ORG/NAME or hf:ORG/NAME@REVISION; a folder is hf:./FOLDER."),
         ("hf:openai/clip/more", "write hf:ORG/NAME"),
         ("hf:openai/clip@", "write hf:ORG/NAME"),
-        ("hf:openai/clip?seed=1", "has no options"),
+        ("hf:openai/clip?seed=1", "option 'seed=1': write key=value with first, depth"),
         ("hf:./nowhere", "there is no folder nowhere. A name on the Hub is hf:ORG/NAME."),
     ],
 )
@@ -461,6 +461,31 @@ def test_a_name_on_the_hub_says_which_commit_it_means(folder, hub):
     (cache / "snapshots" / REVISION / "model.safetensors").unlink()
     with pytest.raises(DataError, match=r"org/name/model\.safetensors is not in the Hub's cache"):
         load_model("hf:org/name", "cpu")
+
+
+def test_blip_2_ranks_the_best_of_a_first_stage_anew(folder, tmp_path):
+    """As its matching head does: an image has many vectors, and a text the best of them."""
+    from known import World, captioned
+    from test_pairs import ask
+
+    from fsc_bench.records import OWN, ImageRef
+
+    world = World(tmp_path)
+    for number, picture in enumerate(pictures()):
+        world.picture(f"{number}", float(number))
+        picture.save(world.raw / f"{number}.png")
+    task = world.task("gallery", ["i2t_r1", "t2i_r1"], {"test": 2})
+    own = [ImageRef(OWN, f"{number}.png") for number in range(2)]
+    world.records(task, [captioned(*pair) for pair in zip(own, TEXTS, strict=True)])
+    first = f"hf:{folder('chinese_clip')}"
+    spec = f"hf:{folder('blip-2')}?first={first}&depth=2"
+    _, samples = ask(world, spec, task)
+
+    expected, _ = library(folder("blip-2"), TEXTS)
+    order = (-expected).argsort(axis=1)
+    assert samples["gallery"]["i2t_rank"] == [list(order[n]).index(n) + 1 for n in range(2)]
+    with pytest.raises(UsageError, match=r"first and depth are of models that score pairs"):
+        check_named(f"{first}?depth=2")
 
 
 def test_the_family_walks_the_pipe(folder, tiny, capsys):

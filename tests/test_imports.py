@@ -15,13 +15,24 @@ PACKAGE = ROOT / "fsc_bench"
 LAYERS = [
     {"errors"},
     {"system"},
-    {"blind", "evidence", "model", "task", "records", "results", "samples"},
+    {
+        "blind",
+        "clip_benchmark",
+        "evidence",
+        "model",
+        "task",
+        "records",
+        "results",
+        "samples",
+        "suite",
+    },
     {"models"},
     {"data"},
     {"embed", "train"},
     {"score"},
     {"report", "run"},
     {"demo"},
+    {"library"},
     {"study"},
     {"cli"},
 ]
@@ -81,6 +92,7 @@ def test_reports_stand_on_the_nouns_and_the_statistics_alone():
             "records",
             "results",
             "samples",
+            "suite",
             "report",
             "score",
         }

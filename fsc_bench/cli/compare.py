@@ -13,6 +13,7 @@ from fsc_bench.errors import GateError, Undecided, UsageError, near_miss
 if TYPE_CHECKING:
     from fsc_bench.results import Run
     from fsc_bench.score.compare import Comparison, Flip, Line
+    from fsc_bench.suite import Suite
 
 PUBLISHED = "published:"
 MOST = 20  # subsets of a task that the table shows; `--json` and `--html` have them all
@@ -61,7 +62,8 @@ def compare(
         raise UsageError(f"compare {models[0]!r}: name at least two runs: A, and what is compared.")
     if models[0].startswith(PUBLISHED):
         raise UsageError(f"{models[0]!r}: a published row can only stand second: swap the two.")
-    base, only = find_run(models[0], runs), split_words(tasks) or None
+    base = find_run(models[0], runs)
+    only, table = _only(split_words(tasks))
     terminal = Terminal()
     found = []
     for model in models[1:]:
@@ -69,7 +71,7 @@ def compare(
             found.append(against_totals(base, *published(model.removeprefix(PUBLISHED)), only))
         else:
             other = find_run(model, runs)
-            found.append(compare_runs(base, other, flips, only, terminal.progress))
+            found.append(compare_runs(base, other, flips, only, terminal.progress, table))
     terminal.close()
     if html:
         write_page(html, found, margin, data)
@@ -81,6 +83,19 @@ def compare(
         if html:
             tell(f"Written: {html}")
     check_gates(found, margin, fail_if_worse, strict)
+
+
+def _only(words: list[str]) -> tuple[list[str] | None, "Suite | None"]:
+    """(the tasks to compare, the suite whose averages are meant): of a suite's file or of names."""
+    from fsc_bench.suite import read_suite
+
+    files = [word for word in words if word.endswith(".toml")]
+    if not files:
+        return words or None, None
+    if len(words) > 1:
+        raise UsageError(f"-t {files[0]}: a suite's file goes alone.")
+    suite = read_suite(Path(files[0]))
+    return [task.name for task in suite.tasks], suite
 
 
 def check_gates(
@@ -132,9 +147,11 @@ def published(name: str) -> tuple[str, Mapping[str, float]]:
     """
     from fsc_bench.report.leaderboard import published_rows
     from fsc_bench.report.suites import TaskFacts
-    from fsc_bench.task import catalogue
+    from fsc_bench.task import catalogue, default_suite
 
-    rows = published_rows([TaskFacts.of(t) for t in catalogue().values() if t.suite == "fsc"])
+    rows = published_rows(
+        [TaskFacts.of(t) for t in catalogue().values() if t.suite == default_suite()]
+    )
     found = [row for row in rows if name in (row.model, f"{row.model} [{row.source}]")]
     if not found:
         hint = near_miss(name, [row.model for row in rows])

@@ -22,6 +22,12 @@ def add_commands(app: typer.Typer) -> None:
     app.add_typer(data_app, name="data")
 
 
+LockedOption = Annotated[
+    Path | None,
+    typer.Option("--locked", metavar="FILE", help="Refuse what a lock file does not name."),
+]
+
+
 @data_app.command("status")
 def data_status(
     words: Words = None,
@@ -62,15 +68,24 @@ def data_get(
     words: Words = None,
     data: DataOption = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing, only say.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would come, how much and from where.")
+    ] = False,
+    locked: LockedOption = None,
     budget: BudgetOption = None,
 ) -> None:
     """Fetches what is missing: resumed, checked, pinned. Gated sources say what to do."""
     from fsc_bench.cli.show import Terminal
     from fsc_bench.data.get import get
+    from fsc_bench.data.lock import read_lock
     from fsc_bench.data.sources import choose
     from fsc_bench.task import data_folder
 
     tasks, images = choose(_names(words))
+    if dry_run:
+        _show_coming(tasks, images, data_folder(data))
+        return
+    lock = read_lock(locked) if locked else None
     terminal = Terminal()
     try:
         outcomes = get(
@@ -79,6 +94,7 @@ def data_get(
             progress=lambda what, done, total: terminal.progress(what, done, total or done),
             offline=offline,
             images=images,
+            lock=lock,
         )
     finally:
         terminal.close()
@@ -88,6 +104,101 @@ def data_get(
         if outcome.ok:
             say(f"{outcome.name}: {outcome.state}, {outcome.path}")
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else DataError.exit_code)
+
+
+def _show_coming(tasks: list, images: list[str], folder: Path) -> None:
+    """One screen: what is not there yet, then a line for each that needs a person."""
+    from fsc_bench.cli.show import print_table
+    from fsc_bench.data.offers import coming
+    from fsc_bench.data.session import readable
+
+    rows = coming(tasks, folder, images)
+    if not rows:
+        say(f"Nothing would come: all that was named is in {folder}.")
+        return
+    size = {row.name: "unknown" if row.bytes is None else readable(row.bytes) for row in rows}
+    print_table(
+        ["name", "what", "state", "about", "from"],
+        [[row.name, row.kind, row.state, size[row.name], row.what] for row in rows],
+        f"Would come into {folder}",
+    )
+    known = [row.bytes for row in rows if row.bytes is not None]
+    unknown = len(rows) - len(known)
+    more = f" and {unknown} of unknown size" if unknown else ""
+    say(f"\nIn all {readable(sum(known))}{more}. Nothing was fetched.")
+    for state, what in (("gated", "need an account"), ("manual", "need a person")):
+        names = dict.fromkeys(row.name for row in rows if row.todo and row.state == state)
+        if names:
+            say(f"{len(names)} {what}: {', '.join(names)}. `fsc-bench data sources NAME` says how.")
+
+
+@data_app.command("sources")
+def data_sources(words: Words = None, data: DataOption = None, json: JsonOption = False) -> None:
+    """Where each task's data come from: version, size, licence, and what differs."""
+    from fsc_bench.cli.show import print_json, print_table
+    from fsc_bench.data.offers import offers
+    from fsc_bench.data.session import readable
+    from fsc_bench.data.sources import choose, sources
+    from fsc_bench.task import data_folder
+
+    tasks, images = choose(_names(words))
+    rows = offers(tasks, data_folder(data), images or ([] if words else list(sources())))
+    if json:
+        print_json(
+            [
+                {**vars(row), "bytes": row.bytes, "places": list(map(vars, row.places))}
+                for row in rows
+            ]
+        )
+        return
+    table = []
+    for row in rows:
+        for place in row.places:
+            table.append(
+                [
+                    row.name,
+                    row.kind,
+                    row.access,
+                    "instead: " * place.instead + place.source,
+                    "pinned" if place.pinned else "resolved",
+                    place.version[:12] or "at first fetch",
+                    "unknown" if place.bytes is None else readable(place.bytes),
+                    row.license,
+                    place.differs,
+                ]
+            )
+        if not row.places:
+            where = ", ".join(row.needs) if row.needs else "by hand"
+            table.append([row.name, row.kind, row.access, where, "", "", "", row.license, ""])
+    header = ["name", "what", "access", "from", "version", "", "about", "licence", "differs"]
+    print_table(header, table)
+    for row in rows if words else []:
+        if row.todo:
+            say(f"\n{row.name} ({row.access}):\n{row.todo}")
+
+
+@data_app.command("lock")
+def data_lock(
+    file: Annotated[Path, typer.Argument(help="What to write: TOML, or JSON where it ends so.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAMES]", help="Tasks, image sources. [default: all there is]"),
+    ] = None,
+    data: DataOption = None,
+) -> None:
+    """Writes the version of all that was fetched, for `data get --locked FILE` elsewhere."""
+    from fsc_bench.data.lock import write_lock
+    from fsc_bench.data.sources import choose, sources
+    from fsc_bench.task import data_folder
+
+    tasks, images = choose(_names(words or ["all"]))
+    written, outside = write_lock(file, tasks, data_folder(data), images or sources())
+    owners = {source.owner for source in written.sources}
+    say(
+        f"Written: {file}: {len(written.sources)} sources of {len(owners)} tasks and image sources."
+    )
+    if outside:
+        tell(f"Not in it, since a lock holds what `data get` fetched: {', '.join(outside)}.")
 
 
 @data_app.command("verify")
@@ -140,15 +251,20 @@ def data_prepare(
     words: Words = None,
     data: DataOption = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial")] = False,
+    locked: LockedOption = None,
     budget: BudgetOption = None,
 ) -> None:
     """Reads and checks raw files now instead of at the first run."""
+    from fsc_bench.data.lock import check_held, read_lock
     from fsc_bench.data.prepare import prepare
     from fsc_bench.task import data_folder, select
 
     code = 0
+    lock = read_lock(locked) if locked else None
     for task in select(_names(words)):
         try:
+            if lock:
+                check_held(task, data_folder(data), lock)
             done = prepare(task, data_folder(data), partial=allow_partial or task.data.decays)
         except FscBenchError as error:
             tell(f"fsc-bench: {error}")
@@ -160,4 +276,6 @@ def data_prepare(
 
 def _names(words: list[str] | None) -> list[str]:
     """`a b,c` as [a, b, c]; the paper's suite when nothing is said."""
-    return [part for value in words or ["fsc"] for part in value.split(",") if part]
+    from fsc_bench.task import default_suite
+
+    return [part for value in words or [default_suite()] for part in value.split(",") if part]

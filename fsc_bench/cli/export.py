@@ -63,10 +63,10 @@ def import_rows(
     from fsc_bench.report.imported import import_files
     from fsc_bench.report.suites import TaskFacts
     from fsc_bench.system.files import write_text
-    from fsc_bench.task import catalogue
+    from fsc_bench.task import catalogue, default_suite
 
     if out.suffix != ".csv":
         raise UsageError(f"-o {out}: tables are read from .csv files.")
-    tasks = [TaskFacts.of(task) for task in catalogue().values() if task.suite == "fsc"]
+    tasks = [TaskFacts.of(task) for task in catalogue().values() if task.suite == default_suite()]
     write_text(out, import_files(files, tasks))
     print(f"{out}: quoted rows; `fsc-bench leaderboard --folder` shows them.", file=sys.stderr)

@@ -15,7 +15,9 @@ from fsc_bench import __version__
 from fsc_bench.cli import (
     cache,
     compare,
+    curves,
     data,
+    doctor,
     export,
     negatives,
     readers,
@@ -141,8 +143,10 @@ for commands in (
     rescore,
     export,
     data,
+    doctor,
     readers,
     train,
+    curves,
     negatives,
     cache,
 ):

@@ -5,14 +5,34 @@ from typing import Annotated
 
 import typer
 
+
+def _set_data(context: typer.Context, folder: Path | None) -> Path | None:
+    """Holds until the command ends: a task without a file is made of what lies there."""
+    from fsc_bench.task import data_at
+
+    context.with_resource(data_at(folder))
+    return folder
+
+
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench."),
+    typer.Option(
+        "--data",
+        callback=_set_data,
+        is_eager=True,
+        help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 ModelsOption = Annotated[
-    list[str] | None, typer.Option("-m", "--model", help="FAMILY:CHECKPOINT; repeat for more.")
+    list[str] | None,
+    typer.Option(
+        "-m",
+        "--model",
+        help="FAMILY:CHECKPOINT; repeat for more. @models.txt names one a line; "
+        "'open_clip:ViT-B-32@ckpts/*.pt' every file.",
+    ),
 ]
 TasksOption = Annotated[
     list[str] | None,

@@ -48,6 +48,10 @@ def leaderboard(
     html: Annotated[
         Path | None, typer.Option(help="Also write a page: one file, with every model's own page.")
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("-t", "--tasks", help="Only this suite: its name, or its TOML file."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Turns runs into CSV and Markdown tables, one pair a suite."""
@@ -65,7 +69,9 @@ def leaderboard(
             )
         files = write_pages(folder, check, left_out)
     else:
-        files = write_leaderboards(folders, out, check, relative_to, json, left_out, blindness)
+        files = write_leaderboards(
+            folders, out, check, relative_to, json, left_out, blindness, tasks
+        )
     if html and not check:
         from fsc_bench.cli.site import write_site
 
@@ -87,7 +93,7 @@ def write_pages(folder: Path, check: bool = False, left_out: list[str] | None = 
     from fsc_bench.report.seen import read_seen
     from fsc_bench.report.suites import TaskFacts
     from fsc_bench.results import RunDirectory, draws_of, read_runs
-    from fsc_bench.task import catalogue
+    from fsc_bench.task import catalogue, default_suite
 
     gathered = [] if left_out is None else left_out
 
@@ -108,7 +114,7 @@ def write_pages(folder: Path, check: bool = False, left_out: list[str] | None = 
             task for task in run.results if RunDirectory.at(run.path).samples_file(task).exists()
         ]
         draws[run.path] = draws_of(run.path, kept, told)
-    fsc = [task for task in catalogue().values() if task.suite == "fsc"]
+    fsc = [task for task in catalogue().values() if task.suite == default_suite()]
     seen = read_seen(folder / "images.toml", fsc)
     return write_folder(folder, runs, suites, draws, check, told, seen)
 
@@ -121,6 +127,7 @@ def write_leaderboards(
     json: bool = False,
     left_out: list[str] | None = None,
     blindness: bool = False,
+    only: list[str] | None = None,
 ) -> list[Path]:
     """Writes the tables of every suite that the runs have results of. Returns the files. left_out:
     gathers what could not be read, in one line each, which are also told.
@@ -143,8 +150,9 @@ def write_leaderboards(
 
     every = read_runs([Path(folder) for folder in folders], told)
     tables = suites(every, catalogue().values())
-    for line in strangers(every, tables):
+    for line in [] if only else strangers(every, tables):
         print(f"fsc-bench: {line}", file=sys.stderr)
+    tables = _chosen(tables, only) if only else tables
     draws = {run.path: draws_of(run.path, run.results, told) for run in every}
     files = []
     document = {}
@@ -177,6 +185,28 @@ def write_leaderboards(
     if json:
         print_json(document)
     return files
+
+
+def _chosen(tables: dict[str, list["TaskFacts"]], only: list[str]) -> dict[str, list["TaskFacts"]]:
+    """The suites that are asked for. Raises UsageError with the near miss."""
+    from fsc_bench.errors import near_miss
+    from fsc_bench.report.suites import TaskFacts
+    from fsc_bench.suite import read_suite
+
+    found = {}
+    for word in only:
+        if word.endswith(".toml"):
+            suite = read_suite(Path(word))
+            found[suite.name] = [TaskFacts.of(task, suite) for task in suite.tasks]
+        elif word in tables:
+            found[word] = tables[word]
+        else:
+            hint = near_miss(word, tables)
+            raise UsageError(
+                f"no run has a result of a suite {word!r}.{hint} There are: {', '.join(tables)}; "
+                "one of your own is named by its .toml file."
+            )
+    return found
 
 
 def _drawn(out: Path, suite: str, rows: list["Row"], members: list["TaskFacts"]) -> list[Path]:
@@ -221,7 +251,7 @@ def _print_differences(rows: list, members: list, base: str) -> None:
     from fsc_bench.cli.show import print_table
     from fsc_bench.report import leaderboard as board
 
-    names = [*board.AVERAGES, *board.columns(members)]
+    names = [*board.present(members), *board.columns(members)]
     table: list[list[str]] = []
     for row in rows:
         if row.model == base:

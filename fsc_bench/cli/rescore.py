@@ -102,9 +102,9 @@ def verify(
     from fsc_bench.cli.show import print_json, print_table, say, tell
     from fsc_bench.report import verify as replay
     from fsc_bench.results import read_runs
-    from fsc_bench.task import catalogue
+    from fsc_bench.task import catalogue, default_suite
 
-    tasks = [task for task in catalogue().values() if task.suite == "fsc"]
+    tasks = [task for task in catalogue().values() if task.suite == default_suite()]
     checks = {
         "headlines from the subsets that task files quote": replay.replay_references(tasks),
         "averages of published tables": replay.replay_tables(tasks),

@@ -73,8 +73,10 @@ def run(
     json: JsonOption = False,
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""
+    from fsc_bench.cli.model_lists import expanded
     from fsc_bench.task import data_folder, select
 
+    models = expanded(models or [])
     chosen = select(split_words(tasks) or ["demo" if demo else "fsc"], split_words(exclude))
     if not chosen:
         raise UsageError(f"--exclude {' '.join(exclude)} leaves no task.")
@@ -100,7 +102,7 @@ def run(
         exact=exact,
     )
     shown = Shown(demo, json, quiet)
-    raise typer.Exit(_carry_out(models or [], chosen, options, dry_run, shown))
+    raise typer.Exit(_carry_out(models, chosen, options, dry_run, shown))
 
 
 def _only_demo(tasks: list["Task"]) -> bool:
@@ -224,6 +226,8 @@ def _show_plan(rows: list, json: bool) -> None:
         return
     costed = rows[-1].seconds is not None
     header = ["task", "samples", "images", "unique", "texts", "unique"]
+    paired = rows[-1].pairs is not None
+    header += ["pairs", "scored"] if paired else []
     header += ["cached", "time", "saving"] if costed else []
     header += ["to fetch", "problem"]
     table = []
@@ -232,10 +236,12 @@ def _show_plan(rows: list, json: bool) -> None:
             table.append([])
         counts = (row.samples, row.image_uses, row.images, row.text_uses, row.texts)
         cells = [row.task, *(f"{count:,}" for count in counts)]
+        if paired:
+            cells += [f"{row.pairs or 0:,}", f"{row.cached_pairs or 0:,}"]
         if costed:
             cells += [
-                f"{row.cached_images + row.cached_texts:,}",
-                readable_time(row.seconds),
+                f"{(row.cached_images or 0) + (row.cached_texts or 0):,}",
+                readable_time(row.seconds or 0.0),
                 f"{row.saving:.1f}x" if row.saving else "",
             ]
         fetch = "?" if row.fetch is None else readable(row.fetch) if row.fetch else ""

@@ -7,11 +7,11 @@ import numpy as np
 from fsc_bench.cli.show import print_table
 from fsc_bench.report.blind import blind_cells, headroom_cell
 from fsc_bench.report.leaderboard import (
-    AVERAGES,
     averages,
     chance_row,
     columns,
     headline_cell,
+    present,
 )
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result
@@ -60,7 +60,7 @@ def results_table(
         model: averages(cells[model], suite, _by_column(suite, (draws or {}).get(model, {})))
         for model in models
     }
-    for name in AVERAGES:
+    for name in present(suite):
         found = {model: means[model].get(name) for model in models}
         if any(found.values()):
             shown = [_with_half(found[model]) for model in models]
@@ -69,6 +69,7 @@ def results_table(
     print_table(header, rows, title)
     for model in models:
         _print_notes(cells[model], f"{model}, ")
+        _print_theirs(results[model], f"{model}, ")
     if blind:
         print()
         _headroom_table(cells, blind)
@@ -94,6 +95,14 @@ def _print_notes(cells: Mapping[str, Cell], before: str = "") -> None:
     ]
     for line in dict.fromkeys(lines):
         print(line)
+
+
+def _print_theirs(results: Mapping[str, Result], before: str = "") -> None:
+    """The metrics of another program, by its own names, where a task has them."""
+    for name, result in results.items():
+        if found := result.official.get("metrics"):
+            told = ", ".join(f"{metric} {value:.2f}" for metric, value in found.items())
+            print(f"{before}{name}: {told} ({result.official['source']})")
 
 
 def _one_model(
@@ -136,6 +145,7 @@ def _one_model(
         rows.append([*row, *[""] * (len(header) - len(row))])
     print_table(header, rows, title or model)
     _print_notes(cells)
+    _print_theirs(results)
     if blind:
         print(HEADROOM)
     for task in tasks:

@@ -21,6 +21,7 @@ def write_site(path: Path, folders: Sequence[Path]) -> Path:
     from fsc_bench.report.site import Board, site
     from fsc_bench.report.suites import suites
     from fsc_bench.results import draws_of, read_runs
+    from fsc_bench.suite import suite_of
     from fsc_bench.system.files import write_text
     from fsc_bench.task import catalogue
 
@@ -36,7 +37,7 @@ def write_site(path: Path, folders: Sequence[Path]) -> Path:
         if not runs:
             continue
         rows = measured_rows(list(runs.values()), tasks, draws)
-        quoted = published_rows(tasks, complain=told_before) if suite == "fsc" else []
+        quoted = published_rows(tasks, complain=told_before) if suite_of(suite).published else []
         found = comparisons(rows, tasks, runs)
         boards.append(Board(suite, tasks, rows, quoted, runs, found))
     write_text(path, site(boards))

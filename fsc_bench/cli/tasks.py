@@ -190,10 +190,10 @@ def blind(
     from the other four fifths. free: records without a wrong answer.
     """
     from fsc_bench.cli.show import Terminal, print_json
-    from fsc_bench.task import data_folder, select
+    from fsc_bench.task import data_folder, default_suite, select
     from fsc_bench.train.config import parse_setting
 
-    chosen = select(names or ["fsc"])
+    chosen = select(names or [default_suite()])
     if not names:
         chosen = [task for task in chosen if task.kind == "matching"]
     options = dict(parse_setting(word) for word in settings or [])

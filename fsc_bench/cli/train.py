@@ -186,10 +186,10 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
     from fsc_bench.cli.show import Terminal
     from fsc_bench.run import suite as runner
     from fsc_bench.system.distributed import is_first
-    from fsc_bench.task import data_folder
+    from fsc_bench.task import data_folder, is_apart
 
     folder = data_folder(data)
-    if any(task.suite == "demo" for task in tasks):
+    if any(map(is_apart, tasks)):
         from fsc_bench.demo.build import build
 
         folder = folder / "demo"
@@ -312,11 +312,13 @@ def wise_ft(
         shares = [float(part) for part in alphas.split(",")]
     except ValueError:
         raise UsageError(f"--alphas {alphas}: write numbers and commas: 0,0.5,1.") from None
+    from fsc_bench.task import default_suite
+
     shares = list(dict.fromkeys(shares))
     specs = {share: f"wise:{first}+{second}?alpha={share:g}" for share in shares}
     for spec in specs.values():
         wise.read_spec(spec.removeprefix("wise:"))
-    chosen = _tasks_for(first, split_words(tasks) or ["fsc"])
+    chosen = _tasks_for(first, split_words(tasks) or [default_suite()])
     summary = _score(list(specs.values()), chosen, out, data, batch_size=batch_size or 0)
     if is_first():
         _draw_curve(

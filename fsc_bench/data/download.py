@@ -35,8 +35,9 @@ from fsc_bench.data.archives import (
 )
 from fsc_bench.data.border import reason
 from fsc_bench.data.connection import Unusable, Watch, number, open_url, tag
-from fsc_bench.data.hub import check_revision, fetch_hub
+from fsc_bench.data.hub import fetch_hub
 from fsc_bench.data.items import Item
+from fsc_bench.data.lock import check_lock
 from fsc_bench.data.session import Session, finish, finished, read_marker, readable, sha256_of
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.system.budget import budget, raising
@@ -83,9 +84,9 @@ def fetch(item: Item, session: Session) -> dict[str, Any]:
         with _locked(item, session):
             marker = finished(item)
             if marker is None:
-                check_revision(item)
                 try:
                     marker = _fetch_url(item, session) if item.url else fetch_hub(item, session)
+                    check_lock(item, marker)
                 finally:
                     session.release(item.part)
             return marker
@@ -133,7 +134,8 @@ def _fetch_url(item: Item, session: Session) -> dict[str, Any]:
             f"{item.owner}: {item.url} has sha256 {sha}, not the pinned {item.sha256}: it was "
             "damaged or replaced. It was not kept."
         )
-    note = _doubt(item, size)
+    notes = (_doubt(item, size), _replaced(item, sha))
+    note = "; ".join(filter(None, notes))
     names = _put_in_place(item, session)
     return finish(item, names, (sha, size), note)
 
@@ -158,6 +160,19 @@ def _doubt(item: Item, size: int) -> str:
     if item.sha256 or not item.bytes or abs(size - item.bytes) <= 0.05 * item.bytes:
         return ""
     return f"{item.served} has {size:,} bytes; about {item.bytes:,} were expected"
+
+
+def _replaced(item: Item, sha: str) -> str:
+    """What to say where an unpinned address serves something else than it did before."""
+    before = read_marker(item)
+    if item.sha256 or before is None or before["url"] != item.url:
+        return ""
+    if before["unchecked"] or before["sha256"] == sha:
+        return ""
+    return (
+        f"{item.url} has changed: sha256 {sha}, and {before['sha256']} when it was fetched before; "
+        "`--locked` holds to one"
+    )
 
 
 def _put_in_place(item: Item, session: Session) -> list[str]:

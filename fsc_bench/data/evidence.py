@@ -21,7 +21,7 @@ from fsc_bench.data.sources import sources
 from fsc_bench.errors import DataError
 from fsc_bench.evidence import Known, sizes_in_words
 from fsc_bench.records import OWN, ImageRef, Record, broken_promises
-from fsc_bench.task import Task, catalogue
+from fsc_bench.task import Task, catalogue, is_apart
 
 SAMPLE = 24  # pictures that are opened, evenly spaced
 # How far a finding goes: it refuses always; only data that is promised to be whole; or never.
@@ -87,7 +87,7 @@ def looks_like(task: Task, records: list[Record], images: Images) -> list[str]:
     highest = max((label for row in records for label in row.labels), default=-1)
     found = []
     for other in catalogue().values():
-        alike = other.kind == task.kind and other.suite != "demo" and other.n == len(records)
+        alike = other.kind == task.kind and not is_apart(other) and other.n == len(records)
         single = len(other.leaves) == len(task.leaves) == 1  # subsets are the reader's own words
         if alike and single and other.name != task.name and highest < max(len(other.classes), 1):
             view = Images(images.data)

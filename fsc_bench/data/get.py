@@ -6,14 +6,16 @@ Nothing here prints: progress goes to a callback, and what a person must do is i
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from fsc_bench.data.archives import PLAIN, check_archive
 from fsc_bench.data.download import fetch
+from fsc_bench.data.hub import how_to_accept
 from fsc_bench.data.images import Images, read_links
 from fsc_bench.data.items import Item, Owner, needs, owners
+from fsc_bench.data.lock import Lock, hold
 from fsc_bench.data.prepare import is_fresh, prepared_path
 from fsc_bench.data.session import (
     Progress,
@@ -38,6 +40,7 @@ class Outcome:
     """What `get` came to for one task or image source.
 
     message: lines for a person: what went wrong, or the steps that only they can take.
+    refused: what is there, or what would come, is not what the lock file names.
     """
 
     name: str
@@ -46,10 +49,11 @@ class Outcome:
     path: Path
     fetched: int  # bytes that came now
     message: str = ""
+    refused: bool = False
 
     @property
     def ok(self) -> bool:
-        return self.state in USABLE
+        return self.state in USABLE and not self.refused
 
 
 @dataclass(frozen=True)
@@ -76,44 +80,65 @@ def get(
     progress: Progress = lambda what, done, total: None,
     offline: bool = False,
     images: Iterable[str] = (),
+    lock: Lock | None = None,
 ) -> list[Outcome]:
     """Fetches what the tasks and image sources (those of the tasks, and `images`) lack.
 
     `progress(what, bytes so far, bytes in all or None)` is called from several threads, one at a
     time. One failure does not stop the others. The same call again goes on where this one ended.
+    With `lock`, whatever it does not name is refused: what is there as well as what would come.
     Raises DataError where the disk cannot hold what is known to be needed.
     """
     every = owners(tasks, data, images)
-    before = {(owner.kind, owner.name): _state(owner, data) for owner in every}
+    every, refused = hold(every, lock) if lock else (every, {})
     jobs = [
         (owner, group)
         for owner in every
-        if not owner.linked and not owner.demo and before[owner.kind, owner.name] not in USABLE
+        if not owner.linked and not owner.demo and (owner.kind, owner.name) not in refused
+        # A lock speaks of what was fetched: records made earlier and files of the user's do not do.
+        if lock or _state(owner, data) not in USABLE
         for group in owner.groups
         if not any(finished(item) for item in group)
     ]
-    problems: dict[tuple[str, str], list[str]] = {}
-    fetched: dict[tuple[str, str], int] = {}
-    notes: dict[tuple[str, str], list[str]] = {}
+    came: dict[tuple[str, str], _Came] = {}
     if not offline:
         known = [_still_to_come(group[0]) for _, group in jobs]
         check_space("what is asked for", data, sum(size or 0 for size in known))
         for owner, markers, errors in _run(jobs, Session(progress)):
-            key = (owner.kind, owner.name)
-            problems.setdefault(key, []).extend(errors)
-            for marker in markers:
-                found = marker.get("found", False)
-                fetched[key] = fetched.get(key, 0) + (0 if found else marker["bytes"])
-                notes.setdefault(key, []).extend(filter(None, (marker["note"], marker["differs"])))
+            came.setdefault((owner.kind, owner.name), _Came()).add(owner, markers, errors)
     outcomes = []
     for owner in every:
         key = (owner.kind, owner.name)
-        state = _state(owner, data)
-        message = _message(owner, state, data, offline, problems.get(key, []), notes.get(key, []))
+        state, one = _state(owner, data), came.get(key, _Came())
+        message = "\n".join(refused.get(key, ())) or _message(
+            owner, state, data, offline, one.problems, one.said
+        )
+        apart = key in refused or (lock is not None and not _whole(owner))
         outcomes.append(
-            Outcome(owner.name, owner.kind, state, _path(owner), fetched.get(key, 0), message)
+            Outcome(owner.name, owner.kind, state, _path(owner), one.bytes, message, apart)
         )
     return outcomes
+
+
+@dataclass
+class _Came:
+    """What came of one owner: bytes, what went wrong for good, what to say of what came."""
+
+    bytes: int = 0
+    problems: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def add(self, owner: Owner, markers: list[dict], errors: list[str]) -> None:
+        (self.said if markers else self.problems).extend(errors)
+        for marker in markers:
+            self.bytes += 0 if marker.get("found") else marker["bytes"]
+            notes = filter(None, (marker["note"], marker["differs"]))
+            self.said += [f"{owner.name}: {note}." for note in notes]
+
+
+def _whole(owner: Owner) -> bool:
+    """Whether all that can be fetched was, and nothing of the user's stands in its place."""
+    return owner.demo or all(any(map(finished, group)) for group in owner.groups)
 
 
 def _run(
@@ -142,13 +167,14 @@ def _run(
 def _fetch_group(
     owner: Owner, group: tuple[Item, ...], session: Session
 ) -> tuple[list[dict], list[str]]:
-    """(markers, complaints) of the first item that can be had."""
+    """(markers, complaints) of the first item that can be had, and of those before it."""
     if owner.access == "gated" and group[0].hf and not _has_token():
         return [], []
     complaints = []
     for item in group:
         try:
-            return [fetch(item, session)], []
+            marker = fetch(item, session)
+            return [marker], [f"{line} {item.where} is taken instead." for line in complaints]
         except DataError as error:
             complaints.append(str(error))
         except Stopped:
@@ -163,13 +189,13 @@ def _has_token() -> bool:
 
 
 def _message(
-    owner: Owner, state: str, data: Path, offline: bool, problems: list[str], notes: list[str]
+    owner: Owner, state: str, data: Path, offline: bool, problems: list[str], said: list[str]
 ) -> str:
     """What to tell of an owner: complaints, then the steps, then the command that goes on."""
     lines = problems[:3]
     if len(problems) > 3:
         lines.append(f"{owner.name}: and {len(problems) - 3} more.")
-    lines += [f"{owner.name}: {note}." for note in notes]
+    lines += said
     if state in USABLE:
         return "\n".join(lines)
     again = _command(data, "get", owner.name)
@@ -184,8 +210,7 @@ def _message(
             f"fetches the rest; `{link}` names a copy of yours."
         )
     elif owner.access != "open":
-        how = "needs an account and its terms accepted" if state == "gated" else "needs your hands"
-        lines.append(f"{owner.name}: {how}.")
+        lines.append(f"{owner.name}: {_what_is_left(owner, state)}.")
         lines += owner.instructions.strip().splitlines()
         lines.append(f"Its folder: {owner.folder}    (or `{link}`)")
         then = again if state == "gated" or owner.kind == "images" else ""
@@ -194,6 +219,14 @@ def _message(
         lines += owner.instructions.strip().splitlines()
         lines.append(f"{owner.name}: not all there. `{again}` goes on; `{link}` names a copy.")
     return "\n".join(lines)
+
+
+def _what_is_left(owner: Owner, state: str) -> str:
+    """What a person must do about a gated or manual source, in a line before its own steps."""
+    if state != "gated":
+        return "needs your hands"
+    places = [item.hf for group in owner.groups for item in group if item.hf]
+    return f"needs an account: {how_to_accept(places[0])}" if places else "needs an account"
 
 
 def _command(data: Path, *words: str) -> str:

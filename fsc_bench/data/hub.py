@@ -3,57 +3,91 @@
 import errno
 import io
 import os
-import re
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fsc_bench.data.archives import CHUNK, PLAIN, check_archive
 from fsc_bench.data.items import Item
-from fsc_bench.data.session import Session, finish
+from fsc_bench.data.session import Session, finish, known_commit, remember_commit
 from fsc_bench.errors import DataError
 
 
-def check_revision(item: Item) -> None:
-    if item.hf and not item.revision:
-        raise DataError(
-            f"{item.owner}: {item.hf} is named without a revision, so that it may change any day; "
-            'it is not fetched. Name the commit in the task file: revision = "...".'
-        )
-
-
 def fetch_hub(item: Item, session: Session) -> dict[str, Any]:
-    """Files of a dataset repository, by commit. The Hub's own client resumes and retries."""
+    """Files of a dataset repository, by commit. The Hub's own client resumes and retries.
+
+    Where no commit is named, the newest is asked for, and written down before a file comes.
+    """
     from huggingface_hub import errors
 
     # The client raises its HTTP library's errors too, and has more of its own in later versions.
     trouble = [errors.HTTPError, errors.EntryNotFoundError, OSError, ValueError]
     for name in ("RevisionResolutionError", "XetDownloadError"):
         trouble += [getattr(errors, name)] if hasattr(errors, name) else []
+    note = ""
     try:
+        if not item.revision:
+            item, note = _resolved(item)
+        if item.resolved:
+            remember_commit(item)
         names = _fetch_files(item, session)
     except errors.GatedRepoError:
         raise DataError(
-            f"{item.owner}: {item.hf} is gated and your account may not read it yet."
+            f"{item.owner}: {item.hf} is gated and your account may not read it yet: "
+            f"{how_to_accept(item.hf)}."
         ) from None
     except errors.RepositoryNotFoundError:
         raise DataError(
             f"{item.owner}: {item.hf} is not on the Hub, or not for you: `hf auth login`."
         ) from None
+    except errors.RevisionNotFoundError:
+        raise DataError(
+            f"{item.owner}: {item.hf} has no commit {item.revision} (any more)."
+        ) from None
     except tuple(trouble) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        reason = " ".join(str(error).split())
+        reason = _without_token(" ".join(str(error).split()))
         raise DataError(f"{item.owner}: {item.hf}: {reason}") from None
-    return _checked(item, names)
+    return _checked(item, names, note)
+
+
+def how_to_accept(repository: str) -> str:
+    """What a person does for a gated repository, as the end of a sentence."""
+    from huggingface_hub import constants
+
+    return (
+        f"accept its terms at {constants.ENDPOINT}/datasets/{repository} with your account, then "
+        "`hf auth login` (or put the token into $HF_TOKEN)"
+    )
+
+
+def _without_token(text: str) -> str:
+    """No line of ours shows the user's token."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return text.replace(token, "***") if token else text
+
+
+def _resolved(item: Item) -> tuple[Item, str]:
+    """(the item at a commit, what to say of it): the one that was taken before, else the newest."""
+    from huggingface_hub import HfApi
+
+    if commit := known_commit(item):
+        return replace(item, revision=commit, resolved=True), ""
+    commit = HfApi().dataset_info(item.hf).sha
+    note = f"{item.hf}: no commit is known; the newest, {commit}, is taken, now and later"
+    return replace(item, revision=commit, resolved=True), note
 
 
 def _fetch_files(item: Item, session: Session) -> list[str]:
     """Brings every file that the item names. Returns their names below the item's folder."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    revision = _whole_revision(item)
+    revision = item.revision
     where = {"repo_type": "dataset", "revision": revision, "local_dir": item.path}
     bar = partial(_progress_bar, item, session)
     names: list[str] = []
@@ -72,7 +106,7 @@ def _fetch_files(item: Item, session: Session) -> list[str]:
             raise DataError(f"{item.owner}: {item.hf}@{revision} has no {pattern!r}.")
         for info in plan:
             # Without a connection the client would take a local file of whatever revision.
-            if len(revision) == 40 and info.commit_hash != revision:
+            if info.commit_hash != revision:
                 raise DataError(f"{item.owner}: the Hub cannot be reached for {item.hf}.")
         size = sum(info.file_size or 0 for info in plan if info.will_download)
         session.claim(item, item.part, size)
@@ -83,20 +117,7 @@ def _fetch_files(item: Item, session: Session) -> list[str]:
     return names
 
 
-def _whole_revision(item: Item) -> str:
-    """The commit with all its 40 digits, which the Hub wants."""
-    from huggingface_hub import HfApi
-
-    if not re.fullmatch(r"[0-9a-f]{7,39}", item.revision):
-        return item.revision
-    commits = HfApi().list_repo_commits(item.hf, repo_type="dataset")
-    matching = [c.commit_id for c in commits if c.commit_id.startswith(item.revision)]
-    if len(matching) != 1:
-        raise DataError(f"{item.owner}: {item.hf} has no commit {item.revision}.")
-    return matching[0]
-
-
-def _checked(item: Item, names: list[str]) -> dict[str, Any]:
+def _checked(item: Item, names: list[str], note: str) -> dict[str, Any]:
     """The marker of what came, after a look into archives and at the pinned sha256."""
     for name in names:
         if name.endswith(PLAIN):
@@ -105,7 +126,7 @@ def _checked(item: Item, names: list[str]) -> dict[str, Any]:
             except DataError as error:
                 (item.path / name).unlink()
                 raise DataError(f"{item.owner}: {item.hf}: {error} It was not kept.") from None
-    marker = finish(item, list(dict.fromkeys(names)), None)
+    marker = finish(item, list(dict.fromkeys(names)), None, note)
     if item.sha256 and marker["sha256"] != item.sha256:
         item.hidden("done.json").unlink()
         raise DataError(
@@ -146,6 +167,10 @@ def _progress_bar(item: Item, session: Session, name: str) -> type:
     from tqdm import tqdm
 
     class Bar(tqdm):
+        # tqdm would start a thread while it holds its lock; a bar that the garbage collector closes
+        # in that thread waits for the lock, and the download never ends.
+        monitor_interval = 0
+
         def __init__(self, *arguments: Any, **settings: Any):
             settings.pop("name", None)
             super().__init__(*arguments, **{**settings, "file": io.StringIO(), "disable": False})

@@ -5,6 +5,7 @@
 <data>/images/<source>/         any other: files, or several archives whose members are searched
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,21 @@ class Item:
     served: str = ""  # what the URL serves is called so; `path` may be what becomes of it
     unpack: bool = False  # an archive, unpacked into the folder `path`
     differs: str = ""  # from what was published, as the task file says
+    resolved: bool = (
+        False  # `revision` is not the task file's: it was the newest, or a lock names it
+    )
+    expects: tuple[tuple[str, int, str], ...] = ()  # (name, bytes, sha256) that a lock names
+
+    @property
+    def where(self) -> str:
+        """The place in one word, without the version."""
+        return self.url or f"hf:{self.hf}"
+
+    @property
+    def pinned(self) -> bool:
+        """Whether a version is named: a commit (in a GitHub address too) or the content's hash."""
+        commit = re.search(r"//(raw\.githubusercontent|github)\.com/.*/[0-9a-f]{40}/", self.url)
+        return bool(self.sha256 or commit or (self.revision and not self.resolved))
 
     @property
     def address(self) -> str:
@@ -151,10 +167,12 @@ def _image_owner(name: str, data: Path, links: Mapping[str, str]) -> Owner:
 
 
 def _groups(items: list[Item]) -> tuple[tuple[Item, ...], ...]:
-    """Repositories that go to the same folder are the same data in several places."""
+    """Repositories that go to the same folder, and addresses of the same file, are the same data in
+    several places.
+    """
     groups: dict[Any, list[Item]] = {}
     for place, item in enumerate(items):
-        groups.setdefault(item.path if item.hf else place, []).append(item)
+        groups.setdefault(place if item.unpack else item.path, []).append(item)
     return tuple(map(tuple, groups.values()))
 
 

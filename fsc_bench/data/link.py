@@ -23,7 +23,7 @@ from fsc_bench.data.sources import ImageSource, named, sources, wrappers
 from fsc_bench.errors import DataError, FscBenchError, UsageError
 from fsc_bench.evidence import describe
 from fsc_bench.records import ImageRef, Record, broken_promises, check_records
-from fsc_bench.task import Task, catalogue, is_shipped
+from fsc_bench.task import Task, catalogue, is_apart, is_shipped
 
 DEPTH = 5  # folders down, where a source does not say how its pictures are called
 
@@ -34,9 +34,9 @@ def link(word: str, path: Path, data: Path) -> str:
     word: its name, or the TOML file of one's own. Raises UsageError where nothing is there,
     DataError where it is something else.
     """
-    task, source = named(word)
-    name = task.name if task is not None else source.name
     path = path.expanduser().resolve()
+    task, source = named(word, path)
+    name = task.name if task is not None else source.name
     found = look(task, source, path, data)
     write_link(data, name, path)
     return f"{name} -> {path}: {found}"
@@ -162,7 +162,7 @@ def _images(task: Task, path: Path, data: Path) -> Images:
 
 
 def _others(task: Task) -> list[Task]:
-    tasks = [other for other in catalogue().values() if other.suite != "demo"]
+    tasks = [other for other in catalogue().values() if not is_apart(other)]
     return [other for other in tasks if other.group == task.group and other.name != task.name]
 
 

@@ -307,12 +307,22 @@ def _with_coverage(
 
 
 def source_differences(task: Task, data: Path) -> list[str]:
-    """How the sources that were fetched are not the published ones, as the task file says."""
+    """How the sources that were fetched are not the published ones, as the task file says; and the
+    version of those of which it names none, which was resolved when they were first fetched.
+    """
     from fsc_bench.data.items import owners
     from fsc_bench.data.session import finished
 
-    (owner,) = (owner for owner in owners([task], data) if owner.task is task)
-    if owner.linked or owner.demo:
-        return []
-    markers = [finished(item) for group in owner.groups for item in group]
-    return [marker["differs"] for marker in markers if marker and marker["differs"]]
+    found = []
+    for owner in owners([task], data):
+        if owner.linked or owner.demo:
+            continue
+        for item in (item for group in owner.groups for item in group):
+            if (marker := finished(item)) is None:
+                continue
+            if marker["differs"]:
+                found.append(marker["differs"])
+            if not item.pinned:
+                version = marker["commit"] or f"sha256 {marker['sha256']}"
+                found.append(f"resolved at the first fetch: {item.where} at {version}")
+    return found

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import threading
 import time
@@ -108,7 +109,35 @@ def same_version(item: Item, marker: dict[str, Any]) -> bool:
     """Whether a marker is of the version that the item names: by its pin, else by its address."""
     if item.sha256 and not marker["unchecked"]:
         return marker["sha256"] == item.sha256
+    if item.hf:
+        return _same_commit(item, marker["url"])
     return marker["url"] == item.address
+
+
+def _same_commit(item: Item, address: str) -> bool:
+    """Whether a marker's address is of this repository, these files and this commit. Where the item
+    names no commit, the one that came first stays; older versions wrote the beginning of one.
+    """
+    head, _, rest = address.partition("@")
+    commit, _, files = rest.partition("/")
+    same = head == f"hf://datasets/{item.hf}" and files == ",".join(item.files)
+    whole = len(commit) == 40
+    return same and (whole if not item.revision else item.revision.startswith(commit or "-"))
+
+
+def known_commit(item: Item) -> str:
+    """The commit that was taken when an item without one was first fetched; empty before that."""
+    try:
+        known = json.loads(item.hidden("commit.json").read_text())
+        commit = str(known["commit"]) if known["hf"] == item.hf else ""
+    except (OSError, ValueError, TypeError, KeyError):
+        commit = (read_marker(item) or {}).get("commit", "")
+    return commit if re.fullmatch(r"[0-9a-f]{40}", commit) else ""
+
+
+def remember_commit(item: Item) -> None:
+    """Writes down which commit an item is fetched at, before its first file comes."""
+    write_json(item.hidden("commit.json"), {"hf": item.hf, "commit": item.revision})
 
 
 def read_marker(item: Item) -> dict[str, Any] | None:
@@ -117,7 +146,7 @@ def read_marker(item: Item) -> dict[str, Any] | None:
         marker = json.loads(item.hidden("done.json").read_text())
         _ = [(str(name), int(size), str(sha)) for name, (size, sha) in marker["files"].items()]
         empty = {"url": "", "sha256": "", "bytes": 0, "note": "", "differs": "", "unchecked": False}
-        return {**empty, **marker}
+        return {**empty, "commit": "", "resolved": False, **marker}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -141,6 +170,8 @@ def finish(
         "files": files,
         "note": note,
         "differs": item.differs,
+        "commit": item.revision,
+        "resolved": item.resolved,
         "unchecked": False,
         **more,
     }

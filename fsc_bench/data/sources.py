@@ -16,7 +16,7 @@ from fsc_bench.data.archives import is_archive, unsafe_name
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.evidence import SourceEvidence, SourceEvidenceTable, read_source_evidence
 from fsc_bench.system.facts import Facts, read_toml
-from fsc_bench.task import Task, catalogue, own_task, select, stated, tasks_folder
+from fsc_bench.task import Task, catalogue, named_task, own_task, select, stated, tasks_folder
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ def wrappers(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(["", *filter(None, inside), f"{PurePosixPath(name).name}/"]))
 
 
-def named(word: str) -> tuple[Task | None, ImageSource | None]:
-    """The task and the image source of a name (`flickr30k` is both), or of a TOML file.
+def named(word: str, folder: Path | None = None) -> tuple[Task | None, ImageSource | None]:
+    """The task and the image source of a name (`flickr30k` is both), or of a TOML file. folder:
+    where its data are said to lie.
 
     Raises UsageError with the near miss.
     """
@@ -112,6 +113,8 @@ def named(word: str) -> tuple[Task | None, ImageSource | None]:
         if path.is_file() and b"\nlayout" in path.read_bytes():
             return None, _own_source(path)
         return own_task(path), None
+    if ":" in word:
+        return named_task(word, folder), None
     task, source = catalogue().get(word), sources().get(word)
     if task is None and source is None:
         hint = near_miss(word, [*sources(), *catalogue()])
@@ -166,6 +169,13 @@ def check_source(where: str, source: Mapping[str, Any]) -> None:
             raise UsageError(f"{where}: files has {name!r}, which is no path in a repository.")
     if "hf" in source and not re.fullmatch(r"[\w.-]+/[\w.-]+", source["hf"]):
         raise UsageError(f"{where}: hf = {source['hf']!r} is not org/name.")
+    if source.get("revision") and not re.fullmatch(r"[0-9a-f]{40}", source["revision"]):
+        raise UsageError(
+            f"{where}: revision = {source['revision']!r} is not a whole commit (40 digits 0-9a-f). "
+            "Without a revision the newest is taken at the first fetch and kept from then on."
+        )
+    if source.get("revision") and "hf" not in source:
+        raise UsageError(f"{where}: revision = {source['revision']!r} is of 'hf' alone.")
     if "url" in source and not (source.get("to") or last_part(source["url"])):
         raise UsageError(f'{where}: url names no file; say what to call it: to = "NAME".')
     unpacks = "url" in source and source.get("to", "").endswith("/")

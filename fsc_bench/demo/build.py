@@ -13,7 +13,7 @@ from typing import Any
 
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.errors import DataError
-from fsc_bench.system.distributed import join
+from fsc_bench.system.distributed import Ranks, join
 from fsc_bench.system.files import write_text
 from fsc_bench.task import Task, catalogue
 
@@ -28,12 +28,15 @@ def demo_models() -> list[str]:
     return ["demo:pretrained", "demo:fsc-clip"]
 
 
-def build(data: Path, say: Callable[[str], Any] = lambda line: None) -> None:
+def build(
+    data: Path, say: Callable[[str], Any] = lambda line: None, ranks: Ranks | None = None
+) -> None:
     """Draws what is not there yet for every demo task. A marker file is written last.
 
-    Of several processes the first draws, and the others find it done.
+    Of several processes the first draws, and the others find it done. ranks: those that take part;
+    without it all that torchrun started.
     """
-    with join().first_goes_first():
+    with (ranks or join()).first_goes_first():
         _draw_missing(data, say)
 
 

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from fsc_bench.data.images import DigestCache, Images, image_digest
 from fsc_bench.data.prepare import Prepared
 from fsc_bench.errors import DataError, UsageError, near_miss
@@ -21,6 +23,7 @@ from fsc_bench.system.files import stamp
 from fsc_bench.task import Task
 
 PROMPTS = ("elevater", "openai", "clip_benchmark")  # sets of the shipped tasks
+SINGLE = "a photo of a {}."  # the template of models that score pairs
 QUICK = 1e-4  # seconds; what takes less is done sooner than it is handed to a thread
 Place = tuple[str, ImageRef]  # (task name, reference): references to "." are relative to the task
 
@@ -41,6 +44,16 @@ class Plan:
     def size(self) -> int:
         """Images and texts to encode, if none is known."""
         return len(self.image_place) + len(self.text_key)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Pairs of images and texts: int [n] each, places in refs and texts. May name one twice."""
+
+    refs: Sequence[ImageRef]
+    texts: Sequence[str]
+    image: np.ndarray
+    text: np.ndarray
 
 
 def merged(plans: Sequence[Plan]) -> Plan:
@@ -94,6 +107,24 @@ def class_prompts(task: Task, prompts: str) -> list[list[str]]:
         [template.replace("{}", name) for template in templates]
         for name in task.class_names(prompts)
     ]
+
+
+def single_prompts(task: Task, prompts: str) -> list[str]:
+    """One prompt a class, in label order, for models that score pairs of images and texts: there is
+    no mean of prompts' vectors, and every further template would cost as many pairs again.
+
+    The template is CLIP's default, `a photo of a {}.` (arXiv 2103.00020, section 3.1.4), where the
+    set has it, and the set's first otherwise. No paper of these models classifies with more: LAVIS
+    takes one (`A picture of`) in its own zero-shot example.
+    """
+    template = single_template(task, prompts)
+    return [template.replace("{}", name) for name in task.class_names(prompts)]
+
+
+def single_template(task: Task, prompts: str) -> str:
+    """The template of `single_prompts`."""
+    templates = task.prompts[prompts].templates
+    return SINGLE if SINGLE in templates else templates[0]
 
 
 def make_plan(

@@ -1,4 +1,5 @@
 """Store: embeddings by content key, on disk, for one model identity. It knows no task and no file.
+Scores of pairs are kept like embeddings of one number (pairs.py).
 
     <folder>/identity.json                 whose vectors these are, for people; never read by us
     <folder>/<kind>-<d>-<writer>.vec       rows of d float32, one after another
@@ -27,7 +28,7 @@ from fsc_bench.errors import RunError
 from fsc_bench.system.files import FULL, write_json
 
 RECORD = np.dtype([("key", "V32"), ("checksum", "<u8")])
-KINDS = ("image", "text")
+KINDS = ("image", "text", "pair")
 TAIL = 64  # rows at the end of a segment whose checksums are compared when it is opened
 PART = 4096  # rows compared at once: bounded memory for any number of keys
 SYNC_SECONDS = 5.0  # at most this much work is lost when the power, not the process, goes

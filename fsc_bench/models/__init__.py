@@ -1,6 +1,7 @@
 """Models: one file a family, named as the family. `family:checkpoint` names a model.
 
-A family is a module with `load(spec, device, precision) -> DualEncoder`; `spec` is the model's name
+A family is a module with `load(spec, device, precision)` that gives a `DualEncoder` or a
+`PairScorer`; `spec` is the model's name
 in its parts (system/spec.py). It may have `check(spec)` besides, which raises UsageError for what
 is wrong with a name before data are prepared: it loads no weights and executes nothing. Other
 packages add families with the entry-point group
@@ -12,16 +13,16 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 
 from fsc_bench.errors import UsageError, near_miss, one_line
-from fsc_bench.model import DualEncoder, Extras, Identity, check_model
+from fsc_bench.model import DualEncoder, Extras, Identity, PairScorer, check_model
 from fsc_bench.system.escape import is_printable, shortened
+from fsc_bench.system.plugins import Plugin, usable
 from fsc_bench.system.spec import Spec
 
-__all__ = ["DualEncoder", "Extras", "Identity", "Spec", "load_model"]  # for adapters
+__all__ = ["DualEncoder", "Extras", "Identity", "PairScorer", "Spec", "load_model"]  # for adapters
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
@@ -35,9 +36,20 @@ def families() -> dict[str, Callable[[], Any]]:
         if not module.ispkg:  # a folder holds what families share
             path = f"{__name__}.{module.name}"
             found[module.name] = lambda path=path: importlib.import_module(path)
-    for point in entry_points(group="fsc_bench.models"):
-        found.setdefault(point.name, point.load)
+    for plugin in usable("fsc_bench.models", lambda: list(found)).values():
+        found[plugin.name] = lambda plugin=plugin: _family(plugin)
     return found
+
+
+def _family(plugin: Plugin) -> Any:
+    """What another package's entry point names, if it is a family. Raises UsageError."""
+    family = plugin.load()
+    if not callable(getattr(family, "load", None)):
+        raise UsageError(
+            f"{plugin.who}: a {type(family).__name__} without `load(spec, device, precision)`; "
+            "name a module that has it."
+        )
+    return family
 
 
 def describe() -> dict[str, str]:
@@ -52,17 +64,23 @@ def examples() -> dict[str, tuple[str, ...]]:
 
 def _sources() -> dict[str, ast.Module]:
     """The parsed source of each family's module, not imported."""
-    modules = {point.name: point.module for point in entry_points(group="fsc_bench.models")} | {
+    modules = {
         module.name: f"{__name__}.{module.name}"
         for module in pkgutil.iter_modules(__path__)
         if not module.ispkg
     }
-    found = {}
-    for name, module in sorted(modules.items()):
+    for plugin in usable("fsc_bench.models", lambda: list(modules)).values():
+        modules[plugin.name] = plugin.point.module
+    return {name: _parsed(module) for name, module in sorted(modules.items())}
+
+
+def _parsed(module: str) -> ast.Module:
+    """A module's source; an empty one where there is none to be read, as of a broken plugin."""
+    try:
         spec = find_spec(module)
-        source = spec.loader.get_source(module) if spec and spec.loader else ""
-        found[name] = ast.parse(source or "")
-    return found
+        return ast.parse((spec.loader.get_source(module) if spec and spec.loader else "") or "")
+    except (ImportError, SyntaxError, ValueError, AttributeError):
+        return ast.parse("")
 
 
 def _first_paragraph(tree: ast.Module) -> str:
@@ -76,7 +94,9 @@ def _examples(tree: ast.Module) -> tuple[str, ...]:
     return ()
 
 
-def load_model(spec: str, device: str = "auto", precision: str = "fp32") -> DualEncoder:
+def load_model(
+    spec: str, device: str = "auto", precision: str = "fp32"
+) -> DualEncoder | PairScorer:
     """The model that `family:checkpoint` names. Raises UsageError, one line, with the near miss."""
     import_family, parsed = check_spec(spec)
     if precision not in PRECISIONS:

@@ -7,7 +7,8 @@ CLIP, MetaCLIP 2, SigLIP, SigLIP 2, ALIGN, AltCLIP, Chinese-CLIP, FLAVA, BLIP an
 
 Each has its own image processor and tokenizer. Nothing that a repository brings is executed, and
 weights fit to the last tensor or are refused. BLIP-2 compares a text with each of the vectors of an
-image, the best of which counts: no dual encoder can do that, so it scores pairs.
+image, the best of which counts: no dual encoder can do that, so it scores pairs, and retrieval
+needs a first stage, `?first=FAMILY:NAME&depth=128`.
 """
 
 import hashlib
@@ -22,8 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from fsc_bench.errors import UsageError, near_miss, one_line
-from fsc_bench.model import Extras, Identity, stacked
+from fsc_bench.model import DEPTH, Extras, Identity, stacked
 from fsc_bench.models import pick_device
+from fsc_bench.models.first_stage import first_stage, options_of
 from fsc_bench.models.open_clip import DTYPES, state_digest
 from fsc_bench.models.pretrained.building import build_model, build_pixels, build_words
 from fsc_bench.models.pretrained.files import open_hub, open_local
@@ -78,7 +80,10 @@ class HuggingFace(Towers):
 
 
 class BestOfMany(Towers):
-    """A model with several vectors of an image: a scorer of pairs, by the best cosine."""
+    """A model with several vectors of an image: a PairScorer, by the best cosine."""
+
+    first: Any = None
+    depth = DEPTH
 
     def read_images(self, images: Tensor) -> Tensor:
         """Unit vectors [n, k, d] of images [n, ...], as `preprocess` gave them."""
@@ -93,10 +98,9 @@ def check(spec: Spec) -> None:
     """Raises UsageError for a name of another form and for a folder that no model can be made of;
     no weights are read.
     """
-    if "?" in spec.rest:
-        raise UsageError(f"model '{spec}': hf: has no options; leave out what follows the '?'.")
+    options_of(spec)
     if _is_local(spec):
-        open_local(spec)
+        _check_options(spec, open_local(spec).kind)
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spec.place):
         raise UsageError(
             f"model '{spec}': write hf:ORG/NAME or hf:ORG/NAME@REVISION; a folder is hf:./FOLDER."
@@ -107,6 +111,7 @@ def load(spec: Spec, device: str, precision: str) -> Towers:
     check(spec)
     device = pick_device(device)
     source = open_local(spec) if _is_local(spec) else open_hub(spec)
+    _check_options(spec, source.kind)
     # What is small comes first: its faults are said before gigabytes are read.
     processor, tokenizer = build_pixels(source), build_words(source)
     model, notes = build_model(source)
@@ -114,7 +119,19 @@ def load(spec: Spec, device: str, precision: str) -> Towers:
     model = _cast(model.requires_grad_(False), source.kind, precision).to(device)
     made = _made(model, source.kind, processor, tokenizer, weights, precision, source.spec)
     made.extras.notes = (*source.notes, *notes)
+    if isinstance(made, BestOfMany):
+        named, depth = options_of(spec)
+        made.depth = depth or DEPTH
+        made.first = first_stage(spec, named, device, precision) if named else None
     return made
+
+
+def _check_options(spec: Spec, kind: Kind) -> None:
+    if "?" in spec.rest and not kind.many:
+        raise UsageError(
+            f"model '{spec}': the options first and depth are of models that score pairs, such as "
+            "BLIP-2; this is a dual encoder. Leave out what follows the '?'."
+        )
 
 
 def wrapped(model: Any, processor: Any, *, device: str | None = None) -> Towers:

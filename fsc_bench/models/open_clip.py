@@ -320,6 +320,16 @@ def _wrap(
     return OpenClip(model, preprocess, tokenizer, identity, device, notes)
 
 
+def wrapped(model: torch.nn.Module, preprocess: Any, tokenizer: Any) -> OpenClip:
+    """An open_clip model that is in memory, as it is: its device and its type of number stay."""
+    own = next(model.parameters())
+    precision = next((name for name, kind in DTYPES.items() if kind is own.dtype), None)
+    if precision is None:
+        raise UsageError(f"model: its numbers are {own.dtype}; make them one of {list(DTYPES)}.")
+    kind, device = type(model).__name__, str(own.device)
+    return _wrap(kind, model, preprocess, tokenizer, device, precision)
+
+
 def state_digest(model: torch.nn.Module) -> str:
     """sha256 over every tensor of the state (name, type, shape, bytes), in name order."""
     digest = hashlib.sha256()

@@ -16,7 +16,7 @@ import numpy as np
 from fsc_bench.report.blind import blind_cells
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.suites import TaskFacts, same_task
-from fsc_bench.results import AVERAGES, Cell, Result, Run, averaged
+from fsc_bench.results import AVERAGES, Cell, Result, Run
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Row:
     rank: the first and last place that 95% of the draws give it among the complete rows; tied: the
     complete rows from which it differs within error. seeds: what groups it with runs of other seeds
     (results.py), if anything does. base: the row's name that it was fine-tuned from, if one is;
-    signature: what that did (ranking.py, `signature`). path: the run's folder, of a measured row.
+    signature: what that did (ranking.py, `signature`). scorer: how a model that is no dual encoder
+    came to its numbers, in words; its name is marked. trained_on: what it was fine-tuned on, if it
+    says so. path: the run's folder, of a measured row.
     """
 
     model: str
@@ -41,6 +43,8 @@ class Row:
     seeds: str = ""
     base: str = ""
     signature: str = ""
+    scorer: str = ""
+    trained_on: str = ""
     path: Path | None = None
 
 
@@ -55,13 +59,18 @@ def _column(task: TaskFacts, metric: str) -> str:
 
 def members(name: str, tasks: Sequence[TaskFacts]) -> list[str]:
     """The columns that an average is of."""
-    found = [(task, averaged(name, task.group, task.headline)) for task in tasks]
+    found = [(task, task.averages.get(name)) for task in tasks]
     return [_column(task, metric) for task, metric in found if metric]
 
 
 def present(tasks: Sequence[TaskFacts]) -> list[str]:
     """The averages that a suite has."""
-    return [name for name in AVERAGES if members(name, tasks)]
+    return [name for name in declared(tasks) if members(name, tasks)]
+
+
+def declared(tasks: Sequence[TaskFacts]) -> list[str]:
+    """The averages that a suite's file names, in its order, those of no task too."""
+    return list(dict.fromkeys(name for task in tasks for name in task.averages))
 
 
 def averages(
@@ -76,7 +85,7 @@ def averages(
     independent, and half-widths add in squares.
     """
     found = {}
-    for name in AVERAGES:
+    for name in present(tasks):
         wanted = members(name, tasks)
         parts = [cells.get(column) for column in wanted]
         if not parts or any(part is None or not part.counts for part in parts):
@@ -155,8 +164,24 @@ def measured_row(
         drawn,
         seeds=str(run.facts.get("seeds", "")),
         base=str(run.facts.get("base", "")),
+        trained_on=str(run.facts.get("trained_on", "")),
+        scorer=scorer_of(run),
         path=run.path,
     )
+
+
+def scorer_of(run: Run) -> str:
+    """How a model that scores pairs came to its numbers; empty for a dual encoder."""
+    told = [r.settings for r in run.results.values() if r.settings.get("scorer") == "pairs"]
+    if not told:
+        return ""
+    words = ["pair scorer: it looks at an image and a text together"]
+    templates = dict.fromkeys(str(one["template"]) for one in told if "template" in one)
+    if templates:
+        words.append(f"classification with one prompt a class ({', '.join(templates)})")
+    ranked = dict.fromkeys((one["depth"], one["first_stage"]) for one in told if "depth" in one)
+    words += [f"retrieval ranks the best {depth} of {first} anew" for depth, first in ranked]
+    return "; ".join(words)
 
 
 def headline_cell(task: TaskFacts, result: Result, metric: str) -> Cell | None:
@@ -214,7 +239,7 @@ def published_rows(
     Averages are taken as printed by the source, never recomputed from its rounded cells. Rows that
     hold no number of the tables, only further ones, stand in none.
     """
-    known = {*columns(tasks), *AVERAGES}
+    known = {*columns(tasks), *present(tasks), *AVERAGES}
     quoted = read_published(folder or published_folder(), known, complain, others)
     bases = untouched(quoted)
     return [

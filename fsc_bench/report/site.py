@@ -20,7 +20,8 @@ from fsc_bench.blind import Blind
 from fsc_bench.errors import UsageError
 from fsc_bench.report.leaderboard import Row, blind_row, chance_row, columns, present
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES, Cell, Result, Run
+from fsc_bench.results import Cell, Result, Run
+from fsc_bench.suite import suite_of
 from fsc_bench.system.escape import for_terminal
 from fsc_bench.task import GROUPS
 
@@ -48,9 +49,8 @@ class Board:
 
     @property
     def title(self) -> str:
-        if self.suite == "demo":
-            return "demo (a miniature world; not comparable with any real benchmark)"
-        return self.suite
+        why = suite_of(self.suite).apart
+        return f"{self.suite} ({why})" if why else self.suite
 
 
 def check_needs() -> None:
@@ -144,7 +144,7 @@ def _suite(board: Board) -> dict[str, Any]:
             name: {
                 "chance": _value(chance.cells.get(name)),
                 "blind": _value(blind.cells.get(name)),
-                "average": name in AVERAGES,
+                "average": name in averages,
             }
             for name in names
         },
@@ -181,8 +181,9 @@ def _row(
 ) -> dict[str, Any]:
     """What the table needs of any row, and a page that says what is known."""
     about = [["Source", row.source]] * (kind == "published")
+    about += [["Scorer", row.scorer]] * bool(row.scorer)
     return {
-        "model": row.model,
+        "model": row.model + " ‡" * bool(row.scorer),
         "kind": kind,
         "family": family,
         "base": base,

@@ -6,11 +6,12 @@ of its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fsc_bench.blind import Blind
 from fsc_bench.results import Result, Run
+from fsc_bench.suite import Suite, suite_of
 from fsc_bench.task import GROUPS, Task
 
 
@@ -26,9 +27,20 @@ class TaskFacts:
     chance: Mapping[str, float]  # percent, by headline metric
     decays: bool = False
     blind: float | None = None  # percent that the better of two scorers without pictures gets
+    table: Suite | None = field(default=None, compare=False)  # where it is not its own suite's
+
+    @property
+    def averages(self) -> dict[str, str | None]:
+        """By average of the suite, the metric with which the task enters it, if it does."""
+        averages = (self.table or suite_of(self.suite)).averages
+        return {
+            name: average.metric_of(self.name, self.group, self.headline)
+            for name, average in averages.items()
+        }
 
     @classmethod
-    def of(cls, task: Task) -> "TaskFacts":
+    def of(cls, task: Task, suite: Suite | None = None) -> "TaskFacts":
+        """suite: whose table it stands in; its own where none is named."""
         return cls(
             task.name,
             task.suite,
@@ -38,6 +50,7 @@ class TaskFacts:
             task.chance,
             task.data.decays,
             task.blind.best,
+            suite,
         )
 
     @classmethod

@@ -16,12 +16,14 @@ from fsc_bench.report.leaderboard import (
     blind_row,
     chance_row,
     columns,
+    declared,
     present,
     published_rows,
 )
 from fsc_bench.report.ranking import SeedGroup, seed_groups
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES, slug
+from fsc_bench.results import slug
+from fsc_bench.suite import suite_of
 from fsc_bench.system.escape import for_csv, for_markdown
 from fsc_bench.system.files import write_text
 
@@ -40,10 +42,10 @@ def write(
     measured = [*rows, chance_row(tasks)]
     blind = blind_row(tasks)
     measured += [blind] if blind.cells else []
-    published = published_rows(tasks, complain=complain) if suite == "fsc" else []
+    published = published_rows(tasks, complain=complain) if suite_of(suite).published else []
     title = f"fsc_bench: {suite}"
-    if suite == "demo":
-        title += " (a miniature world; not comparable with any real benchmark)"
+    if why := suite_of(suite).apart:
+        title += f" ({why})"
     texts = {
         out / f"{slug(suite)}.csv": to_csv([*measured, *published], tasks),
         out / f"{slug(suite)}.md": to_markdown(title, measured, published, tasks),
@@ -61,7 +63,7 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
     """One line a row; every column with its interval and, where ties make a difference, the number
     by the strict rule; holes are empty.
     """
-    names = [*AVERAGES, *columns(tasks)]
+    names = [*declared(tasks), *columns(tasks)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header = ["model", "source", "rank low", "rank high", "tied with", "base", "signature"]
@@ -73,7 +75,7 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
     for row in rows:
         line = [for_csv(row.model), for_csv(row.source), *(row.rank or ("", ""))]
         line += [for_csv(text) for text in ("; ".join(row.tied), row.base, row.signature)]
-        notes = []
+        notes = [row.scorer] if row.scorer else []
         for name in names:
             cell = row.cells.get(name)
             numbers = [cell.value, cell.low, cell.high, cell.strict] if cell else [None] * 4
@@ -177,6 +179,9 @@ def _notes(rows: Sequence[Row]) -> dict[str, list[str]]:
         if cell.note or cell.strict is not None
     ]
     return {
+        "Pair scorers (`‡`)": [
+            f"- {for_markdown(row.model)}: {for_markdown(row.scorer)}" for row in rows if row.scorer
+        ],
         "Not complete (`*`)": [
             f"- {where}: {for_markdown(cell.note)}" for where, cell in cells if cell.note
         ],
@@ -220,7 +225,8 @@ def table(
             text = "-" if cell is None else str(cell)
             cells.append(f"{text} {cell.interval}".strip() if cell and intervals else text)
         place = [_place(row)] if rank else []
-        lines.append("| " + " | ".join([*place, for_markdown(row.model), *cells]) + " |")
+        model = for_markdown(row.model) + " ‡" * bool(row.scorer)
+        lines.append("| " + " | ".join([*place, model, *cells]) + " |")
     return lines
 
 

@@ -5,13 +5,15 @@ from dataclasses import dataclass, replace
 
 from fsc_bench.data.get import bytes_to_fetch
 from fsc_bench.data.images import DigestCache, Images
+from fsc_bench.data.prepare import Prepared
 from fsc_bench.embed.cost import calibrate
 from fsc_bench.embed.encode import Encoder
-from fsc_bench.embed.plan import make_plan
+from fsc_bench.embed.plan import Plan, make_plan
 from fsc_bench.embed.store import Store
 from fsc_bench.errors import FscBenchError
-from fsc_bench.model import DualEncoder
+from fsc_bench.model import DualEncoder, PairScorer, is_pair_scorer
 from fsc_bench.run.job import Options, Reporter, Silent, Summary
+from fsc_bench.run.pair_cost import pair_costs
 from fsc_bench.run.suite import loaded, prepare_all, well_formed
 from fsc_bench.system.settings import working
 from fsc_bench.task import Task
@@ -35,6 +37,8 @@ class PlanRow:
     cached_texts: int | None = None
     seconds: float | None = None  # to encode what is missing, from a short trial on this machine
     saving: float | None = None  # encoding every sample's own images and texts takes so many times
+    pairs: int | None = None  # images with texts to score, by models that do; of retrieval at most
+    cached_pairs: int | None = None
 
 
 def dry_run(
@@ -50,6 +54,7 @@ def dry_run(
     images = Images(options.data)
     rows: list[PlanRow] = []
     needs: list[tuple[set[bytes], set[bytes]]] = []
+    plans: dict[str, Plan] = {}
     items = prepare_all(tasks, options, images, summary, Silent())
     prepared = {item.task.name: item for item in items}
     errors = {name: str(error) for spec, name, error in summary.failures if not spec}
@@ -61,7 +66,7 @@ def dry_run(
             needs.append((set(), set()))
             continue
         item = prepared[task.name]
-        plan = make_plan(
+        plan = plans[task.name] = make_plan(
             item,
             images,
             cache,
@@ -92,11 +97,24 @@ def dry_run(
     for spec in models:
         try:
             with working():  # what the run's cost is under
-                rows = _with_cost(rows, needs, loaded(spec, options), options)
+                rows = _costed(rows, needs, (items, plans), loaded(spec, options), options)
         except FscBenchError as error:
             summary.failures.append((spec, "", error))
             reporter.say(f"fsc-bench: {error}")
     return rows, summary.exit_code
+
+
+def _costed(
+    rows: list[PlanRow],
+    needs: list[tuple],
+    planned: tuple[Sequence[Prepared], dict[str, Plan]],
+    model: DualEncoder | PairScorer,
+    options: Options,
+) -> list[PlanRow]:
+    """The rows with what one model has already and what the rest will cost added."""
+    if is_pair_scorer(model):
+        return with_pairs(rows, *planned, model, options)
+    return _with_cost(rows, needs, model, options)
 
 
 def _with_cost(
@@ -127,6 +145,36 @@ def _with_cost(
                 cached_texts=(row.cached_texts or 0) + cached[1],
                 seconds=(row.seconds or 0.0) + seconds,
                 saving=each / unique if unique else None,
+            )
+        )
+    return found
+
+
+def with_pairs(
+    rows: list[PlanRow],
+    items: Sequence[Prepared],
+    plans: dict[str, Plan],
+    model: PairScorer,
+    options: Options,
+) -> list[PlanRow]:
+    """The rows with the pairs that a model has to score, those that it has, and their time. Of
+    retrieval every query counts its best K: some pairs are wanted both ways, so it may be less.
+    """
+    costs = pair_costs(items, plans, model, options)
+    found = []
+    for row in rows:
+        if row.task not in costs:
+            found.append(row)
+            continue
+        cost = costs[row.task]
+        found.append(
+            replace(
+                row,
+                pairs=(row.pairs or 0) + cost.pairs,
+                cached_pairs=(row.cached_pairs or 0) + cost.cached,
+                cached_images=row.cached_images or 0,
+                cached_texts=row.cached_texts or 0,
+                seconds=(row.seconds or 0.0) + cost.seconds,
             )
         )
     return found

@@ -1,7 +1,7 @@
 """Job: what one `run` is told, has at hand, and gives back."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,12 @@ class Options:
     device: str = "auto"
     compile: bool = False  # the image tower, on a GPU
     exact: bool | None = None  # equal bits whatever is encoded beside; None: on a CPU only
+
+    embeddings: Path | None = None  # where they are kept; None: with the data
+
+    @property
+    def store(self) -> Path:
+        return self.embeddings or self.data / "embeddings"
 
     @property
     def rounding(self) -> str:
@@ -101,3 +107,12 @@ def together(ranks: Ranks, work: Callable[[], Any]) -> Any:
         if other is not None:
             raise other
     return value
+
+
+def without(item: Prepared, broken: Mapping) -> Prepared:
+    """The records whose images can all be read, and a flag that says how many cannot."""
+    refs = {place[1] for place in broken}
+    kept = [row for row in item.records if not refs & set(row.images)]
+    flag = f"{len(refs):,} images unreadable, {len(item.records) - len(kept):,} records out"
+    partial = f"{item.partial}; {flag}" if item.partial else flag
+    return replace(item, records=kept, partial=partial)

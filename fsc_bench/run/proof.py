@@ -26,10 +26,17 @@ SHOWN = 16  # hexadecimal digits of an image's digest in the samples file
 FOLLOWING = ("texts", "completeness of the data", "notes on the data")
 
 
-def parts(item: Prepared, plan: Plan, model: str, prompts: str | None = None) -> dict[str, str]:
+def parts(
+    item: Prepared,
+    plan: Plan,
+    model: str,
+    prompts: str | None = None,
+    further: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
     """Everything that decides the result of one task and model: what it is -> its digest.
 
     model: the fingerprint of its identity. prompts: the wanted set of a classification task.
+    further: what else decides it, such as the first stage of a model that scores pairs.
     """
     task = item.task
     some = [row.id for row in item.records] if item.partial else []
@@ -47,6 +54,7 @@ def parts(item: Prepared, plan: Plan, model: str, prompts: str | None = None) ->
         "records": [item.fingerprint, some, item.missing_images],
         "completeness of the data": item.partial,
         "notes on the data": item.notes,
+        **(further or {}),
     }
     if task.kind == "classification":
         chosen = choose_prompts(task, prompts)

@@ -18,17 +18,19 @@ from pathlib import Path
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
 from fsc_bench.embed.encode import Encoder
+from fsc_bench.embed.pairs import PairEncoder
 from fsc_bench.embed.plan import Plan, check_prompts, make_plan, merged
 from fsc_bench.embed.store import Store, StoreFull
 from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError, near_miss
-from fsc_bench.model import DualEncoder, extras_of
+from fsc_bench.model import DualEncoder, PairScorer, extras_of
 from fsc_bench.models import PRECISIONS, check_named, load_model, pick_device
 from fsc_bench.results import Busy, Result, RunDirectory, Samples, plain, task_facts
+from fsc_bench.run import pairs
 from fsc_bench.run.claims import Claim, Claims
-from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together
+from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together, without
 from fsc_bench.run.proof import difference, parts, sealed
 from fsc_bench.run.provenance import run_facts
-from fsc_bench.score.evaluate import Embeddings, evaluate
+from fsc_bench.score.evaluate import evaluate
 from fsc_bench.system.distributed import Ranks, join, own_device
 from fsc_bench.system.files import FULL
 from fsc_bench.system.settings import working
@@ -59,6 +61,26 @@ def run(
             f"{error.filename or options.out}: {error.strerror or 'the disk is full'}. What is "
             "finished is safe; free some space, and the same command continues."
         ) from None
+
+
+def run_loaded(
+    spec: str, model: DualEncoder, tasks: Sequence[Task], options: Options, reporter: Reporter
+) -> Summary:
+    """Scores a model that is in memory, in this process alone, whatever others torchrun started."""
+    check_options(tasks, options)
+    summary, images = Summary(), Images(options.data)
+    with working() as keep:
+        prepared = prepare_all(tasks, options, images, summary, reporter)
+        if summary.failures:
+            return summary
+        keep()
+        with closing(DigestCache(options.data / "digests.sqlite")) as cache:
+            job = Job(prepared, images, cache, options, summary, reporter, Ranks())
+            directory = RunDirectory(options.out, spec, model.identity.fingerprint)
+            summary.folders[spec] = directory.path
+            with directory.locked():
+                _run_model(spec, model, directory, job)
+    return summary
 
 
 def check_options(tasks: Sequence[Task], options: Options) -> None:
@@ -200,7 +222,7 @@ def _claim(spec: str, taken: bool, job: Job, claims: Claims) -> Claim:
     return Claim.OURS
 
 
-def loaded(spec: str, options: Options) -> DualEncoder:
+def loaded(spec: str, options: Options) -> DualEncoder | PairScorer:
     model = load_model(spec, own_device(options.device), options.precision)
     if options.compile:
         compile_towers = extras_of(model).compile
@@ -222,9 +244,16 @@ def _found_finished(spec: str, fingerprint: str, job: Job) -> bool:
     return True
 
 
-def _standing(directory: RunDirectory, item: Prepared, model: str, job: Job) -> Result | str:
+def _standing(
+    directory: RunDirectory,
+    item: Prepared,
+    identity: str,
+    job: Job,
+    model: DualEncoder | PairScorer | None = None,
+) -> Result | str:
     """The result on disk, if all that decides its number is still the same; otherwise why not,
-    as the end of a sentence (empty: there is none). model: the fingerprint of its identity.
+    as the end of a sentence (empty: there is none). identity: the model's fingerprint. model: where
+    it is loaded; the results of one that scores pairs stand only then.
     """
     name, options = item.task.name, job.options
     try:
@@ -234,7 +263,7 @@ def _standing(directory: RunDirectory, item: Prepared, model: str, job: Job) -> 
     plan = job.plans.get(name)
     if result is None or plan is None:
         return ""
-    found = parts(item, plan, model, options.prompts)
+    found = parts(item, plan, identity, options.prompts, pairs.deciding(model, item.task))
     samples = directory.samples_file(name, options.variant)
     if why := difference(result, found, item, plan, samples):
         return why
@@ -278,9 +307,11 @@ def _limited(item: Prepared, limit: int) -> Prepared:
     return replace(item, records=kept, partial=partial)
 
 
-def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job) -> None:
+def _run_model(
+    spec: str, model: DualEncoder | PairScorer, directory: RunDirectory, job: Job
+) -> None:
     identity = model.identity.fingerprint
-    standing = [_standing(directory, item, identity, job) for item in job.prepared]
+    standing = [_standing(directory, item, identity, job, model) for item in job.prepared]
     standing = job.ranks.gather(standing)[0]
     results = job.summary.results[spec] = {}
     todo: dict[str, str] = {}  # task -> why its result does not stand; empty: there is none
@@ -292,18 +323,14 @@ def _run_model(spec: str, model: DualEncoder, directory: RunDirectory, job: Job)
             todo[item.task.name] = found
     if not todo:
         return
-    folder = job.options.data / "embeddings" / identity[:32]
+    folder = job.options.store / identity[:32]
     with closing(Store(folder, vars(model.identity))) as store:
         said = set(store.damage)
         for line in store.damage:
             job.reporter.say(line)
-        share = (job.ranks.rank, job.ranks.count)
-        encoder = Encoder(
-            model, job.images, store, job.options.batch_size, job.reporter.say, share,
-            job.options.exact,
-        )  # fmt: skip
         try:
-            _score_all(spec, encoder, directory, todo, job)
+            with pairs.at_work(model, store, job) as encoder:
+                _score_all(spec, encoder, directory, todo, job)
         finally:
             for line in store.damage:  # found while its vectors were read
                 if line not in said:
@@ -321,7 +348,7 @@ def _score_all(
         begun = time.time() - spent
         name = item.task.name
         try:
-            scored = _score(item, encoder, job)
+            scored = _score(spec, item, encoder, job)
         except StoreFull:
             raise  # the next task would fail alike
         except FscBenchError as error:
@@ -370,8 +397,12 @@ def _encoded(
     """The tasks in turn, each with the seconds that were spent on it so far.
 
     Small tasks are encoded several at once: each would end in batches that are not full. What goes
-    wrong here goes wrong again, and is told, when the task it belongs to is scored.
+    wrong here goes wrong again, and is told, when the task it belongs to is scored. Pairs are told
+    task by task.
     """
+    if isinstance(encoder, PairEncoder):
+        yield from ((item, 0.0) for item in todo)
+        return
     waiting = list(todo)
     while waiting:
         lot, small, seconds, full = [], [], [], False
@@ -408,31 +439,47 @@ def _plan(item: Prepared, job: Job) -> Plan:
     return job.plans[name]
 
 
-def _score(item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Samples] | None:
+def _score(spec: str, item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Samples] | None:
     """One task: plan, encode with all processes, and score in the first; None in the others."""
-    name, options, ranks = item.task.name, job.options, job.ranks
+    options, ranks = job.options, job.ranks
     plan = _plan(item, job)
     readable, broken = item, dict(plan.unreadable)
     if not broken or options.allow_partial:
-        failures = _encode_together(plan, encoder, name, job)
+        failures = _worked_out(spec, item, plan, encoder, job)
         broken |= {place: failures[key] for place, key in plan.image_key.items() if key in failures}
     if broken:
         line = min(broken.values())
         more = f" ({len(broken) - 1:,} more like it)" if len(broken) > 1 else ""
         if not options.allow_partial:
             raise DataError(f"{line}{more} `--allow-partial` goes on without them.")
-        readable = _without(item, broken)
+        readable = without(item, broken)
         if not readable.records:
             raise DataError(f"{line}{more}")
     if not ranks.first:
         return None
-    settings = {"limit": options.limit, "batch_size": encoder.batch}
+    model = encoder.model
+    settings = {"limit": options.limit, "batch_size": encoder.batch, **pairs.told(model, item.task)}
     settings |= {"unreadable_images": len(broken)} if broken else {}
     settings |= {} if encoder.exact else {"exact": False}
-    embeddings = Embeddings(plan, encoder.store)
-    scored = evaluate(readable, embeddings, encoder.model, options.prompts, settings)
-    found = parts(item, plan, encoder.model.identity.fingerprint, options.prompts)
+    embeddings, scores = pairs.embeddings_of(plan, encoder), pairs.scores_of(plan, encoder)
+    scored = evaluate(readable, embeddings, model, options.prompts, settings, scores)
+    further = pairs.deciding(model, item.task)
+    found = parts(item, plan, model.identity.fingerprint, options.prompts, further)
     return sealed(*scored, readable, plan, found)
+
+
+def _worked_out(
+    spec: str, item: Prepared, plan: Plan, encoder: Encoder, job: Job
+) -> dict[bytes, str]:
+    """Every process encodes its share, or scores its share of the pairs; see `_encode_together`."""
+
+    def encode(plan: Plan, encoder: Encoder) -> dict[bytes, str]:
+        return _encode_together(plan, encoder, item.task.name, job)
+
+    if not isinstance(encoder, PairEncoder):
+        return encode(plan, encoder)
+    pairs.check_first(encoder, item.task, spec)
+    return pairs.score_together(item, plan, encoder, job, encode)
 
 
 def _encode_together(plan: Plan, encoder: Encoder, name: str, job: Job) -> dict[bytes, str]:
@@ -443,15 +490,6 @@ def _encode_together(plan: Plan, encoder: Encoder, name: str, job: Job) -> dict[
 
     failures = together(job.ranks, lambda: encoder.encode(plan, progress))
     return {key: line for found in job.ranks.gather(failures) for key, line in found.items()}
-
-
-def _without(item: Prepared, broken: Mapping) -> Prepared:
-    """The records whose images can all be read, and a flag that says how many cannot."""
-    refs = {place[1] for place in broken}
-    kept = [row for row in item.records if not refs & set(row.images)]
-    flag = f"{len(refs):,} images unreadable, {len(item.records) - len(kept):,} records out"
-    partial = f"{item.partial}; {flag}" if item.partial else flag
-    return replace(item, records=kept, partial=partial)
 
 
 def _brief(result: Result) -> str:

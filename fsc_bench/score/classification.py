@@ -99,6 +99,41 @@ def per_class_recall(hits: np.ndarray, labels: np.ndarray, classes: int) -> np.n
         return np.bincount(labels, weights=np.asarray(hits, float), minlength=classes) / total
 
 
+def places(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int [n]: how many classes stand before the right one, of equal scores the first in order: as
+    clip_benchmark takes them (its `argmax`, and `topk` but for the order of equals). A NaN leaves
+    the sample behind all of them.
+    """
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    earlier = np.arange(scores.shape[1])[None] < labels[:, None]
+    ahead = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
+    return np.where(np.isnan(scores).any(axis=1), scores.shape[1], ahead)
+
+
+def shares(places: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """clip_benchmark's acc1, acc5 and mean_per_class_recall (zeroshot_classification.evaluate),
+    0..1; the last is the mean over the classes that are there. places: from `places`.
+    """
+    recall = per_class_recall(places < 1, labels, int(labels.max()) + 1)
+    return {
+        "acc1": float((places < 1).mean()),
+        "acc5": float((places < TOP).mean()),
+        "mean_per_class_recall": float(np.nanmean(recall)),
+    }
+
+
+def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """clip_benchmark's mean_average_precision, 0..1: the precision at each positive's place, meant
+    over positives, then over all classes; one without a positive counts 0. truth: from `targets`.
+    """
+    found = []
+    ranks = np.arange(1, len(scores) + 1)
+    for k in range(scores.shape[1]):
+        hit = truth[np.argsort(-scores[:, k], kind="stable"), k] == 1
+        found.append((np.cumsum(hit) / ranks)[hit].sum() / max(hit.sum(), 1))
+    return float(np.mean(found))
+
+
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """int [classes, classes]: how often each class (row) was taken for each (column), if any."""
     known = predicted >= 0

@@ -29,6 +29,7 @@ from fsc_bench.score.evaluate import KINDS
 from fsc_bench.score.scoring import Told
 from fsc_bench.score.statistics import ROOT, draws, leaves_below, points
 from fsc_bench.score.stored import Stored, open_stored
+from fsc_bench.suite import Suite, suite_of
 from fsc_bench.task import catalogue
 
 
@@ -110,6 +111,7 @@ def compare(
     flips: int = 0,
     only: Iterable[str] | None = None,
     progress: Callable[[str, int, int], Any] = lambda what, done, total: None,
+    table: Suite | None = None,
 ) -> Comparison:
     """Compares two runs over the tasks that both finished. flips: how many flipped samples are
     wanted. only: names of tasks to look at. Raises UsageError where nothing can be compared.
@@ -140,7 +142,7 @@ def compare(
     if not lines:
         raise UsageError("; ".join(left_out.values()))
     tasks = holm({name: line.found for name, line in _flat(lines).items()})
-    averages = _averages(found, pairs)
+    averages = _averages(found, pairs, table)
     corrected = holm({line.name: line.found for line in averages})
     order = sorted(flipped, key=lambda flip: -flip.moved)
     return Comparison(
@@ -327,18 +329,23 @@ def _lines(
 
 
 def _averages(
-    found: Mapping[str, Mapping[str, Mapping[str, Paired]]], pairs: Mapping[str, Pair]
+    found: Mapping[str, Mapping[str, Mapping[str, Paired]]],
+    pairs: Mapping[str, Pair],
+    table: Suite | None = None,
 ) -> list[Line]:
-    """Comp, ZS, I2T and T2I of every suite, over the tasks that were compared."""
+    """The averages of every suite, over the tasks that were compared. table: the one suite whose
+    averages are asked for, whatever suites the tasks call theirs.
+    """
     results = {task: pairs[task].a.result for task in found}
     suites = list(dict.fromkeys(result.facts["suite"] for result in results.values()))
+    suites = [table.name] if table else suites
     lines = []
     for suite in suites:
-        for name in AVERAGES:
+        for name, average_of in (table or suite_of(suite)).averages.items():
             metrics = {
-                task: averaged(name, result.facts["group"], result.headline)
+                task: average_of.metric_of(task, result.facts["group"], result.headline)
                 for task, result in results.items()
-                if result.facts["suite"] == suite
+                if table or result.facts["suite"] == suite
             }
             chosen = [task for task, metric in metrics.items() if metric]
             parts = [found[task][metrics[task]].get(ROOT) for task in chosen]
@@ -347,18 +354,19 @@ def _averages(
             whole = average(parts)
             n = sum(len(pairs[task].a.ids) for task in chosen)
             images = len(np.unique(np.concatenate([part.images for part in parts])))
-            of = (len(parts), max(len(parts), _members(suite, name)))
+            of = (len(parts), max(len(parts), _members(table or suite_of(suite), name)))
             title = name if len(suites) == 1 else f"{name} ({suite})"
             lines.append(Line(title, "average", contrast(whole), n, images, of=of))
     return lines
 
 
-def _members(suite: str, name: str) -> int:
-    """How many tasks of a shipped suite an average is of; 0 for a suite that is not shipped."""
+def _members(suite: Suite, name: str) -> int:
+    """How many tasks of a suite an average is of; 0 for one of which no file is known."""
+    average_of = suite.averages[name]
     return sum(
-        averaged(name, task.group, task.headline) is not None
-        for task in catalogue().values()
-        if task.suite == suite
+        average_of.metric_of(task.name, task.group, task.headline) is not None
+        for task in suite.tasks or catalogue().values()
+        if suite.tasks or task.suite == suite.name
     )
 
 
@@ -460,7 +468,9 @@ def _total(
     }
     parts = [means[task, metric] for task, metric in chosen.items() if metric]
     suites = {run.results[task].facts["suite"] for task, metric in chosen.items() if metric}
-    if name not in totals or len(suites) != 1 or len(parts) != _members(*suites, name):
+    if name not in totals or len(suites) != 1:
+        return None
+    if len(parts) != _members(suite_of(*suites), name):
         return None
     value = sum(part[0] for part in parts) / len(parts)
     spread = float(np.nanstd(sum(part[1] for part in parts) / len(parts)))

@@ -8,7 +8,7 @@ The way of the data, from a task file to a table:
     run/suite.py         walks that way for every model and task, and is where a run continues
     data/                readers and prepare: raw files -> Record ("image i belongs with text i")
     embed/plan.py        which images and texts are needed, each once
-    embed/encode.py      their vectors, into embed/store.py
+    embed/encode.py      their vectors, into embed/store.py; embed/pairs.py: scores of pairs instead
     score/evaluate.py    (here) similarity -> outcome per sample -> mean over the task's tree
     score/kinds/         the three scorings, one of which a task's `kind` picks: matching,
                          classification, retrieval; what they are given and give is in scoring.py
@@ -22,21 +22,21 @@ again; a tie or NaN between different answers is a miss. The strict number, for 
 miss, stands beside it where it differs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fsc_bench.data.prepare import Prepared
-from fsc_bench.embed.plan import Plan, choose_prompts
+from fsc_bench.embed.plan import Plan, Wanted, choose_prompts, single_template
 from fsc_bench.embed.store import Store
-from fsc_bench.model import DualEncoder, extras_of
+from fsc_bench.model import DualEncoder, PairScorer, extras_of
 from fsc_bench.records import ImageRef, Record, shown_as
 from fsc_bench.results import Cell, Result, Samples, task_facts
 from fsc_bench.score.clusters import grouped, marks_of_records, source_images
 from fsc_bench.score.kinds import classification, matching, retrieval
-from fsc_bench.score.scoring import Kind, Material, Scores, Vectors
+from fsc_bench.score.scoring import Kind, Material, Pairs, Scores, Vectors
 from fsc_bench.score.statistics import (
     ROOT,
     Estimate,
@@ -80,17 +80,20 @@ class Embeddings:
 def evaluate(
     prepared: Prepared,
     embeddings: Vectors,
-    model: DualEncoder,
+    model: DualEncoder | PairScorer,
     prompts: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    pairs: Pairs | None = None,
 ) -> tuple[Result, Samples]:
-    """Scores one task. Returns the result and what goes into its samples file."""
+    """Scores one task. Returns the result and what goes into its samples file. pairs: of a model
+    that scores them; embeddings are then those of its first stage.
+    """
     task = prepared.task
     rows = [row for row in prepared.records if row.scored]
     marks = marks_of_records(task.name, rows, embeddings)
     sources = source_images({task.name: marks})[task.name]
     scores = KINDS[task.kind].score(
-        Material(task, rows, grouped(rows, sources), embeddings, prompts)
+        Material(task, rows, grouped(rows, sources), embeddings, prompts, pairs)
     )
     drawn = draws(scores.measures, task.subsets, task.within, sources.keys)
     table = estimates(scores.measures, task.subsets, task.within, drawn)
@@ -109,7 +112,7 @@ def evaluate(
         official=_official(task, scores),
         blindness=scores.blindness,
         flags=_flags(prepared, scores),
-        settings={**(settings or {}), **_prompt_setting(task, prompts)},
+        settings={**(settings or {}), **_prompt_setting(task, prompts, pairs)},
         facts=task_facts(task),
     )
     columns = {
@@ -128,8 +131,24 @@ def evaluate(
     return result, Samples(columns, scores.summary, headline)
 
 
-def _prompt_setting(task: Task, prompts: str | None) -> dict[str, str]:
-    return {"prompts": choose_prompts(task, prompts)} if task.kind == "classification" else {}
+def wanted_pairs(
+    prepared: Prepared, embeddings: Vectors, pairs: Pairs, prompts: str | None = None
+) -> Iterator[Wanted]:
+    """The pairs that `evaluate` asks for, in blocks."""
+    task = prepared.task
+    rows = [row for row in prepared.records if row.scored]
+    sources = source_images({task.name: marks_of_records(task.name, rows, embeddings)})[task.name]
+    return KINDS[task.kind].pairs(
+        Material(task, rows, grouped(rows, sources), embeddings, prompts, pairs)
+    )
+
+
+def _prompt_setting(task: Task, prompts: str | None, pairs: Pairs | None) -> dict[str, str]:
+    if task.kind != "classification":
+        return {}
+    chosen = choose_prompts(task, prompts)
+    one = {"template": single_template(task, chosen)} if pairs is not None else {}
+    return {"prompts": chosen, **one}
 
 
 def _flags(prepared: Prepared, scores: Scores) -> tuple[str, ...]:
@@ -176,6 +195,8 @@ def _official(task: Task, scores: Scores) -> dict[str, Any]:
     """The headline as the official scorer would give it, where that one counts ties otherwise."""
     if not task.official_ties:
         return {}
+    if "metrics" in task.official_ties:
+        return {"source": task.official_ties["source"], "metrics": dict(scores.theirs)}
     listed = set(task.official_ties.get("subsets", task.leaves))
     values = {}
     for metric in task.headline:
@@ -191,7 +212,7 @@ def _official(task: Task, scores: Scores) -> dict[str, Any]:
 
 
 def audit(
-    task: Task, rows: Sequence[Record], model: DualEncoder, prepared: Prepared
+    task: Task, rows: Sequence[Record], model: DualEncoder | PairScorer, prepared: Prepared
 ) -> dict[str, Any]:
     """What makes samples unfair, counted: texts cut at the context, texts of one sample that are
     equal once cut, and images that are missing. (Equal options are counted by the kinds.)

@@ -1,6 +1,6 @@
 """Rescore: other rules of ties, other metrics and other averages, from the scores that a run left.
 
-It needs no model. Matching is counted again from its cosines; of classification and retrieval the
+It needs no model. Matching is counted again from its scores; of classification and retrieval the
 samples hold what the headline rule made of them.
 """
 

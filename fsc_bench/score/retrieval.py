@@ -5,12 +5,15 @@ top K together, and is right for every query that any of it is right for. (Two p
 caption are both right for it.)
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import comb
 
 import numpy as np
 
 K = (1, 5, 10)
+# What may change similarities [queries, answers] in place; the number of the first query before.
+Change = Callable[[int, np.ndarray], None]
 BLOCK = 1024  # queries at once: 1,024 x 25,010 float32 are 100 MB
 
 
@@ -38,24 +41,28 @@ def ranks(
     owner: np.ndarray,
     same_image: np.ndarray | None = None,
     same_text: np.ndarray | None = None,
+    changes: tuple[Change | None, Change | None] = (None, None),
 ) -> tuple[Ranks, Ranks]:
     """(ranks of texts for every image, of images for every text).
 
     images: float32 [n, d]; texts: float32 [m, d]; owner: int [m], the image that each text
     describes. same_image: int [n], same_text: int [m], equal where two are one; None: all differ.
+    changes: what changes the similarities of each way, to answers numbered as `numbered` does.
     """
-    pictures = _numbered(np.arange(len(images)) if same_image is None else same_image)
-    captions = _numbered(np.arange(len(texts)) if same_text is None else same_text)
+    pictures = numbered(np.arange(len(images)) if same_image is None else same_image)
+    captions = numbered(np.arange(len(texts)) if same_text is None else same_text)
     entries = np.arange(len(texts))
     # Every picture with every caption that is said of it, each pair once.
     pairs = np.unique(np.column_stack([pictures[owner], captions]), axis=0)
     order = np.argsort(owner, kind="stable")
-    i2t = _ranks(images, texts, captions, (owner[order], entries[order]), pictures, pairs)
-    t2i = _ranks(texts, images, pictures, (entries, owner), captions, pairs[:, ::-1])
+    i2t = _ranks(
+        images, texts, captions, (owner[order], entries[order]), pictures, pairs, changes[0]
+    )
+    t2i = _ranks(texts, images, pictures, (entries, owner), captions, pairs[:, ::-1], changes[1])
     return i2t, t2i
 
 
-def _numbered(numbers: np.ndarray) -> np.ndarray:
+def numbered(numbers: np.ndarray) -> np.ndarray:
     """The same with numbers 0, 1, 2, ... in the order of their first appearance."""
     _, first, place = np.unique(numbers, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[place.ravel()]
@@ -68,6 +75,7 @@ def _ranks(
     own: tuple[np.ndarray, np.ndarray],
     asks: np.ndarray,
     pairs: np.ndarray,
+    change: Change | None = None,
 ) -> Ranks:
     """Ranks one way.
 
@@ -82,6 +90,8 @@ def _ranks(
     for begin in range(0, len(queries), BLOCK):
         end = min(begin + BLOCK, len(queries))
         similarity = answers.similarity(queries[begin:end])
+        if change:
+            change(begin, similarity)
         part = slice(*np.searchsorted(right_query, (begin, end)))
         best, level = _best(similarity, right_query[part] - begin, right_answer[part])
         part = slice(*np.searchsorted(own_query, (begin, end)))
@@ -98,6 +108,36 @@ def _ranks(
             found[row, begin:end][np.isnan(best)] = len(gallery)
     right = np.bincount(right_query, minlength=len(queries))
     return Ranks(found[0], found[1], found[2], right, answers.count)
+
+
+def best_answers(
+    queries: np.ndarray, gallery: np.ndarray, answer_of: np.ndarray, depth: int
+) -> Iterator[np.ndarray]:
+    """The `depth` most similar answers of every query, int [queries, depth] in blocks.
+
+    queries, gallery: float32 [n, d]; answer_of: int [gallery], as `numbered` gives it.
+    """
+    answers = Answers(gallery, answer_of)
+    for begin in range(0, len(queries), BLOCK):
+        similarity = answers.similarity(queries[begin : begin + BLOCK])
+        yield most_similar(similarity, depth)
+
+
+def most_similar(similarity: np.ndarray, depth: int) -> np.ndarray:
+    """int [queries, depth]: the most similar answers, of equal ones the earlier."""
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
+
+
+def put_first(similarity: np.ndarray, best: np.ndarray, scores: np.ndarray) -> None:
+    """Ranks a few answers of every query by other scores, before all the rest, in place.
+
+    similarity: [queries, answers]; best: int [queries, k], the few; scores: float [queries, k]. The
+    few get 2, 3, ... in the order of their scores, equal where these are; cosines are below. A
+    score of NaN stays NaN.
+    """
+    for row, (places, values) in enumerate(zip(best, scores, strict=True)):
+        _, place = np.unique(values, return_inverse=True)
+        similarity[row, places] = np.where(np.isnan(values), np.nan, 2 + place.ravel())
 
 
 def _for_each_query(asks: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

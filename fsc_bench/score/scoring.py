@@ -1,13 +1,14 @@
 """Scoring: what the three scorings of kinds/ are given, and what each gives back."""
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
+from fsc_bench.embed.plan import Wanted
 from fsc_bench.records import ImageRef, Record, folded
 from fsc_bench.score.statistics import Cells, Means, Measure, cells
 from fsc_bench.task import Task
@@ -30,6 +31,18 @@ class Vectors(Protocol):
 
     def source_keys(self, task: str, refs: Sequence[ImageRef]) -> Sequence[bytes]:
         """Equal for references with the same bytes, whatever part of them is shown."""
+        ...
+
+
+class Pairs(Protocol):
+    """Scores of images with texts, where a model gives them without vectors. depth: how many
+    answers of a first stage retrieval ranks anew.
+    """
+
+    depth: int
+
+    def scores(self, task: str, wanted: Wanted) -> np.ndarray:
+        """float32 [n] of the wanted pairs."""
         ...
 
 
@@ -77,7 +90,8 @@ class Material:
     """What a scoring is given.
 
     rows: the scored records. grouping: of the same. prompts: the wanted prompt set of a
-    classification task; None for the first in its file.
+    classification task; None for the first in its file. pairs: of a model that scores pairs;
+    vectors are then those of its first stage.
     """
 
     task: Task
@@ -85,6 +99,7 @@ class Material:
     grouping: Grouping
     vectors: Vectors
     prompts: str | None = None
+    pairs: Pairs | None = None
 
     def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
         return self.vectors.images(self.task.name, refs)
@@ -137,7 +152,8 @@ class Scores:
     samples: columns of the samples file, one value a record. ties: how many samples tie between
     different answers; nan: bool [rows], whether a similarity of the sample is no number.
     audits, summary: what to count in the result, and to write beside the samples. blindness: the
-    headline with pictures that tell nothing, {which: {metric: percent}}.
+    headline with pictures that tell nothing, {which: {metric: percent}}. theirs: metrics of another
+    program by its own names, percent, where the task names them.
     """
 
     measures: Mapping[str, Measure]
@@ -150,12 +166,19 @@ class Scores:
     audits: Mapping[str, Any] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     blindness: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    theirs: Mapping[str, float] = field(default_factory=dict)
 
 
 class Kind(Protocol):
     """A module of kinds/, which is named as the task's `kind`."""
 
     def score(self, given: Material) -> Scores: ...
+
+    def pairs(self, given: Material) -> Iterator[Wanted]:
+        """What `score` asks of a model that scores pairs, a block at a time, and nothing else.
+        Vectors of its first stage are there by then where the kind needs them.
+        """
+        ...
 
     def measures(self, told: Told) -> dict[str, Measure]:
         """The wanted metrics that a samples file tells, from its hits."""

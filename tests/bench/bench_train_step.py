@@ -51,7 +51,8 @@ def plain_calibrated(logits, negative_mask):
     present = torch.cat([torch.ones_like(negative_mask[:, :1]), negative_mask], dim=1)
     log_p = logits.masked_fill(~present, -torch.inf).log_softmax(-1).masked_fill(~present, 0.0)
     target = BETA * present.to(logits) / present.sum(-1, keepdim=True)
-    first = F.one_hot(torch.zeros(len(target), dtype=torch.long), 1 + KINDS).to(logits)
+    first = torch.zeros_like(target)
+    first[:, 0] = 1
     target = target + first * (1 - BETA)
     loss = -(target * (1 - log_p.exp()) ** GAMMA * log_p).sum(-1)
     return loss[negative_mask.any(-1)].mean()
@@ -80,16 +81,17 @@ def plain_loss(model, images, ids, image_index, text_index, negative_mask):
     words = model.ln_final(model.transformer(words, attn_mask=model.attn_mask))
     words = words @ model.text_projection
     end = ids.argmax(-1)
-    text = F.normalize(words[torch.arange(len(ids)), end], dim=-1)
+    number = torch.arange(len(ids), device=ids.device)
+    text = F.normalize(words[number, end], dim=-1)
 
-    place = torch.full((rows, 1 + KINDS), -1)
-    place[image_index, text_index] = torch.arange(len(ids))
+    place = torch.full((rows, 1 + KINDS), -1, device=ids.device)
+    place[image_index, text_index] = number
     captions = text[place[:, 0]]
     logits = scale * image @ captions.T
-    label = torch.arange(rows)
+    label = torch.arange(rows, device=ids.device)
     loss = (F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2
 
-    position = torch.arange(ids.shape[1])
+    position = torch.arange(ids.shape[1], device=ids.device)
     mask = (position > 0) & (position <= end[:, None])
     global_logits, local_logits = [], []
     for kind in range(1 + KINDS):

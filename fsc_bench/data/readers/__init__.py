@@ -6,7 +6,8 @@ A reader is a module with
 
 and, where a reader has settings, `OPTIONS`, a dict from option to default value. It yields records
 in the raw file's order, keeps texts as they are, and reports damage through `raw.fail(file, record,
-why)`. It never opens an image: it says where one is.
+why)`. It never opens an image: it says where one is. Other packages add readers with the
+entry-point group `fsc_bench.readers`, each naming such a module.
 """
 
 import ast
@@ -17,18 +18,32 @@ from types import ModuleType
 
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.system.escape import shortened
+from fsc_bench.system.plugins import Plugin, usable
 
 
 def names() -> list[str]:
-    """The readers, by name."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The readers, by name: ours and those of other packages."""
+    return sorted([*_ours(), *_added()])
+
+
+def _ours() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def _added() -> dict[str, Plugin]:
+    return usable("fsc_bench.readers", _ours)
 
 
 def docstring(name: str) -> str:
     """What a reader's module says of itself, found without importing it."""
-    spec = find_spec(f"{__name__}.{name}")
-    source = spec.loader.get_source(spec.name) if spec and spec.loader else ""
-    return ast.get_docstring(ast.parse(source or "")) or ""
+    added = _added()
+    module = added[name].point.module if name in added else f"{__name__}.{name}"
+    try:
+        spec = find_spec(module)
+        source = spec.loader.get_source(spec.name) if spec and spec.loader else ""
+        return ast.get_docstring(ast.parse(source or "")) or ""
+    except (ImportError, SyntaxError, ValueError):  # of another package: told when it is used
+        return ""
 
 
 def load_reader(name: str, where: str) -> ModuleType:
@@ -40,4 +55,13 @@ def load_reader(name: str, where: str) -> ModuleType:
             f"{where}: no reader called {shortened(name)}.{hint} `fsc-bench readers` says what "
             "each reads."
         )
-    return importlib.import_module(f"{__name__}.{name}")
+    plugin = _added().get(name)
+    if plugin is None:
+        return importlib.import_module(f"{__name__}.{name}")
+    reader = plugin.load()
+    if not callable(getattr(reader, "read", None)):
+        raise UsageError(
+            f"{plugin.who}: a {type(reader).__name__} without `read(task, raw)`; name a module "
+            "that has it."
+        )
+    return reader

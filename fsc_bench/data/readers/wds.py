@@ -7,7 +7,8 @@ of its last part, as in WebDataset itself; `s0.image.png` and `s0.label.cls` are
 
 Options: `split`, one word or several to try; `first`, the number of the first class, where numbers
 alone do not say it; `first_of_each_class`, how many samples of each class to keep, where a mirror
-appended another split to each class. A `classes.txt` says what labels mean (class_lists.py).
+appended another split to each class. A retrieval task has a `.txt` in the place of the label, a
+caption a line. A `classes.txt` says what labels mean (class_lists.py).
 """
 
 import os
@@ -60,6 +61,7 @@ reader = "wds"
 split = "test"
 """
 LABELS = (".cls", ".npy", ".label")
+CAPTIONS = (".txt",)  # of retrieval, in the place of labels
 LAYOUT = "WebDataset tars (test/0.tar with s0.jpg and s0.cls)"
 
 
@@ -101,6 +103,9 @@ def hint(raw: Raw) -> str:
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     (subset,) = task.leaves
+    if task.kind == "retrieval":
+        yield from _captioned(raw, subset, options["split"])
+        return
     labels = Labels(raw)
     shards = _shards(raw, options["split"])
     samples = [sample for shard in shards for sample in _samples(raw, shard)]
@@ -137,6 +142,23 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         number += 1
 
 
+def _captioned(raw: Raw, subset: str, split: str | list[str]) -> Iterator[Record]:
+    """Images with their captions, a line each of the sample's `.txt`."""
+    shards = _shards(raw, split)
+    samples = (sample for shard in shards for sample in _samples(raw, shard, CAPTIONS))
+    for number, sample in enumerate(samples):
+        texts = tuple(_text(raw, sample).splitlines())
+        if not texts:
+            raw.fail(sample.shard, sample.key, "has no caption.")
+        yield Record(
+            id=f"{number:06d}",
+            subset=subset,
+            images=(ImageRef(OWN, member(raw, sample.shard, sample.image)),),
+            texts=texts,
+            cluster=f"{number:06d}",
+        )
+
+
 def _shards(raw: Raw, split: str | list[str]) -> list[Path]:
     """The tars of the split, all of them readable in place. Raises DataError otherwise."""
     packed = files_below(raw.folder, COMPRESSED_TARS)
@@ -165,21 +187,21 @@ def _gunzip(name: str) -> str:
     return f"{name} is a compressed tar, which cannot be read in place. `{tool} -k {name}` first."
 
 
-def _samples(raw: Raw, shard: Path) -> Iterator[Sample]:
-    """Each sample, in the tar's order."""
+def _samples(raw: Raw, shard: Path, endings: tuple[str, ...] = LABELS) -> Iterator[Sample]:
+    """Each sample, in the tar's order. endings: of what stands beside the image."""
     try:
         container = Container(shard)
     except (OSError, ValueError) as error:
         raw.fail(shard, None, f"damaged: {error}")
     for key, parts in _keys(container.names()).items():
         images = _one_kind(parts, IMAGE_SUFFIXES)
-        answers = _one_kind(parts, LABELS)
+        answers = _one_kind(parts, endings)
         if not images and not answers:
             continue  # notes beside the samples
         if len(images) != 1 or not answers:
             why = "has no image" if not images else "needs one image and its label"
             raw.fail(shard, key, f"{why}. {_members(list(parts.values()))}")
-        label = next((ending for ending in LABELS if ending in answers), None)
+        label = next((ending for ending in endings if ending in answers), None)
         if label is None and len(answers) > 1:
             raw.fail(shard, key, f"has several labels. {_members(list(parts.values()))}")
         name = answers[label] if label else next(iter(answers.values()))

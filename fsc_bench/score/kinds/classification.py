@@ -1,11 +1,13 @@
-"""Classification: an image among class vectors, made of each class's prompts."""
+"""Classification: an image among class vectors, made of each class's prompts; by a model that
+scores pairs, among one prompt a class.
+"""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fsc_bench.embed.plan import choose_prompts, class_prompts
+from fsc_bench.embed.plan import Wanted, choose_prompts, class_prompts, single_prompts
 from fsc_bench.records import Record, folded
 from fsc_bench.score import classification
 from fsc_bench.score.retrieval import unique_rows
@@ -14,6 +16,7 @@ from fsc_bench.score.statistics import Measure, Support, Values
 from fsc_bench.task import Task
 
 BLOCK = 4096  # images at once
+PAIRS_AT_ONCE = 1 << 20  # where a model scores pairs
 REPLICATES_AT_ONCE = 160  # of metrics that are computed anew for every draw
 
 
@@ -22,9 +25,9 @@ def score(given: Material) -> Scores:
     if {"map11", "map11_devkit"} & set(task.headline):
         return _multilabel(given)
     chosen = choose_prompts(task, given.prompts)
-    alike = _alike(task, chosen)
+    alike = _alike(task, chosen, single=given.pairs is not None)
     labels = np.array([row.labels[0] for row in rows], np.int64)
-    found, shown, scores = _outcomes(given, chosen, labels, alike)
+    found, shown, scores, places = _outcomes(given, chosen, labels, alike)
     classes, answers = len(task.classes), len(np.unique(alike))
     (subset,) = task.leaves
     measures = _shares(given.grouping, labels, found.correct, found.top5)
@@ -53,7 +56,13 @@ def score(given: Material) -> Scores:
         nan=found.predicted < 0,
         audits={"equal_classes": int((np.bincount(alike)[alike] > 1).sum())},
         summary=_summary(task, found, labels),
+        theirs=_named(task, classification.shares(places, labels)),
     )
+
+
+def _named(task: Task, found: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of another program that a task names, in percent."""
+    return {name: 100 * found[name] for name in task.official_ties.get("metrics", ())}
 
 
 def _shares(
@@ -86,11 +95,16 @@ def _auc(grouping: Grouping, scores: np.ndarray, labels: np.ndarray) -> "Weighte
 
 
 def _average_precision(
-    grouping: Grouping, scores: np.ndarray, labels: Sequence[Sequence[int]]
+    grouping: Grouping,
+    scores: np.ndarray,
+    labels: Sequence[Sequence[int]],
+    cosines: bool = True,
 ) -> dict[str, Measure]:
-    """Both 11-point mAPs; scores: [n, classes]; labels: as in records, several an image."""
+    """Both 11-point mAPs; scores: [n, classes]; labels: as in records, several an image. Cosines
+    become shares of an image's classes first; a pair's score says already how well it fits.
+    """
     truth = classification.targets(labels, scores.shape[1])
-    ranked = classification.probabilities(scores)
+    ranked = classification.probabilities(scores) if cosines else scores
     curves = _Once(lambda drawn: classification.map11(ranked, truth, drawn))
     return {
         name: Weighted(
@@ -106,8 +120,10 @@ def _average_precision(
 def measures(told: Told) -> dict[str, Measure]:
     columns, grouping = told.columns, told.grouping
     if "correct" not in columns:
-        scores = np.stack(columns["scores"])
-        return _average_precision(grouping, scores, [list(part) for part in columns["labels"]])
+        cosines = "scores" in columns
+        scores = np.stack(columns["scores" if cosines else "pair_scores"])
+        labels = [list(part) for part in columns["labels"]]
+        return _average_precision(grouping, scores, labels, cosines)
     labels = columns.flat("labels")
     top5 = columns.get("correct_top5")
     found = _shares(grouping, labels, columns["correct"], top5, told.asks)
@@ -124,13 +140,14 @@ def hits(told: Told, metric: str) -> np.ndarray:
 
 
 def margins(told: Told, metric: str) -> np.ndarray:
-    """The right class's cosine less the best different one's; for images with several labels, the
+    """The right class's score less the best different one's; for images with several labels, the
     least of theirs less the best of the others.
     """
     columns = told.columns
     if "correct" in columns:
         return columns["score_label"].astype(float) - columns["score_best_other"]
-    scores = np.stack(columns["scores"]).astype(float)
+    name = "scores" if "scores" in columns else "pair_scores"
+    scores = np.stack(columns[name]).astype(float)
     truth = classification.targets([list(part) for part in columns["labels"]], scores.shape[1])
     own = np.where(truth == 1, scores, np.inf).min(axis=1)
     return own - np.where(truth == 0, scores, -np.inf).max(axis=1)
@@ -151,8 +168,10 @@ def _answers(
     }
 
 
-def _alike(task: Task, prompts: str) -> np.ndarray:
-    """int [classes]: the first class with the same prompts."""
+def _alike(task: Task, prompts: str, single: bool = False) -> np.ndarray:
+    """int [classes]: the first class with the same prompts; single: one a class is used."""
+    if single:
+        return classification.first_alike(list(map(folded, single_prompts(task, prompts))))
     return classification.first_alike(
         [tuple(map(folded, texts)) for texts in class_prompts(task, prompts)]
     )
@@ -160,15 +179,16 @@ def _alike(task: Task, prompts: str) -> np.ndarray:
 
 def _outcomes(
     given: Material, prompts: str, labels: np.ndarray, alike: np.ndarray
-) -> tuple[classification.Outcomes, np.ndarray, np.ndarray | None]:
-    """(outcomes, [n, 2] the right class's cosine and the best different one's, [n, 2] the cosines
-    of both classes where there are two).
+) -> tuple[classification.Outcomes, np.ndarray, np.ndarray | None, np.ndarray]:
+    """(outcomes, [n, 2] the right class's score and the best different one's, [n, 2] the scores
+    of both classes where there are two, [n] how many classes stand before the right one).
     """
-    parts, shown, scores = [], [], []
+    parts, shown, scores, places = [], [], [], []
     for start, block in _class_scores(given, prompts):
         part = labels[start : start + len(block)]
         parts.append(classification.outcomes(block, part, alike))
         shown.append(_best_scores(block, part, alike))
+        places.append(classification.places(block, part))
         if block.shape[1] == 2:
             scores.append(block)
     joined = {
@@ -176,11 +196,16 @@ def _outcomes(
         for name, first in vars(parts[0]).items()
     }
     both = np.concatenate(scores) if scores else None
-    return classification.Outcomes(**joined), np.concatenate(shown), both
+    return (
+        classification.Outcomes(**joined),
+        np.concatenate(shown),
+        both,
+        np.concatenate(places),
+    )
 
 
 def _best_scores(scores: np.ndarray, labels: np.ndarray, alike: np.ndarray) -> np.ndarray:
-    """[n, 2]: the right class's cosine and the best of the different ones'."""
+    """[n, 2]: the right class's score and the best of the different ones'."""
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     same = alike[labels][:, None] == alike[None, :]
     others = np.where(same, -np.inf, scores).max(axis=1, keepdims=True)
@@ -202,21 +227,26 @@ def _summary(task: Task, found: classification.Outcomes, labels: np.ndarray) -> 
 
 
 def _multilabel(given: Material) -> Scores:
-    """11-point mAP on softmax(100 cos), which ranks images, not classes."""
+    """11-point mAP on softmax(100 cos), or on scores of pairs: it ranks images, not classes."""
     task, rows = given.task, given.rows
     (subset,) = task.leaves
     blocks = _class_scores(given, choose_prompts(task, given.prompts))
     scores = np.concatenate([block for _, block in blocks])
-    measures = _average_precision(given.grouping, scores, [row.labels for row in rows])
+    measures = _average_precision(
+        given.grouping, scores, [row.labels for row in rows], given.pairs is None
+    )  # fmt: skip
     nan = np.isnan(scores).any(axis=1)
     samples = {
         **_answers(task, given.prompts, rows, np.where(nan, -1, scores.argmax(axis=1))),
-        "scores": list(scores),
+        "scores" if given.pairs is None else "pair_scores": list(scores),
         "tie": np.zeros(len(rows), bool),
     }
     known = task.chance[task.headline[0]]  # for the one that the task file may not name
     chance = {metric: {subset: task.chance.get(metric, known)} for metric in measures}
-    return Scores(measures, chance, samples, ties=0, nan=nan)
+    truth = classification.targets([row.labels for row in rows], scores.shape[1])
+    mean = {"mean_average_precision": classification.mean_average_precision(scores, truth)}
+    theirs = _named(task, mean)
+    return Scores(measures, chance, samples, ties=0, nan=nan, theirs=theirs)
 
 
 class Weighted:
@@ -271,11 +301,32 @@ def _class_scores(given: Material, prompts: str) -> Iterator[tuple[int, np.ndarr
     """(first row, cosines [rows, classes]) in blocks. Classes of equal vectors ("missile" twice in
     ImageNet) are multiplied once, so that they tie exactly.
     """
+    if given.pairs is not None:
+        for start, wanted in _blocks_of_pairs(given, prompts):
+            scores = given.pairs.scores(given.task.name, wanted)
+            yield start, scores.reshape(len(wanted.refs), len(wanted.texts))
+        return
     columns, column_of = unique_rows(class_weights(given.task, prompts, given.vectors))
     for start in range(0, len(given.rows), BLOCK):
         part = given.rows[start : start + BLOCK]
         vectors = given.images([row.images[0] for row in part])
         yield start, (vectors @ columns.T)[:, column_of]
+
+
+def pairs(given: Material) -> Iterator[Wanted]:
+    """Every picture with one prompt of every class."""
+    for _, wanted in _blocks_of_pairs(given, choose_prompts(given.task, given.prompts)):
+        yield wanted
+
+
+def _blocks_of_pairs(given: Material, prompts: str) -> Iterator[tuple[int, Wanted]]:
+    """(first row, pairs [rows, classes] one after the other) in blocks."""
+    texts = single_prompts(given.task, prompts)
+    at_once = max(1, PAIRS_AT_ONCE // len(texts))
+    for start in range(0, len(given.rows), at_once):
+        refs = [row.images[0] for row in given.rows[start : start + at_once]]
+        image, text = np.indices((len(refs), len(texts))).reshape(2, -1)
+        yield start, Wanted(refs, texts, image, text)
 
 
 def class_weights(task: Task, prompts: str, vectors: Vectors) -> np.ndarray:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fsc_bench.records import Record
+from fsc_bench.embed.plan import Wanted
+from fsc_bench.records import ImageRef, Record
 from fsc_bench.score import matching
 from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
 from fsc_bench.score.statistics import ROOT, Measure, points, scalar_leaves
@@ -63,31 +64,22 @@ def _blindness(
 ) -> dict[str, dict[str, float]]:
     """The headline with pictures that tell nothing: {which: {metric: percent}}.
 
-    mean_image: every picture is the mean of all, so that the model's texts alone decide.
-    shuffled_images: every picture is another one of the same task, drawn once and for all.
+    mean_image: every picture is the mean of all, so that the model's texts alone decide; a model
+    that scores pairs has no such mean, and no such number. shuffled_images: every picture is
+    another one of the same task, drawn once and for all.
     """
-    rows = given.rows
-    keys = given.image_numbers([ref for row in rows for ref in row.images])
-    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
-    refs = [ref for row in rows for ref in row.images]
-    images = given.images([refs[place] for place in first])  # [different pictures, d]
-    mean = images.mean(axis=0)
-    with np.errstate(invalid="ignore"):
-        mean /= np.linalg.norm(mean)
-    order = np.random.default_rng(SHUFFLE).permutation(len(images))
-    shown = {
-        "mean_image": np.broadcast_to(mean, images.shape),
-        "shuffled_images": images[np.roll(order, 1)[np.argsort(order)]],  # none is its own
-    }
+    rows, found = given.rows, {}
+    number, shown = _instead(given)
     starts = np.cumsum(sizes[:, 0]) - sizes[:, 0]
-    found = {}
     for name, instead in shown.items():
 
-        def blocks(vectors: np.ndarray = instead) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def blocks(instead: Any = instead) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             for part in _parts(sizes):
                 places = starts[part][:, None] + np.arange(sizes[part[0], 0])
-                some = [rows[i] for i in part]
-                yield part, _similarity(given, some, vectors[number[places.ravel()]])
+                yield (
+                    part,
+                    _similarity(given, [rows[i] for i in part], instead[number[places.ravel()]]),
+                )
 
         outcomes = tally(blocks(), offers)
         found[name] = {}
@@ -97,6 +89,51 @@ def _blindness(
                 value = points(means, given.task.subsets, given.task.within).get(ROOT)
                 found[name] |= {} if value is None else {metric: value}  # None: a subset is absent
     return found
+
+
+def _instead(given: Material) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(which different picture each picture of all records is, what is shown instead of each
+    different one): vectors [different pictures, d], or objects, pictures, where pairs are scored.
+    """
+    refs = [ref for row in given.rows for ref in row.images]
+    _, first, number = np.unique(given.image_numbers(refs), return_index=True, return_inverse=True)
+    order = np.random.default_rng(SHUFFLE).permutation(len(first))
+    other = np.roll(order, 1)[np.argsort(order)]  # none is its own
+    if given.pairs is not None:
+        pictures = np.empty(len(first), object)
+        pictures[:] = [refs[first[place]] for place in other]
+        return number.ravel(), {"shuffled_images": pictures}
+    images = given.images([refs[place] for place in first])
+    mean = images.mean(axis=0)
+    with np.errstate(invalid="ignore"):
+        mean /= np.linalg.norm(mean)
+    shown = {"mean_image": np.broadcast_to(mean, images.shape), "shuffled_images": images[other]}
+    return number.ravel(), shown
+
+
+def pairs(given: Material) -> Iterator[Wanted]:
+    """Every picture with every text of its record, and the same for the shuffled pictures: the one
+    measure of what the texts alone decide that such a model has.
+    """
+    rows = given.rows
+    sizes = np.array([(len(row.images), len(row.texts)) for row in rows])
+    starts = np.cumsum(sizes[:, 0]) - sizes[:, 0]
+    number, instead = _instead(given)
+    for shuffled in (False, True):
+        for part in _parts(sizes):
+            places = (starts[part][:, None] + np.arange(sizes[part[0], 0])).ravel()
+            shown = instead["shuffled_images"][number[places]] if shuffled else None
+            yield _every_pair([rows[i] for i in part], shown)
+
+
+def _every_pair(rows: Sequence[Record], shown: Sequence[ImageRef] | None = None) -> Wanted:
+    """Every picture with every text of each record; all have one shape. shown: as `_similarity`."""
+    n, images, texts = len(rows), len(rows[0].images), len(rows[0].texts)
+    row, image, text = np.indices((n, images, texts)).reshape(3, -1)
+    refs = [ref for row in rows for ref in row.images] if shown is None else shown
+    return Wanted(
+        refs, [text for row in rows for text in row.texts], row * images + image, row * texts + text
+    )
 
 
 def tally(
@@ -135,7 +172,7 @@ def hits(told: Told, metric: str) -> np.ndarray:
 
 
 def margins(told: Told, metric: str) -> np.ndarray:
-    """The least, over the choices that the metric is of, of the right answer's cosine less the best
+    """The least, over the choices that the metric is of, of the right answer's score less the best
     different one's.
     """
     sizes = _sizes(told)
@@ -259,14 +296,15 @@ def offered(sizes: np.ndarray, images: np.ndarray, texts: np.ndarray) -> list[ma
     return offers
 
 
-def _similarity(
-    given: Material, rows: Sequence[Record], shown: np.ndarray | None = None
-) -> np.ndarray:
+def _similarity(given: Material, rows: Sequence[Record], shown: Any = None) -> np.ndarray:
     """float32 [n, images, texts] of records of one shape. Summed along one axis, not by BLAS, whose
     last bit depends on a column's place: equal texts must tie exactly. shown: float32 [all images,
-    d], instead of the vectors of their pictures.
+    d], instead of the vectors of their pictures; the pictures to show where pairs are scored.
     """
     n, images, texts = len(rows), len(rows[0].images), len(rows[0].texts)
+    if given.pairs is not None:
+        wanted = _every_pair(rows, shown)
+        return given.pairs.scores(given.task.name, wanted).reshape(n, images, texts)
     v = given.images([ref for row in rows for ref in row.images]) if shown is None else shown
     t = given.vectors.texts([text for row in rows for text in row.texts])
     v, t = v.reshape(n, images, 1, -1), t.reshape(n, 1, texts, -1)

@@ -1,0 +1,115 @@
+"""Every shipped source names its version or is said to have none; no task is without a source."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from fsc_bench.cli.main import app
+from fsc_bench.data.offers import coming, offers
+from fsc_bench.data.sources import sources
+from fsc_bench.system.facts import read_toml
+from fsc_bench.task import TaskFile, catalogue, tasks_folder
+
+FSC = [task for task in catalogue().values() if task.suite == "fsc"]
+HAVE_NO_COMMIT = {
+    "ILSVRC/imagenet-1k",
+    "OFA-Sys/chinese-clip-eval",
+    "clip-benchmark/wds_cars",
+    "clip-benchmark/wds_fgvc_aircraft",
+    "clip-benchmark/wds_food101",
+    "clip-benchmark/wds_mnist",
+    "clip-benchmark/wds_voc2007_multilabel",
+    "clip-benchmark/wds_vtab-caltech101",
+    "clip-benchmark/wds_vtab-eurosat",
+    "clip-benchmark/wds_vtab-flowers",
+    "clip-benchmark/wds_vtab-kitti_closest_vehicle_distance",
+    "clip-benchmark/wds_vtab-pets",
+    "clip-benchmark/wds_vtab-resisc45",
+    "djghosh/wds_vtab-kitti_closest_vehicle_distance_test",
+}
+
+
+def places():
+    """(task, source) of every shipped task file that fetches something."""
+    for file in sorted(tasks_folder().rglob("*.toml")):
+        if file.parent.name not in ("images", "demo"):
+            for source in read_toml(file, TaskFile).data.sources:
+                yield file.stem, source
+
+
+def test_every_repository_has_a_whole_commit_or_is_one_of_the_known_few_without():
+    hub = [(task, source) for task, source in places() if source.hf]
+    short = [
+        (task, source.hf, source.revision)
+        for task, source in hub
+        if source.revision and not re.fullmatch(r"[0-9a-f]{40}", source.revision)
+    ]
+    assert short == []
+    assert {source.hf for _, source in hub if not source.revision} == HAVE_NO_COMMIT
+
+
+def test_every_address_on_github_has_a_whole_commit():
+    web = [(task, source.url) for task, source in places() if "github" in source.url]
+    assert len(web) == 78
+    assert [one for one in web if not re.search(r"/[0-9a-f]{40}/", one[1])] == []
+
+
+def test_the_annotation_files_of_valse_and_vl_checklist_are_pinned_by_content():
+    """Eleven of VALSE; 46 of VL-CheckList's 56, the rest of which is pinned by its commit alone."""
+    for name, files, hashed in (("valse", 11, 11), ("vl_checklist", 56, 46)):
+        found = [source for task, source in places() if task == name and source.url]
+        assert len(found) == files
+        assert sum(bool(source.sha256 and source.bytes) for source in found) == hashed
+
+
+@pytest.mark.parametrize("task", FSC, ids=lambda task: task.name)
+def test_no_task_is_without_a_source_or_what_a_person_does(task, tmp_path):
+    """Its own files, or the image sources that it reads, come from somewhere."""
+    for offer in offers([task], tmp_path):
+        assert offer.places or offer.needs or offer.todo, offer.name
+        assert bool(offer.todo) == (offer.access != "open"), offer.name
+        assert offer.license
+        assert set(offer.needs) <= set(sources())
+
+
+def test_what_would_come_fits_a_screen_and_names_size_place_and_gate(tmp_path):
+    rows = {(row.kind, row.name): row for row in coming(FSC, tmp_path)}
+    assert len([kind for kind, _ in rows if kind == "task"]) == 35 == len(FSC)
+    assert len(rows) <= 46
+    assert rows["task", "spec"].bytes == 1_560_000_000
+    assert rows["task", "valse"].what == "raw.githubusercontent.com (11 files, pinned)"
+    assert rows["task", "flowers102"].what == "hf:OFA-Sys/chinese-clip-eval (resolved)"
+    assert rows["task", "winoground"].state == "gated"
+    assert "Agree and access repository" in rows["task", "winoground"].todo
+
+
+def test_the_command_lists_what_is_pinned_what_not_and_what_a_person_does(tmp_path):
+    words = ["data", "sources", "flowers102", "sugarcrepe", "--json", "--data", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    crepe, flowers, images = json.loads(done.stdout)
+    assert [place["pinned"] for place in flowers["places"]] == [False, False]
+    assert [place["instead"] for place in flowers["places"]] == [False, True]
+    assert flowers["places"][1]["differs"].startswith("the same images decoded by TensorFlow")
+    assert (crepe["name"], crepe["needs"], len(crepe["places"])) == (
+        "sugarcrepe",
+        ["coco/val2017"],
+        7,
+    )
+    # 361,126 + 176,843 + 312,629 + 57,569 + 154,665 + 484,593 + 158,863
+    assert crepe["bytes"] == 1_706_288
+    assert all(place["pinned"] for place in crepe["places"])
+    assert (images["name"], images["bytes"], images["places"][0]["pinned"]) == (
+        "coco/val2017",
+        815_585_330,
+        False,
+    )
+
+    shown = CliRunner().invoke(app, ["data", "sources", "winoground", "--data", str(tmp_path)])
+    assert "Agree and access repository" in shown.stdout
+    whole = CliRunner().invoke(app, ["data", "sources", "--json", "--data", str(tmp_path)])
+    listed = json.loads(whole.stdout)
+    assert {row["name"] for row in listed if row["kind"] == "task"} == {task.name for task in FSC}
+    assert {row["name"] for row in listed if row["kind"] == "images"} == set(sources())
