@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tiny_blip
+import tiny_hf
 import torch
 from PIL import Image
 
@@ -35,6 +36,10 @@ def run_spec(tiny_clip, folder, _) -> str:
     return f"run:{folder}"
 
 
+def hf_spec(_, folder, __) -> str:
+    return f"hf:{tiny_hf.save(folder / 'hf', 'chinese_clip')}"
+
+
 def py_spec(_, folder, __) -> str:
     (folder / "mine.py").write_text("from fsc_bench.models.control import Fake\nmodel = Fake(1)\n")
     return f"py:{folder / 'mine.py'}:model"
@@ -56,6 +61,7 @@ SPECS = {
     "control": lambda *_: "control:chance",
     "demo": lambda *_: "demo:pretrained",
     "fsc_clip": fsc_clip_spec,
+    "hf": hf_spec,
     "open_clip": lambda tiny_clip, *_: f"open_clip:{tiny_clip}/random",
     "py": py_spec,
     "run": run_spec,

@@ -1,0 +1,1 @@
+"""Pretrained: what `save_pretrained` of transformers writes, as parts of a dual encoder."""

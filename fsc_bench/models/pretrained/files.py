@@ -1,0 +1,219 @@
+"""Files: what a repository of transformers holds, on the Hub or in a folder; checked before any of
+it is used. Nothing that it brings is executed.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsc_bench.errors import DataError, UsageError, near_miss, one_line, reason
+from fsc_bench.models.checkpoints.hub import hub_file, revision_of
+from fsc_bench.models.checkpoints.reading import LFS, kind_of
+from fsc_bench.models.checkpoints.repository import refuse_code
+from fsc_bench.models.pretrained.kinds import KINDS, Kind
+from fsc_bench.system.escape import shortened
+from fsc_bench.system.spec import Spec
+
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json",
+           "pytorch_model.bin", "pytorch_model.bin.index.json")  # fmt: skip
+PIXELS = ("preprocessor_config.json", "processor_config.json")
+WORDS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
+         "tokenizer.model")  # fmt: skip
+BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+# What would choose other code to compute with: attention kernels can be fetched from the Hub.
+CHOICES = re.compile(r"_?(attn|experts)_implementation.*|_?use_kernels|_attn_was_changed")
+
+
+# What no model's config exceeds: parts of which there are many, and all other numbers.
+PARTS, MOST_PARTS = re.compile(r".*(layers|depths?|heads|blocks|groups|repeats|tokens)"), 4096
+MOST = 10_000_000
+
+
+@dataclass(frozen=True)
+class Repository:
+    """folder: where the files lie. config: as read, without what would choose other code. weights:
+    the file with them, or those that an index lists.
+    """
+
+    spec: str
+    folder: Path
+    config: Mapping[str, Any]
+    weights: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.config["model_type"]]
+
+    @property
+    def class_name(self) -> str:
+        """The class of transformers that the weights are of."""
+        named = self.config.get("architectures") or [next(iter(self.kind.classes))]
+        return named[0]
+
+
+def open_local(spec: Spec) -> Repository:
+    """The folder that a name means. Raises UsageError, one line, for what is wrong with it; no
+    weights are read.
+    """
+    folder = Path(spec.place).expanduser()
+    if not folder.is_dir():
+        what = f"there is no folder {folder}"
+        if folder.exists():
+            what = f"{folder} is a file, no folder"
+        raise UsageError(f"model '{spec}': {what}. A name on the Hub is hf:ORG/NAME.")
+    config = _read_config(folder / CONFIG, str(spec))
+    _check_parts(folder, str(spec))
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return Repository(str(spec), folder, config, _listed(folder / name, str(spec)))
+    raise UsageError(f"model '{spec}': {folder} has no weights ({' or '.join(WEIGHTS)}).")
+
+
+def open_hub(spec: Spec) -> Repository:
+    """The Hub's files at the commit that the name means now, which is noted.
+
+    Raises DataError where they cannot be had, UsageError for what is wrong with them.
+    """
+    name, _, wanted = spec.place.partition("@")
+    path = hub_file(name, CONFIG, wanted or None)
+    config = _read_config(path, str(spec))
+    revision = revision_of(path) or wanted or None
+    for part in (*PIXELS, *WORDS, *BESIDE):
+        with suppress(DataError):  # a repository has some of them
+            hub_file(name, part, revision)
+    _check_parts(path.parent, str(spec))
+    weights = _hub_weights(name, revision, str(spec))
+    notes = (f"{spec}: revision {revision or 'unknown'}.",)
+    return Repository(str(spec), path.parent, config, weights, notes)
+
+
+def _hub_weights(name: str, revision: str | None, spec: str) -> tuple[Path, ...]:
+    errors = []
+    for part in WEIGHTS:
+        try:
+            found = hub_file(name, part, revision)
+        except DataError as error:
+            errors.append(error)
+            continue
+        for shard in _names(found, spec):
+            hub_file(name, shard, revision)
+        return _listed(found, spec)
+    raise errors[0]
+
+
+def _listed(file: Path, spec: str) -> tuple[Path, ...]:
+    """The files with the weights that a file is or lists, each with the look of a checkpoint."""
+    found = tuple(file.parent / name for name in _names(file, spec))
+    for part in found:
+        if not part.is_file():
+            raise UsageError(f"model '{spec}': {file} lists {part.name}, which is not there.")
+        kind_of(part)
+    return found
+
+
+def _names(file: Path, spec: str) -> list[str]:
+    if file.suffix != ".json":
+        return [file.name]
+    named = _json(file, spec).get("weight_map")
+    names = sorted(set(named.values())) if isinstance(named, dict) else []
+    if not names or any(not isinstance(n, str) or Path(n).name != n for n in names):
+        raise UsageError(f"model '{spec}': {file} lists no files of its own folder.")
+    return names
+
+
+# ---------------------------------------------------------------- what the files say
+
+
+def _read_config(file: Path, spec: str) -> dict[str, Any]:
+    """A config, if a model here can be made of it."""
+    if not file.is_file():
+        raise UsageError(
+            f"model '{spec}': there is no {CONFIG} in {file.parent}. What is wanted is a folder "
+            "that save_pretrained of transformers wrote."
+        )
+    config = _json(file, spec)
+    refuse_code(str(file.parent), CONFIG, spec)
+    kind = config.get("model_type")
+    if kind not in KINDS:
+        said = f"of a model of type {shortened(kind)}" if kind else "without a model_type"
+        raise UsageError(
+            f"model '{spec}': {file} is {said}, which is no dual encoder that is known here."
+            f"{near_miss(str(kind)[:80], KINDS)} Known are {', '.join(KINDS)}."
+        )
+    _check_class(config, file, spec)
+    if "quantization_config" in config:
+        raise UsageError(
+            f"model '{spec}': {file} is of quantised weights (quantization_config), which are not "
+            "read. Name the repository of the whole weights."
+        )
+    _check_sizes(config, f"model '{spec}': {file}")
+    return without_choices(config)
+
+
+def _check_sizes(config: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for sizes that no model has: it would take hours or all of the memory."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_sizes(value, where)
+        most = MOST_PARTS if PARTS.fullmatch(str(key)) else MOST
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= most:
+                raise UsageError(
+                    f"{where}: {shortened(key)} = {shortened(number)} is no size of a model."
+                )
+
+
+def _check_class(config: Mapping[str, Any], file: Path, spec: str) -> None:
+    made, known = config.get("architectures"), KINDS[config["model_type"]].classes
+    if made and (not isinstance(made, list) or made[0] not in known):
+        name = made[0] if isinstance(made, list) else made
+        raise UsageError(
+            f"model '{spec}': {file} is of a {shortened(name)}, which does not give images and "
+            f"texts one space; a {' or a '.join(known)} does."
+        )
+
+
+def without_choices(value: Any) -> Any:
+    """A config without the keys that would choose other code to compute with."""
+    if isinstance(value, dict):
+        return {k: without_choices(v) for k, v in value.items() if not CHOICES.fullmatch(str(k))}
+    return value
+
+
+def _check_parts(folder: Path, spec: str) -> None:
+    """Raises UsageError where the image processor or the tokenizer is missing or no whole file."""
+    for names, what in ((PIXELS, "image processor"), (WORDS, "tokenizer")):
+        if not any((folder / name).is_file() for name in names):
+            raise UsageError(f"model '{spec}': {folder} has no {what} ({' or '.join(names)}).")
+    for name in (*PIXELS, *WORDS, *BESIDE):
+        file = folder / name
+        if not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            pointer = opened.read(len(LFS)) == LFS
+        if pointer:
+            raise UsageError(
+                f"model '{spec}': {file}: a Git LFS pointer, not the file. `git lfs pull` in its "
+                "repository fetches it."
+            )
+        if name in (*PIXELS, "tokenizer_config.json"):
+            _json(file, spec)
+            refuse_code(str(folder), name, spec)
+
+
+def _json(file: Path, spec: str) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"model '{spec}': {file} cannot be read: {reason(error)}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"model '{spec}': {file} is not JSON: {one_line(error)}.") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"model '{spec}': {file} holds a {type(found).__name__}, not a table.")
+    return found
