@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-CHECK = Path(__file__).parent / "gpu" / "check.py"
+ROOT = Path(__file__).parent.parent
+CHECK = ROOT / "tests" / "gpu" / "check.py"
+sys.path.append(str(CHECK.parent))
 PARTS = {
     "a_raises": """
     yield "before", {"images": 3}
@@ -93,3 +95,25 @@ def test_where_all_promises_hold_the_exit_code_is_0(tmp_path):
 
     assert code == 0
     assert lines[-1] == "all promises hold"
+
+
+def test_the_readmes_table_is_the_recorded_figures():
+    from table import RECORDED, table
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.partition("`table` -->\n")[2].partition("<!-- end -->")[0]
+    assert shown == table(json.loads((RECORDED / "h100.json").read_text()))
+    assert "| ViT-B-32 fp32: texts a second | 8,824 |" in shown
+
+
+def test_of_two_reports_the_later_figure_counts_and_other_machines_are_refused():
+    from table import merged
+
+    one = {"machine": {"card": "X"}, "parts": {"speed": {"a": 1, "b": 2, "seconds": 5.5}}}
+    two = {
+        "machine": {"card": "X"},
+        "parts": {"speed": {"b": 3, "seconds": 7.5, "error": "RuntimeError: /home/me"}},
+    }
+    assert merged([one, two])["parts"] == {"speed": {"a": 1, "b": 3, "seconds": [5.5, 7.5]}}
+    with pytest.raises(ValueError, match="different machines"):
+        merged([one, {**two, "machine": {"card": "Y"}}])
