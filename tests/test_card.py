@@ -47,7 +47,7 @@ def check(folder: Path, parts: dict[str, str], *more: str):
     out = folder / "check.json"
     done = subprocess.run(
         [sys.executable, str(CHECK), "--device", "cpu", "--tiny", "--parts", str(folder),
-         "--limit", "12", "--out", str(out), *more],
+         "--limit", "4", "--out", str(out), *more],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     report = json.loads(out.read_text()) if out.exists() else {}
@@ -78,7 +78,7 @@ def test_a_part_that_takes_too_long_stops_at_its_share_with_what_it_had(checked)
     assert found["first"] == {"images": 5}
     assert found["stopped"].endswith("its share of the time")
     assert "error" not in found
-    assert report["seconds"] < 12
+    assert report["seconds"] < 8
     assert lines[-1].startswith("STOPPED c_waits: after")
 
 

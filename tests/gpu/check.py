@@ -156,16 +156,17 @@ def failures(parts: dict[str, dict], whole: bool) -> Iterator[str]:
 
 def machine(device: str) -> dict[str, Any]:
     """The card, its driver's view, the cores and the versions."""
-    import torch
-
     facts: dict[str, Any] = {
         "device": device,
-        "card": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU",
+        "card": platform.processor() or "CPU",
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "packages": {},
     }
     if device == "cuda":
+        import torch
+
+        facts["card"] = torch.cuda.get_device_name()
         facts["memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
         facts["cuda"] = torch.version.cuda
     for name in PACKAGES:
