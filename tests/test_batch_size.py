@@ -10,6 +10,7 @@ from fsc_bench.embed import batch_size
 from fsc_bench.embed.batch_size import found_batch
 from fsc_bench.embed.encode import Encoder
 from fsc_bench.embed.store import Store
+from fsc_bench.model import Extras
 from fsc_bench.models import load_model
 
 
@@ -74,6 +75,18 @@ def test_what_was_found_is_kept_for_cards_of_that_name(tmp_path):
     assert json.loads((tmp_path / "batch-Card-X1.json").read_text())["images"] == 128
 
 
+def test_tokens_are_found_beside_the_images_of_a_file_that_knows_none(tmp_path):
+    file = tmp_path / "batch-Card-X1.json"
+    file.write_text('{"card": "Card X1", "images": 128}\n')
+    card = Card(best=8192)
+
+    assert found_batch(tmp_path, "Card X1", card, "tokens") == 8192
+    assert sorted(set(card.sizes)) == [2048, 4096, 8192, 16384]
+    assert json.loads(file.read_text()) == {"card": "Card X1", "images": 128, "tokens": 8192}
+    assert found_batch(tmp_path, "Card X1", Card(best=2048), "tokens") == 8192
+    assert found(tmp_path, Card(best=512)) == 128
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"images": "many"}', '{"images": 0}', "[]"])
 def test_a_file_that_says_nothing_is_not_believed(tmp_path, content):
     (tmp_path / "batch-Card-X1.json").write_text(content)
@@ -94,10 +107,19 @@ def test_the_engine_asks_a_card_and_not_a_cpu(tiny_clip, tmp_path):
     assert Encoder(model, Images(tmp_path), Store(tmp_path / "cpu")).batch == 32
     assert not list((tmp_path / "cpu").glob("batch-*"))
 
+    class Texts:
+        ids = staticmethod(model.extras.tokens.ids)
+
+        def encode(self, ids):
+            Card(best=4096)(ids.size)
+            return torch.zeros(len(ids), 4)
+
     class OnCard:
         device = "card:1"
         preprocess = staticmethod(model.preprocess)
-        identity, extras = model.identity, model.extras
+        identity = model.identity
+        extras = Extras()
+        extras.pixels, extras.tokens = model.extras.pixels, Texts()
 
         def encode_images(self, images):
             Card(best=128)(len(images))
@@ -105,6 +127,8 @@ def test_the_engine_asks_a_card_and_not_a_cpu(tiny_clip, tmp_path):
 
     encoder = Encoder(OnCard(), Images(tmp_path), Store(tmp_path / "card"))
     assert encoder.batch == 128
-    assert encoder.tokens == 128 * 32
-    assert (tmp_path / "card" / "batch-card.json").exists()
-    assert Encoder(OnCard(), Images(tmp_path), Store(tmp_path / "card"), 7).batch == 7
+    assert encoder.tokens == 4096
+    kept = json.loads((tmp_path / "card" / "batch-card.json").read_text())
+    assert (kept["images"], kept["tokens"]) == (128, 4096)
+    told = Encoder(OnCard(), Images(tmp_path), Store(tmp_path / "card"), 7)
+    assert (told.batch, told.tokens) == (7, 7 * 32)

@@ -37,7 +37,8 @@ from fsc_bench.system.budget import OverBudget
 from fsc_bench.system.memory import free_memory, out_of_memory
 
 CPU_BATCH = 32  # images at once: a CPU is fastest between 8 and 32, whatever the tower
-TOKENS = 32  # text tokens at once, for each image of a batch
+TOKENS = 32  # text tokens at once, for each image of a batch, on a CPU
+LENGTH = 16  # tokens of a usual caption, with which a card is tried
 # MKL divides products of 5 to 11 rows among threads so that a row's place decides its last bits;
 # with 12 to 320 rows, 1, 2 and 4 threads no place did, in any layer's shape of ViT-B/32 and
 # smaller.
@@ -105,10 +106,19 @@ class Encoder:
 
         return found_batch(self.store.folder, card(self.device), trial)
 
-    @property
+    @cached_property
     def tokens(self) -> int:
-        """Tokens of texts at once."""
-        return self.batch * TOKENS
+        """Tokens of texts at once; a card's are found as its images are."""
+        of_texts = self.extras.tokens
+        if self.batch_size or self.device == "cpu" or of_texts is None or self.extras.trees:
+            return self.batch * TOKENS
+        ids, _ = of_texts.ids(["a photo of two brown dogs that play with a red ball"])
+        one = ids[0, : bucket(LENGTH)]
+
+        def trial(tokens: int) -> None:
+            wait_for(of_texts.encode(np.stack([one] * (tokens // len(one)))))
+
+        return found_batch(self.store.folder, card(self.device), trial, "tokens")
 
     def encode(
         self, plan: Plan, progress: Progress = lambda what, done, total: None

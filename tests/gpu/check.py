@@ -51,8 +51,8 @@ class Check:
         return self.until - time.perf_counter()
 
 
-class OutOfTime(Exception):
-    """A part has used up its share."""
+class OutOfTime(BaseException):
+    """A part has used up its share. No Exception: libraries catch those and say something else."""
 
 
 def main() -> None:
@@ -60,25 +60,28 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small sizes, for a CPU")
     parser.add_argument("--limit", type=float, default=470, help="seconds for all parts")
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas")
+    parser.add_argument("--only", default="", help="parts, separated by commas; all")
+    parser.add_argument("--parts", type=Path, default=HERE, help="the folder of their modules")
     parser.add_argument("--out", type=Path, default=Path("check.json"))
     arguments = parser.parse_args()
-    wanted = arguments.only.split(",")
+    shares = shares_of(arguments.parts)
+    wanted = arguments.only.split(",") if arguments.only else list(shares)
     for name in wanted:
-        if name not in PARTS:
-            parser.error(f"--only {name!r}: choose of {', '.join(PARTS)}.")
-    sys.path[:0] = [str(HERE), str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "bench")]
+        if name not in shares:
+            parser.error(f"--only {name!r}: choose of {', '.join(shares)}.")
+    folders = (arguments.parts, HERE, ROOT, ROOT / "tests", ROOT / "tests" / "bench")
+    sys.path[:0] = map(str, folders)
+    if arguments.tiny:  # matrices are too small to be worth a second thread
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     begun = time.perf_counter()
     report: dict[str, Any] = {"machine": machine(arguments.device), "tiny": arguments.tiny,
                               "limit_seconds": arguments.limit, "parts": {}}  # fmt: skip
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         environment = as_installed(folder / "installed")
-        whole = sum(PARTS[name] for name in wanted)
-        for name in wanted:
+        for place, name in enumerate(wanted):
             spare = arguments.limit - (time.perf_counter() - begun)
-            ahead = sum(PARTS[later] for later in wanted[wanted.index(name) :])
-            share = spare * PARTS[name] / ahead if whole else 0
+            share = spare * shares[name] / sum(shares[later] for later in wanted[place:])
             room = folder / name
             room.mkdir()
             until = time.perf_counter() + share
@@ -86,9 +89,16 @@ def main() -> None:
             report["parts"][name] = run_part(name, check, report, arguments.out)
             report["seconds"] = round(time.perf_counter() - begun, 1)
             write(arguments.out, report)
-    broken = [*failures(report["parts"])]
+    broken = [*failures(report["parts"], arguments.tiny)]
     print("\n".join(broken) or "all promises hold", flush=True)
     raise SystemExit(bool(broken))
+
+
+def shares_of(folder: Path) -> dict[str, float]:
+    """Part -> its share of the time: of this check, or equal ones of another folder's modules."""
+    if folder == HERE:
+        return PARTS
+    return {file.stem.removeprefix("part_"): 1.0 for file in sorted(folder.glob("part_*.py"))}
 
 
 def run_part(name: str, check: Check, report: dict, out: Path) -> dict[str, Any]:
@@ -107,7 +117,7 @@ def run_part(name: str, check: Check, report: dict, out: Path) -> dict[str, Any]
         found["stopped"] = f"after {time.perf_counter() - begun:.0f} s, its share of the time"
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}"[:2000]
-        found["traceback"] = traceback.format_exc()[-4000:]
+        found["traceback"] = traceback.format_exc()[-4000:].replace(f"{ROOT}/", "")
         print(found["traceback"], flush=True)
     found["seconds"] = round(time.perf_counter() - begun, 1)
     return found
@@ -129,11 +139,16 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def failures(parts: dict[str, dict]) -> Iterator[str]:
-    """A line for each part that ended in an error and each promise (`holds`) that is false."""
+def failures(parts: dict[str, dict], whole: bool) -> Iterator[str]:
+    """A line for each part that ended in an error and each promise (`holds`) that is false.
+
+    whole: parts that stopped at their share of the time count too, for sizes that need little.
+    """
     for name, found in parts.items():
         if "error" in found:
             yield f"FAILED {name}: {found['error']}"
+        if whole and "stopped" in found:
+            yield f"STOPPED {name}: {found['stopped']}"
         for key, figures in found.items():
             if isinstance(figures, dict) and figures.get("holds") is False:
                 yield f"BROKEN {name}.{key}"
@@ -141,16 +156,17 @@ def failures(parts: dict[str, dict]) -> Iterator[str]:
 
 def machine(device: str) -> dict[str, Any]:
     """The card, its driver's view, the cores and the versions."""
-    import torch
-
     facts: dict[str, Any] = {
         "device": device,
-        "card": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU",
+        "card": platform.processor() or "CPU",
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         "packages": {},
     }
     if device == "cuda":
+        import torch
+
+        facts["card"] = torch.cuda.get_device_name()
         facts["memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
         facts["cuda"] = torch.version.cuda
     for name in PACKAGES:

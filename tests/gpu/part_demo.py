@@ -11,7 +11,7 @@ from typing import Any
 
 def measure(check: Any) -> Iterator[tuple[str, dict]]:
     found, seconds = {}, {}
-    for device in ("cpu", check.device):
+    for device in dict.fromkeys(("cpu", check.device)):
         out = check.folder / f"runs-{device}"
         begun = time.perf_counter()
         run_demo(check, device, out)
@@ -29,7 +29,18 @@ def run_demo(check: Any, device: str, out: Path, *more: str) -> None:
 
 
 def demo_command(check: Any, device: str, out: Path, *more: str) -> list[str]:
-    tiny = ["-t", "demo_digits", "-t", "demo_winoground"] if check.tiny else []
+    tiny = []  # one task of each kind and one model
+    if check.tiny:
+        tiny = [
+            "-m",
+            "demo:pretrained",
+            "-t",
+            "demo_digits",
+            "-t",
+            "demo_winoground",
+            "-t",
+            "demo_flickr30k",
+        ]
     return [
         sys.executable, "-m", "fsc_bench", "run", "--demo", "--device", device, "-o", str(out),
         *tiny, *more,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from drawn import captions, model_of, photos
+from drawn import captions, model_of, photos, tiny_architecture
 from PIL import Image
 
 from fsc_bench.data import jpeg
@@ -30,7 +30,9 @@ def measure(check: Any) -> Iterator[tuple[str, dict]]:
     for number, content in enumerate(photos(n)):
         files.append(folder / f"{number:05}.jpg")
         files[-1].write_bytes(content)
-    architectures = ("ViT-S-32-alt",) if check.tiny else ("ViT-B-32", "ViT-L-14")
+    architectures = ("ViT-B-32", "ViT-L-14")
+    if check.tiny:
+        architectures = (tiny_architecture(check.folder),)
     texts = captions(64 if check.tiny else 20_000)
     with working():
         yield from by_threads(check, architectures[0], files)

@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 import torch
 from bench_train_step import BETA, GAMMA, GLOBAL, KINDS, LOCAL, plain_loss
-from drawn import captions
+from drawn import TINY, captions, tiny_architecture
 from torch.utils.flop_counter import FlopCounterMode
 
 from fsc_bench.system.memory import out_of_memory
@@ -39,11 +39,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def measure(check: Any) -> Iterator[tuple[str, dict]]:
-    architecture = "ViT-S-32-alt" if check.tiny else "ViT-B-32"
+    architecture = tiny_architecture(check.folder) if check.tiny else "ViT-B-32"
     size = 6 if check.tiny else 256
     with working():
         yield "losses on the device and the CPU", same_losses(check, architecture)
-        batch = draw_batch(size)
+        batch = draw_batch(size, side(check))
         seconds = {}
         for name, settings in [("plain", None), *VARIANTS.items()]:
             if name.endswith("compiled"):
@@ -64,12 +64,16 @@ def measure(check: Any) -> Iterator[tuple[str, dict]]:
         yield "the local loss adds", {"percent": round(100 * share, 1)}
 
 
-def draw_batch(size: int) -> tuple[Part, torch.Tensor, torch.Tensor, torch.Tensor]:
+def side(check: Any) -> int:
+    return TINY["vision_cfg"]["image_size"] if check.tiny else 224
+
+
+def draw_batch(size: int, side: int) -> tuple[Part, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(part, ids [N, 77], row of each text, kind of each text): captions and `rules` negatives."""
     generator = load_generator("rules")
     kinds = generator.kinds[:KINDS]
     torch.manual_seed(1)
-    images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
+    images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
     present = torch.zeros(size, KINDS, dtype=torch.bool)
     texts, image_index, text_index = [], [], []
     for row, caption in enumerate(captions(size)):
@@ -106,19 +110,19 @@ def split(part: Part, ids: torch.Tensor, image_index, text_index, parts: int) ->
     return found
 
 
-def worker_of(model: torch.nn.Module, config: TrainConfig, device: str) -> Worker:
+def worker_of(model: torch.nn.Module, config: TrainConfig, check: Any, device: str) -> Worker:
     towers = Towers(model, bool(config.local_hn_weight))
     towers.probe(open_clip.get_tokenizer("ViT-B-32"))
-    return Worker(config, towers, Pixels(224, (0.5,) * 3, (0.25,) * 3), device, None)
+    return Worker(config, towers, Pixels(side(check), (0.5,) * 3, (0.25,) * 3), device, None)
 
 
 def same_losses(check: Any, architecture: str) -> dict[str, Any]:
     """Each loss of one batch in float32, on the CPU and on the device."""
-    part, *_ = draw_batch(4 if check.tiny else 16)
+    part, *_ = draw_batch(4 if check.tiny else 16, side(check))
     config = TrainConfig(negatives="rules", **FSC)
     found = []
     for device in ("cpu", check.device):
-        worker = worker_of(build(architecture).to(device), config, device)
+        worker = worker_of(build(architecture).to(device), config, check, device)
         scaler = torch.amp.GradScaler(device, enabled=False)
         terms, *_ = worker.gradients([part], 0, 0, scaler, torch.zeros(KINDS, device=device))
         found.append({name: float(term) for name, term in terms.items()})
@@ -137,7 +141,7 @@ def cost(check: Any, architecture: str, batch: tuple, settings: dict | None) -> 
     if config.activation_checkpointing:
         model.set_grad_checkpointing(True)
     parts = split(part, ids, image_index, text_index, config.accumulate)
-    worker = worker_of(model, config, device)
+    worker = worker_of(model, config, check, device)
     scaler = torch.amp.GradScaler(device, enabled=False)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(

@@ -5,21 +5,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from drawn import captions, model_of, scenes
+from drawn import captions, model_of, scenes, tiny_architecture
 
 from fsc_bench.embed.encode import wait_for
 from fsc_bench.model import as_rows, stacked
 from fsc_bench.system.settings import working
 
 SIZES = {"ViT-B-32": 256, "RN50": 128, "ViT-B-16-SigLIP": 128, "ViT-L-14": 64}
-TINY = {"ViT-S-32-alt": 8}
 NEAR = 10  # margins of so many largest differences, and smaller ones, are near-ties
 
 
 def measure(check: Any) -> Iterator[tuple[str, dict]]:
     with working():
         yield "tf32", tf32(check.device)
-        for architecture, n in (TINY if check.tiny else SIZES).items():
+        sizes = {tiny_architecture(check.folder): 8} if check.tiny else SIZES
+        for architecture, n in sizes.items():
             yield from compared(architecture, n, check.device)
 
 
