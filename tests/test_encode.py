@@ -5,7 +5,6 @@ unused.
 import gc
 import io
 import json
-import os
 import weakref
 
 import numpy as np
@@ -20,7 +19,6 @@ from torchvision import transforms
 
 from fsc_bench.data import jpeg as preprocess
 from fsc_bench.data.images import Images, decode
-from fsc_bench.embed import decoding
 from fsc_bench.embed import encode as module
 from fsc_bench.embed.cost import calibrate
 from fsc_bench.embed.encode import Encoder, bucket, buckets
@@ -582,43 +580,3 @@ def test_a_model_that_nobody_holds_is_gone_at_once(tiny_clip):
         assert gone() is None
     finally:
         gc.enable()
-
-
-def test_processes_bring_the_pictures_that_threads_bring(small, world, tmp_path):
-    images, plan = world
-    threads, _ = encoded(plan, small, images, tmp_path / "threads", processes=False)
-    processes, _ = encoded(plan, small, images, tmp_path / "processes", processes=True)
-    keys = list(plan.image_place)
-    assert np.array_equal(threads.get("image", keys), processes.get("image", keys))
-
-
-def test_what_no_process_can_read_is_named_and_a_killed_process_costs_nothing(
-    small, world, tmp_path, monkeypatch
-):
-    images, plan = world
-    broken = tmp_path / "raw" / "broken.jpg"
-    broken.parent.mkdir()
-    broken.write_bytes(b"\xff\xd8\xff no picture")
-    (tmp_path / "links.json").write_text(json.dumps({"other": str(broken.parent)}))
-    place = {text_digest("broken"): ("other", ImageRef(".", "broken.jpg"))}
-    encoder = Encoder(small, Images(tmp_path), Store(tmp_path / "store"), 16, processes=True)
-    (reason,) = encoder.encode(Plan({}, place, {}, 0, 0)).values()
-    assert "broken.jpg" in reason
-
-    # A picture that kills whoever decodes it in a process: the threads of this one know better.
-    monkeypatch.setattr("fsc_bench.embed.decoding.load", lambda files: os._exit(1))
-    said = []
-    store, _ = encoded(plan, small, images, tmp_path / "after", processes=True, say=said.append)
-    assert said == ["a process that decodes pictures was killed; threads go on."]
-    whole, _ = encoded(plan, small, images, tmp_path / "whole", processes=False)
-    keys = list(plan.image_place)
-    assert np.array_equal(store.get("image", keys), whole.get("image", keys))
-
-
-def test_processes_are_worth_starting_for_a_card_with_many_pictures_and_cores(small):
-    pixels = small.extras.pixels
-    assert decoding.pays("cuda", pixels, 8_000, 16)
-    assert not decoding.pays("cuda", pixels, 7_999, 16)
-    assert not decoding.pays("cuda", pixels, 8_000, 3)
-    assert not decoding.pays("cuda", None, 8_000, 16)  # a model that prepares in its own way
-    assert not decoding.pays("cpu", pixels, 8_000, 16)

@@ -1,9 +1,12 @@
 """Pictures: where models stand in them, what leads from one to another, and what is left out."""
 
+import json
 from xml.etree import ElementTree
 
 import pytest
 
+from fsc_bench.cli.curves import curves
+from fsc_bench.errors import UsageError
 from fsc_bench.report.leaderboard import Row
 from fsc_bench.report.pictures import progress, svg, tradeoff, write_tradeoffs
 from fsc_bench.results import Cell
@@ -95,7 +98,28 @@ def test_a_suite_gets_the_pictures_that_two_models_have_scores_for(tmp_path):
 def test_a_trainings_metrics_are_lines_along_its_steps():
     steps = [{"step": 1, "loss": 3.5, "note": "x"}, {"step": 2, "loss": 2.25, "lr": 0.1}]
 
-    text = svg(progress(steps, ["loss", "lr"], "mine"))
+    text = svg(progress({"one": steps, "other": steps[:1]}, ["loss", "lr"], "mine"))
 
     texts = [one.text for one in ElementTree.fromstring(text).iter() if one.text]
-    assert {"mine", "loss", "lr", "step"} <= set(texts)
+    assert {"mine", "loss", "lr", "step", "one", "other"} <= set(texts)
+
+
+def test_curves_draws_what_runs_logged_and_names_what_they_did_not(tmp_path, capsys):
+    run = tmp_path / "mine"
+    run.mkdir()
+    lines = [{"step": 1, "loss": 3.5}, {"step": 2, "loss": 2.25}, {"step": 2, "dev_loss": 2.5}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    curves([run], None, tmp_path / "out.svg")
+
+    assert capsys.readouterr().out.endswith("out.svg (loss, dev_loss).\n")
+    assert "dev_loss" in (tmp_path / "out.svg").read_text()
+    with pytest.raises(UsageError, match=r"--metric 'los': no run logged it. Did you mean 'loss'"):
+        curves([run], ["los"], tmp_path / "out.svg")
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 2}\n')
+    with pytest.raises(UsageError, match=r"metrics\.jsonl, line 2: no logged step"):
+        curves([run], None, tmp_path / "out.svg")
+    with pytest.raises(UsageError, match="no training run with metrics"):
+        curves([tmp_path], None, tmp_path / "out.svg")
+    with pytest.raises(UsageError, match=r"out.png: the picture is an .svg file"):
+        curves([run], None, tmp_path / "out.png")

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from fsc_bench.errors import UsageError
 from fsc_bench.models import load_model
 from fsc_bench.models.run import skeleton
+from fsc_bench.run.provenance import trained_on
 
 START = "open_clip:{}/random?seed=0"
 
@@ -167,3 +168,22 @@ def test_weights_of_another_architecture_are_named(start, tmp_path):
     words = r"^model 'run:.*missing keys \(62\): .*unexpected keys: foo\."
     with pytest.raises(UsageError, match=words):
         load_model(f"run:{folder}", "cpu")
+
+
+def test_what_a_model_was_trained_on_is_told_by_its_run_its_parts_and_its_name(tmp_path):
+    for name, model in (("a", "open_clip:ViT-B-32/random"), ("b", "fsc_clip:laioncoco-ViT-B-32")):
+        (tmp_path / name).mkdir()
+        facts = {
+            "skeleton": "open_clip:ViT-B-32/random",
+            "settings": {"model": model, "data": f"coco-tsv:{name}.tsv"},
+        }
+        (tmp_path / name / "config.json").write_text(json.dumps(facts))
+    one, other = f"run:{tmp_path / 'a'}", f"run:{tmp_path / 'b'}"
+
+    assert trained_on(one) == "coco-tsv:a.tsv"
+    assert trained_on(other) == "laioncoco, coco-tsv:b.tsv"
+    assert trained_on(f"wise:{one}+{other}?alpha=0.5") == (
+        "coco-tsv:a.tsv, laioncoco, coco-tsv:b.tsv"
+    )
+    assert trained_on(f"run:{tmp_path / 'none'}") == ""
+    assert trained_on("open_clip:ViT-B-32/laion2b_s34b_b79k") == ""

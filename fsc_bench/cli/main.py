@@ -15,6 +15,7 @@ from fsc_bench import __version__
 from fsc_bench.cli import (
     cache,
     compare,
+    curves,
     data,
     doctor,
     export,
@@ -145,6 +146,7 @@ for commands in (
     doctor,
     readers,
     train,
+    curves,
     negatives,
     cache,
 ):

@@ -75,6 +75,14 @@ PromptsOption = Annotated[
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="Say only results and what went wrong.")
 ]
+WatchOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--watch",
+        help="Score this folder's checkpoints as they appear, until stopped; -m names their "
+        "architecture.",
+    ),
+]
 PartialOption = Annotated[
     bool, typer.Option("--allow-partial", help="Score incomplete data; the result is flagged.")
 ]

@@ -26,6 +26,7 @@ from fsc_bench.cli.options import (
     QuietOption,
     RunsOption,
     TasksOption,
+    WatchOption,
     split_words,
 )
 from fsc_bench.errors import UsageError
@@ -70,6 +71,7 @@ def run(
     quiet: QuietOption = False,
     allow_partial: PartialOption = False,
     budget: BudgetOption = None,
+    watch: WatchOption = None,
     json: JsonOption = False,
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""
@@ -102,7 +104,36 @@ def run(
         exact=exact,
     )
     shown = Shown(demo, json, quiet)
+    if watch is not None:
+        _watch(watch, models, chosen, options, shown, dry_run)
     raise typer.Exit(_carry_out(models, chosen, options, dry_run, shown))
+
+
+def _watch(
+    folder: Path,
+    models: list[str],
+    tasks: list["Task"],
+    options: "Options",
+    shown: Shown,
+    dry_run: bool,
+) -> None:
+    """Scores a folder's checkpoints as they appear; only a signal ends it."""
+    from fsc_bench.cli import watching
+    from fsc_bench.cli.show import tell
+    from fsc_bench.errors import FscBenchError
+
+    if dry_run or shown.json:
+        raise UsageError("--watch goes with neither --dry-run nor --json: it never ends by itself.")
+    of = watching.named(models, folder)
+
+    def score(model: str) -> int:
+        try:
+            return _carry_out([model], tasks, options, False, shown)
+        except FscBenchError as error:
+            tell(str(error))
+            return error.exit_code
+
+    watching.watch(folder, of, score, tell)
 
 
 def _only_demo(tasks: list["Task"]) -> bool:

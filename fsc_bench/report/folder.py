@@ -324,13 +324,19 @@ def _seen(
         "| Source | Model | Trained on | Comp | Comp without |",
         "|---|---|---|---:|---:|",
     ]
-    lines += [_without("measured", row.model, "?", _values(row), wanted, built_on) for row in rows]
+    for row in rows:
+        trained = _names(row.trained_on or None)
+        lines.append(_without("measured", row.model, trained, _values(row), wanted, built_on))
     for path, part in _by_file(quoted).items():
         for row in part:
-            words = row.about.get("train_data")
-            trained = "?" if words is None else ", ".join(named(words)) or "neither"
+            trained = _names(row.about.get("train_data"))
             lines.append(_without(_link(path), row.model, trained, row.values, wanted, built_on))
     return [*(line for line in lines if line is not None), ""]
+
+
+def _names(words: str | None) -> str:
+    """Which of COCO and VG the words on training data name; `?` where there are none."""
+    return "?" if words is None else ", ".join(named(words)) or "neither"
 
 
 def _values(row: Row) -> dict[str, float]:

@@ -29,7 +29,8 @@ class Row:
     complete rows from which it differs within error. seeds: what groups it with runs of other seeds
     (results.py), if anything does. base: the row's name that it was fine-tuned from, if one is;
     signature: what that did (ranking.py, `signature`). scorer: how a model that is no dual encoder
-    came to its numbers, in words; its name is marked. path: the run's folder, of a measured row.
+    came to its numbers, in words; its name is marked. trained_on: what it was fine-tuned on, if it
+    says so. path: the run's folder, of a measured row.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Row:
     base: str = ""
     signature: str = ""
     scorer: str = ""
+    trained_on: str = ""
     path: Path | None = None
 
 
@@ -162,6 +164,7 @@ def measured_row(
         drawn,
         seeds=str(run.facts.get("seeds", "")),
         base=str(run.facts.get("base", "")),
+        trained_on=str(run.facts.get("trained_on", "")),
         scorer=scorer_of(run),
         path=run.path,
     )

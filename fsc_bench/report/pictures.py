@@ -95,18 +95,27 @@ def curve(points: Sequence[Point], x: str, y: str, title: str) -> Any:
     return _dressed(alt, alt.layer(*layers))
 
 
-def progress(steps: Sequence[Mapping[str, Any]], names: Sequence[str], title: str) -> Any:
-    """The chart of a training's metrics along its steps. steps: {"step": n, name: number, ...}."""
+def progress(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str], title: str
+) -> Any:
+    """The chart of trainings' metrics along their steps, one field a metric, one line a run.
+
+    runs: by name, {"step": n, metric: number, ...} of each logged step.
+    """
     alt = _altair()
     data = [
-        {"step": row["step"], "metric": name, "value": row[name]}
+        {"run": for_terminal(run), "step": row["step"], "metric": name, "value": row[name]}
+        for run, steps in runs.items()
         for row in steps
         for name in names
         if isinstance(row.get(name), int | float)
     ]
-    base = alt.Chart(alt.Data(values=data)).properties(width=WIDTH, height=HEIGHT // 2)
-    lines = base.mark_line(color=LINE).encode(
-        x=alt.X("step:Q", title="step"), y=alt.Y("value:Q", title=None).scale(zero=False)
+    base = alt.Chart(alt.Data(values=data)).properties(width=WIDTH, height=HEIGHT // 3)
+    colour = alt.Color("run:N", title=None).scale(range=[LINE, OTHER, LOW, INK])
+    lines = base.mark_line().encode(
+        x=alt.X("step:Q", title="step"),
+        y=alt.Y("value:Q", title=None).scale(zero=False),
+        color=colour if len(runs) > 1 else alt.value(LINE),
     )
     rows = lines.facet(row=alt.Row("metric:N", title=None, sort=list(names)))
     return _dressed(alt, rows.resolve_scale(y="independent").properties(title=for_terminal(title)))

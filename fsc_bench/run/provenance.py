@@ -51,6 +51,7 @@ def run_facts(
         "fingerprint": model.identity.fingerprint,
         "seeds": seeds_of(spec),
         "base": base_of(spec),
+        "trained_on": trained_on(spec),
         "notes": list(extras_of(model).notes),
         "fsc_bench": __version__,
         "git": git_commit(),
@@ -106,6 +107,37 @@ def base_of(spec: str) -> str:
     except UsageError:
         return ""
     return str(settings.get("model", "")) if isinstance(settings, Mapping) else ""
+
+
+def trained_on(spec: str) -> str:
+    """What a model was fine-tuned on, in the words of whoever did it; empty where nothing says so.
+
+    A training run's config names its data; a mixture (`wise:`) was trained on what its parts were;
+    a released file has it in its name.
+    """
+    parsed = Spec.read(spec)
+    if parsed.kind == "wise":
+        parts = [trained_on(part) for part in parsed.place.split("+")]
+        return ", ".join(dict.fromkeys(filter(None, parts)))
+    if parsed.kind == "fsc_clip":
+        return parsed.name.partition("-")[0]
+    if parsed.kind != "run":
+        return ""
+    from fsc_bench.models.run import read_facts  # which imports torch
+
+    try:
+        settings = read_facts(Path(parsed.place).expanduser()).get("settings", {})
+    except UsageError:
+        return ""
+    if not isinstance(settings, Mapping):
+        return ""
+    return ", ".join(filter(None, [trained_on(_model(settings)), str(settings.get("data", ""))]))
+
+
+def _model(settings: Mapping[str, Any]) -> str:
+    """The model that a training began with, if that is no run: a chain of runs could be a ring."""
+    model = str(settings.get("model", ""))
+    return "" if Spec.read(model).kind in ("run", "wise") else model
 
 
 def package_version(name: str) -> str | None:

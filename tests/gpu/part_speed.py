@@ -34,7 +34,6 @@ def measure(check: Any) -> Iterator[tuple[str, dict]]:
     texts = captions(64 if check.tiny else 20_000)
     with working():
         yield from by_threads(check, architectures[0], files)
-        yield from by_processes(check, architectures[0], files)
         yield from by_others(check, architectures[0], files, texts)
         for architecture in architectures:
             share = n if architecture != "ViT-L-14" else n // 2
@@ -67,12 +66,12 @@ def whole(check: Any, model: Any, files: list[Path], texts: list[str]) -> dict:
     }
 
 
-def encoded(check: Any, model: Any, files: list[Path], **options: Any) -> dict[str, Any]:
+def encoded(check: Any, model: Any, files: list[Path]) -> dict[str, Any]:
     """The engine from files to stored vectors; the batch size is found before the clock runs."""
     images = Images(check.folder)
     place = {os.urandom(32): ("drawn", ImageRef(OWN, file.name)) for file in files}
     with fresh_store(check) as store:
-        encoder = Encoder(model, images, store, **options)
+        encoder = Encoder(model, images, store)
         batch = encoder.batch
         wait_for(model.encode_images(probe(model, batch)))
         begun = time.perf_counter()
@@ -151,22 +150,6 @@ def by_threads(check: Any, architecture: str, files: list[Path]) -> Iterator[tup
             "numba": bool(model.extras.pixels.takes_arrays),
         },
     )
-
-
-def by_processes(check: Any, architecture: str, files: list[Path]) -> Iterator[tuple[str, dict]]:
-    """Four times as many names of the same files: threads, then processes, decode them."""
-    many = files if check.tiny else list(files)
-    for copy in range(0 if check.tiny else 3):
-        for file in files:
-            many.append(file.with_name(f"{copy}-{file.name}"))
-            os.link(file, many[-1])
-    found = {}
-    for way in (False, True):
-        model = model_of(architecture, check.device, "bf16")
-        ends = encoded(check, model, many, processes=way)
-        words = "by processes, their start included" if way else "by threads"
-        found[words] = round(ends["images"] / ends["seconds"], 1)
-    yield f"{architecture} bf16, {len(many)} images, a second", found
 
 
 @contextlib.contextmanager
