@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from open_clip.tokenizer import SimpleTokenizer, get_clean_fn
 
-KNOWN = 1_000_000  # words that are remembered at most, about 200 MB
+KNOWN = 1_000_000  # words that are remembered at most, some 200 bytes each
 PROBES = (
     "",
     "  Two DOGS   play\ton the grass. ",
