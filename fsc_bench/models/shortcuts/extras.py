@@ -5,7 +5,7 @@ model (towers.py, prefixes.py, pixels.py).
 """
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +19,7 @@ from fsc_bench.model import Extras
 from fsc_bench.models.shortcuts import pixels as _pixels
 from fsc_bench.models.shortcuts import prefixes as _prefixes
 from fsc_bench.models.shortcuts import towers as _towers
+from fsc_bench.models.shortcuts import words as _words
 
 if TYPE_CHECKING:
     from fsc_bench.models.open_clip import OpenClip
@@ -45,7 +46,7 @@ class OpenClipExtras(Extras):
 
     @cached_property
     def tokens(self) -> "TokenIds":
-        return TokenIds(self.adapter, self.trimmed)
+        return TokenIds(self.adapter, self.trimmed, self.token_ids)
 
     @cached_property
     def trees(self) -> _prefixes.Prefixes | None:
@@ -57,8 +58,13 @@ class OpenClipExtras(Extras):
 
     def tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [n, context], and whether a text needs more tokens than the context holds."""
-        ids = self.adapter.tokenizer(list(texts)).numpy()
+        ids = self.token_ids(texts)
         return ids, cut_at_context(self.adapter.tokenizer, texts, ids)
+
+    @cached_property
+    def token_ids(self) -> Callable[[Sequence[str]], np.ndarray]:
+        """Texts -> ids [n, context]."""
+        return _words.token_ids(self.adapter.tokenizer)
 
     def compile(self) -> None:
         """Runs the image tower through torch.compile, which moves last bits: another identity.
@@ -104,14 +110,20 @@ class OpenClipExtras(Extras):
 class TokenIds:
     """Texts as token ids: `fsc_bench.model.Tokens`. trimmed: the tower for ids that were cut."""
 
-    def __init__(self, adapter: "OpenClip", trimmed: _towers.Forward | None):
+    def __init__(
+        self,
+        adapter: "OpenClip",
+        trimmed: _towers.Forward | None,
+        token_ids: Callable[[Sequence[str]], np.ndarray],
+    ):
         self.adapter = adapter
         self.trimmed = trimmed
+        self.token_ids = token_ids
         self.pad = _towers.pad_of(adapter.tokenizer)
 
     def ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(ids [n, context], tokens needed [n]): the whole context where padding is read."""
-        ids = self.adapter.tokenizer(list(texts)).numpy()
+        ids = self.token_ids(texts)
         if self.trimmed is None:
             return ids, np.full(len(ids), ids.shape[1])
         return ids, _towers.lengths(ids, self.pad)

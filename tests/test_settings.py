@@ -1,0 +1,24 @@
+"""What a command sets for its whole process, and puts back."""
+
+import sys
+
+import pytest
+import torch
+
+from fsc_bench.system.settings import SWITCH, working
+
+
+def test_threads_take_turns_often_and_float32_is_not_rounded_only_while_a_command_works():
+    products = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    before = sys.getswitchinterval()
+    try:
+        with working():
+            # An interval of Python's own 5 ms lets sixteen decoding threads wait for one busy one.
+            assert sys.getswitchinterval() == pytest.approx(SWITCH)
+            assert before / 10 >= SWITCH
+            assert torch.backends.cuda.matmul.allow_tf32 is False
+        assert sys.getswitchinterval() == before
+        assert torch.backends.cuda.matmul.allow_tf32 is True
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = products
