@@ -1,5 +1,6 @@
-"""Towers by their parts: their dense tokens, SigLIP's contrast with hard negatives, and a run of each
-kind in two processes, killed, and scored. Expected values are plain loops over open_clip's own.
+"""Towers by their parts: their dense tokens, SigLIP's contrast with hard negatives, and a run of
+each kind in two processes, killed, and scored. Expected values are plain loops over open_clip's
+own.
 """
 
 import json
