@@ -117,3 +117,14 @@ def test_of_two_reports_the_later_figure_counts_and_other_machines_are_refused()
     assert merged([one, two])["parts"] == {"speed": {"a": 1, "b": 3, "seconds": [5.5, 7.5]}}
     with pytest.raises(ValueError, match="different machines"):
         merged([one, {**two, "machine": {"card": "Y"}}])
+
+
+def test_many_processes_on_one_store_keep_to_the_bounds_of_files_and_locks():
+    """Each result is written once and each vector made once, or the benchmark says 1."""
+    bench = ROOT / "tests" / "bench" / "bench_scale.py"
+    sizes = ["--processes", "4", "--models", "3", "--tasks", "1"]
+    done = subprocess.run([sys.executable, str(bench), *sizes], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| results written | 3 | 3 exactly |" in done.stdout
+    assert "| vectors made | 87 | 87 exactly |" in done.stdout  # 3 x (5 pictures + 24 texts)
