@@ -9,7 +9,7 @@ Every result must be written once and every vector made once. Exit code 1 where 
     files     <= M (T + 10) + 10 T + P           M models, T tasks, P processes
     locks     <= P (M + 4) + 4 M (T + 1)         taken and let go
     requests  <= 3 locks + 20 P seconds          a process that waits asks 20 times a second
-    opens     <= 3 P (M + 8 T + 16) + 16 M (T + 4)
+    opens     <= requests + P (M + 8 T + 16) + 16 M (T + 4)
     lists     <= P (2 M + 8) + 8 M (T + 2)       folders that were listed
 """
 
@@ -156,7 +156,7 @@ def told(folder: Path, sizes: Any, counted: Counter, seconds: float) -> int:
         "files": (len(written), m * (t + 10) + 10 * t + p),
         "locks": (counted["locks"], p * (m + 4) + 4 * m * (t + 1)),
         "requests": (counted["requests"], 3 * counted["locks"] + int(20 * p * seconds)),
-        "opens": (counted["opens"], 3 * p * (m + 8 * t + 16) + 16 * m * (t + 4)),
+        "opens": (counted["opens"], counted["requests"] + p * (m + 8 * t + 16) + 16 * m * (t + 4)),
         "lists": (counted["lists"], p * (2 * m + 8) + 8 * m * (t + 2)),
     }
     print(f"{m} models x {t} tasks, {p} processes: {seconds:.1f} s")
