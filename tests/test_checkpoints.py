@@ -191,6 +191,19 @@ def test_a_whole_module_is_refused_with_a_command_that_saves_its_weights(tmp_pat
     assert same(read_state(tmp_path / "whole-weights.safetensors"), module.state_dict())
 
 
+@pytest.mark.parametrize(
+    "name", ["a$(touch executed).pt", "a`touch executed`.pt", 'a";touch x".pt']
+)
+def test_the_command_that_is_offered_holds_nothing_that_a_shell_would_execute(tmp_path, name):
+    """The name of a file may be a stranger's, and a user pastes the command."""
+    torch.save(Mine(3, 2), tmp_path / name)
+    command = refusal(tmp_path / name).partition("save its weights alone: ")[2]
+
+    assert command.startswith('python -c "import torch;')
+    assert "torch.load('FILE.pt', " in command
+    assert "touch" not in command and command.count('"') == 2
+
+
 @pytest.mark.parametrize("how", ["class", "protocol", "pickle"])
 def test_what_cannot_be_read_safely_comes_with_a_command_that_goes_on(tmp_path, how):
     file = tmp_path / "research.pt"

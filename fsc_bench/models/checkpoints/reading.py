@@ -29,6 +29,7 @@ LARGEST_HEADER = 100_000_000  # bytes; the limit that safetensors itself sets
 LARGEST_PICKLE = 64_000_000  # bytes of what a file holds beside tensors; settings have thousands
 DEEPEST = 200  # tuples within tuples: hashing 100,000 of them ends the interpreter
 AGAIN = "Copy or download it again."
+PLAIN = re.compile(r"[\w ./~+=,@%:()\[\]-]+")  # nothing that a shell does more with in quotes
 MODULE = {"_parameters", "_modules"}  # what every torch.nn.Module has
 # Classes that only hold values (settings, numbers, paths). They are never built: an object of no
 # meaning takes their place. Whatever else a file names is refused.
@@ -158,8 +159,8 @@ def _check_kind(file: Path, names: Sequence[str]) -> None:
         new = file.with_name(f"{file.stem}-weights.pt")
         raise UsageError(
             f"{file}: a TorchScript archive, which is code as well as weights. Where you trust it, "
-            f'save the weights: python -c "import torch; torch.save(torch.jit.load({str(file)!r}, '
-            f"map_location='cpu').state_dict(), {str(new)!r})\"."
+            f'save the weights: python -c "import torch; torch.save(torch.jit.load({_typed(file)}, '
+            f"map_location='cpu').state_dict(), {_typed(new)})\"."
         )
     if not any(map(_is_object, names)):
         shown = ", ".join(map(shortened, names[:3])) or "nothing"
@@ -372,11 +373,11 @@ def _why_not(file: Path, scan: _Scan, error: Exception) -> str:
     """The reason why a pickle cannot be read, and the way on."""
     text = one_line(error)
     if scan.plain:
-        new = str(file.with_name(f"{file.stem}-torch.pt"))
+        new = file.with_name(f"{file.stem}-torch.pt")
         return (
             "a pickle that torch.save did not write, which cannot be read without executing it. "
             'Where you trust it: python -c "import pathlib, pickle, torch; torch.save(pickle.loads('
-            f'pathlib.Path({str(file)!r}).read_bytes()), {new!r})".'
+            f'pathlib.Path({_typed(file)}).read_bytes()), {_typed(new)})".'
         )
     trust = f"Where you trust it, save its weights alone: {_script(file, scan)}."
     if asked := re.search(r"GLOBAL ([\w.]+)", text):
@@ -399,12 +400,22 @@ def _why_not(file: Path, scan: _Scan, error: Exception) -> str:
 
 def _script(file: Path, scan: _Scan) -> str:
     """A command that saves the weights of a file which has to be executed to be read."""
-    new = str(file.with_name(f"{file.stem}-weights.safetensors"))
+    new = file.with_name(f"{file.stem}-weights.safetensors")
     held = "next((c[k] for k in ('state_dict', 'model_state_dict', 'model') if k in c), c)"
     if scan.module:
         held = f"{'c' if scan.top else held}.state_dict()"
     return (
         f'python -c "import torch; from safetensors.torch import save_file; '
-        f"c = torch.load({str(file)!r}, map_location='cpu', weights_only=False); "
-        f'save_file({{k: v.contiguous().clone() for k, v in {held}.items()}}, {new!r})"'
+        f"c = torch.load({_typed(file)}, map_location='cpu', weights_only=False); "
+        f'save_file({{k: v.contiguous().clone() for k, v in {held}.items()}}, {_typed(new)})"'
     )
+
+
+def _typed(file: Path) -> str:
+    """A path as a string of Python that stands within the double quotes of a shell's command.
+
+    A name may be a stranger's: where a shell would read more than a name, another stands for it.
+    """
+    if PLAIN.fullmatch(str(file)):
+        return repr(str(file))
+    return repr("WEIGHTS.safetensors" if file.suffix == ".safetensors" else "FILE.pt")
