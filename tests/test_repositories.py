@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from fsc_bench.errors import DataError, FscBenchError, UsageError
 from fsc_bench.models import check_named, load_model
+from fsc_bench.models.checkpoints.hub import how_to_get
 from fsc_bench.models.checkpoints.repository import _check_sizes, open_repository
 from fsc_bench.models.checkpoints.tokenizers import built_in_tokenizer, repository_tokenizer
 
@@ -268,3 +269,17 @@ def test_no_architecture_of_open_clips_own_is_beyond_the_limits():
 
     for name in open_clip.list_models():
         _check_sizes(open_clip.get_model_config(name), name)
+
+
+def test_a_tokenizers_name_that_a_shell_would_execute_is_offered_in_no_command(
+    tmp_path, tiny_clip, base
+):
+    asks = {"hf_tokenizer_name": "org/x; touch executed"}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config(tiny_clip, **asks)))
+    weights(tmp_path, base)
+    with pytest.raises(FscBenchError) as caught:
+        load_model(f"open_clip:local-dir:{tmp_path}", "cpu")
+
+    assert "hf download" not in str(caught.value)
+    assert how_to_get("org/x; touch executed") == "That is no name of a repository of the Hub."
+    assert "`hf download org/x`" in how_to_get("org/x")

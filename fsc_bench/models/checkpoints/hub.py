@@ -1,6 +1,7 @@
 """Hub: files of the Hugging Face Hub, from its cache or fetched; one line where that fails."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from fsc_bench.errors import DataError, one_line
@@ -27,6 +28,9 @@ def how_to_get(repository: str) -> str:
     from huggingface_hub import constants
 
     offline = " (HF_HUB_OFFLINE is set here)" if constants.HF_HUB_OFFLINE else ""
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repository):
+        # It may come from a stranger's config, and a user pastes the command.
+        return "That is no name of a repository of the Hub."
     return (
         f"Where there is a network{offline}: `hf download {repository}`; its cache, "
         f"{constants.HF_HUB_CACHE}, can be copied to a machine without."
