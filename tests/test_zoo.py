@@ -392,6 +392,27 @@ def test_a_description_of_ones_own_with_a_slip_is_one_line(tmp_path):
             check_named(f"zoo:{tmp_path / 'own.toml'}")
 
 
+@pytest.mark.parametrize(
+    "base",
+    ["py:evil.py:model", "zoo:own.toml@c.pt", "run:x", "open_clip:./x", "open_clip:Tiny@c.pt"],
+)
+def test_a_description_names_no_base_that_executes_or_reads_what_it_could_have_chosen(
+    base, tmp_path, monkeypatch
+):
+    """A downloaded description with `base = "py:evil.py:model"` ran evil.py; one that names itself
+    ended in a RecursionError.
+    """
+    monkeypatch.chdir(tmp_path)
+    Path("evil.py").write_text("import pathlib; pathlib.Path('executed').touch()")
+    torch.save({"positional_embedding": torch.zeros(77, 4)}, "c.pt")
+    text = described("clove", tmp_path).read_text()
+    Path("own.toml").write_text(re.sub(r"base = .*", f'base = "{base}"', text))
+    with pytest.raises(UsageError, match=re.escape(f"its base is '{base}'. A file may name ")):
+        load_model("zoo:own.toml@c.pt", "cpu")
+
+    assert not Path("executed").exists()
+
+
 def test_the_list_says_what_each_model_needs(capsys):
     from fsc_bench.cli.main import app
 

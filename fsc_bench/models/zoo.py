@@ -17,11 +17,13 @@ from fsc_bench.models import check_named, load_model, pick_device
 from fsc_bench.models.checkpoints.catalogue import FineTune, entry
 from fsc_bench.models.checkpoints.hub import check_sum, hub_file
 from fsc_bench.models.checkpoints.lora import is_factor, merge_reference_lora, ranks
-from fsc_bench.models.checkpoints.repository import is_local
+from fsc_bench.models.checkpoints.repository import is_local, is_repository
 from fsc_bench.models.checkpoints.shards import check_whole
 from fsc_bench.models.checkpoints.state import State, open_state
 from fsc_bench.models.checkpoints.transformers_names import from_transformers
 from fsc_bench.models.open_clip import OpenClip, built_in
+from fsc_bench.models.run import needs_only_a_name
+from fsc_bench.system.escape import shortened
 from fsc_bench.system.spec import Spec
 
 EXAMPLES = ("zoo:clic-cogvlm", "zoo:negclip@negclip.pth")
@@ -47,7 +49,7 @@ def check(spec: Spec) -> None:
     if "base" in options and not facts.wise:
         raise UsageError(f"model '{spec}': {facts.title} is not mixed with a base; leave it out.")
     if facts.wise:
-        check_named(options.get("base", facts.base))
+        check_named(_base(spec, facts))
     if "@" in spec.place:
         _check_copy(spec, facts)
     elif facts.by_hand:
@@ -55,6 +57,25 @@ def check(spec: Spec) -> None:
             f"model '{spec}': download {facts.by_hand} by hand, and name it: "
             f"zoo:{spec.name}@{facts.get.file or 'FILE'}."
         )
+
+
+def _base(spec: Spec, facts: FineTune) -> str:
+    """The model that a mixture starts from: what the user names, or what its description does.
+
+    A description may be a stranger's. Raises UsageError where it names more than a model that
+    needs nothing but a name.
+    """
+    if own := spec.options(*OPTIONS, nested="base").get("base"):
+        return own
+    parsed = Spec.read(facts.base)
+    tag = parsed.kind == "open_clip" and "@" not in parsed.place and not is_repository(parsed.place)
+    if tag or needs_only_a_name(facts.base):
+        return facts.base
+    raise UsageError(
+        f"model '{spec}': its base is {shortened(facts.base)}. A file may name open_clip:"
+        "ARCHITECTURE/TAG, demo:NAME or fsc_clip:NAME only, for it may be a stranger's. Where you "
+        "trust it, name it yourself: add the option base."
+    )
 
 
 def _check_copy(spec: Spec, facts: FineTune) -> None:
@@ -87,7 +108,7 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
         raise type(error)(f"model '{spec}': {error}") from None
     tensors, notes = _of_length(tensors, facts, str(spec))
     if facts.wise:
-        base = spec.options(*OPTIONS, nested="base").get("base", facts.base)
+        base = _base(spec, facts)
         tensors = _mixed(tensors, base, facts.wise.alpha, str(spec))
         notes.append(f"{facts.wise.alpha:g} of {facts.title}, the rest of {base}, as published.")
     model = built_in(
