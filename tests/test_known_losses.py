@@ -470,7 +470,12 @@ def test_the_contrast_is_that_of_clip_negclip_or_siglip():
     plain, columns = TrainConfig(), TrainConfig(negatives="data", negative_columns=True)
     assert contrast(plain, EVERYTHING, None).item() == near(CONTRAST)
     assert contrast(columns, EVERYTHING, None).item() == near(NEGCLIP)
-    assert contrast(columns, EVERYTHING, -2.0).item() == near(sum(SIGLIP) / 3)
+    assert contrast(plain, EVERYTHING, -2.0).item() == near(sum(SIGLIP) / 3)
+    # Each image's own hard negatives, at 4.8, 4.68, 0, 3 and 1.4, have label -1.
+    refused = [miss(0, logit) for logit in (2.8, 2.68, -2, 1, -0.6)]
+    assert contrast(columns, EVERYTHING, -2.0).item() == near(sum(SIGLIP + refused) / 3)
+    asked = TrainConfig(contrast="softmax")
+    assert contrast(asked, EVERYTHING, -2.0).item() == near(CONTRAST)
 
 
 def test_terms_are_added_by_the_weights_of_the_config():

@@ -1,6 +1,5 @@
-"""Towers by their parts: their dense tokens, SigLIP's contrast with hard negatives, and a run of
-each kind in two processes, killed, and scored. Expected values are plain loops over open_clip's
-own.
+"""Towers by their parts: their dense tokens, SigLIP's contrast with hard negatives, and runs of
+every kind: in two processes, killed, scored. Expected values are plain loops over open_clip's own.
 """
 
 import json
@@ -177,7 +176,7 @@ def test_hard_negatives_are_further_pairs_of_their_image_with_label_minus_one():
     expected = plain_sigmoid(images, texts, negatives.tolist(), mask.tolist(), 7.0, -3.0)
     assert found.item() == pytest.approx(expected, abs=1e-6)
     assert bare.item() == pytest.approx(SigLipLoss()(images, texts, scale, bias).item(), abs=1e-6)
-    assert found.item() > bare.item() + 0.1
+    assert found.item() > bare.item() + 0.05
     found.backward()
     step = 1e-3
     for leaf, moved in ((scale, (7 + step, -3)), (bias, (7, -3 + step))):
@@ -300,7 +299,7 @@ def alone(tmp_path_factory) -> dict[str, Path]:
 
 
 # What test_train_loop does not have: there a SigLIP is trained in parts, a CoCa with LoRA.
-SHARED = {"map": {}, "coca": {}, "sigmoid": {"parallel": "fsdp"}}
+SHARED = {"map": {"parallel": "fsdp"}, "coca": {}}
 
 
 def train_kinds(rank: int, folder: str) -> None:

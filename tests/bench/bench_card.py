@@ -88,8 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pictures = drawn(folder, arguments.images)
-        for way in ("threads", "processes"):
-            missed += images_at_paces(folder, pictures, way == "processes", arguments.rounds)
+        missed += images_at_paces(folder, pictures, arguments.rounds)
         missed += texts_at_paces(folder, captions(arguments.texts), arguments.rounds)
     raise SystemExit(bool(missed))
 
@@ -110,28 +109,28 @@ def drawn(folder: Path, n: int) -> Plan:
     return Plan({}, where, {}, n, 0)
 
 
-def encoder_of(folder: Path, model: SleepingCard, **options: Any) -> Encoder:
+def encoder_of(folder: Path, model: SleepingCard) -> Encoder:
     store = Store(folder / f"store-{os.urandom(4).hex()}")
-    return Encoder(model, Images(folder), store, BATCH, **options)
+    return Encoder(model, Images(folder), store, BATCH)
 
 
-def images_at_paces(folder: Path, plan: Plan, processes: bool, rounds: int) -> int:
+def images_at_paces(folder: Path, plan: Plan, rounds: int) -> int:
     """How many paces missed the goal."""
 
     def alone() -> float:
-        encoder = encoder_of(folder, SleepingCard(1e12, 1e12), processes=processes)
+        encoder = encoder_of(folder, SleepingCard(1e12, 1e12))
         groups = [[key] for key in plan.image_place]
         return seconds(lambda: [*map(len, encoder._loaded(groups, plan.image_place))])
 
     host = min(alone() for _ in range(rounds))
-    way = f"images, {decoders()} {'processes' if processes else 'threads'}"
+    way = f"images, {decoders()} threads"
     missed = 0
     for words, pace in PACES.items():
         rate = pace * len(plan.image_place) * SIDE**2 / host
 
         def both(rate: float = rate) -> tuple[float, float]:
             model = SleepingCard(rate, 1e12)
-            encoder = encoder_of(folder, model, processes=processes)
+            encoder = encoder_of(folder, model)
             return seconds(lambda: encoder.encode(plan)), model.busy
 
         missed += told(f"{way}, card {words}", alone, both, host, rounds)
