@@ -28,6 +28,7 @@ from fsc_bench.errors import DataError, RunError
 from fsc_bench.model import Extras
 from fsc_bench.models import load_model
 from fsc_bench.models.control import Fake
+from fsc_bench.models.open_clip import _fill_what_is_left
 from fsc_bench.models.shortcuts import pixels as _pixels
 from fsc_bench.models.shortcuts import prefixes as _prefixes
 from fsc_bench.models.shortcuts import towers as _towers
@@ -580,3 +581,16 @@ def test_a_model_that_nobody_holds_is_gone_at_once(tiny_clip):
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_what_open_clip_leaves_unset_of_a_coca_follows_from_the_seed():
+    found = []
+    for what_memory_held in (float("nan"), 6.6e35):
+        model = coca()
+        projection = model.text_decoder.text_projection
+        torch.nn.init.constant_(projection, what_memory_held)
+        torch.manual_seed(3)
+        _fill_what_is_left(model)
+        found.append(projection.detach().clone())
+    assert torch.equal(*found)
+    assert 0 < found[0].std() < 1

@@ -340,6 +340,8 @@ def built_in(
             architecture, spec, pretrained=tag, quick_gelu=quick_gelu, pretrained_text=False,
             force_context_length=context,
         )  # fmt: skip
+        if tag is None and state is None:
+            _fill_what_is_left(model)
     if state is not None:
         fitted = fit(model, state.tensors, spec, interpolate=interpolate)
         notes = (*notes, *state.notes, *fitted)
@@ -349,6 +351,13 @@ def built_in(
     if interpolate:
         architecture = f"{architecture}, {fitted[-1]}"
     return _wrap(architecture, model.to(device), preprocess, tokenizer, device, precision, notes)
+
+
+def _fill_what_is_left(model: torch.nn.Module) -> None:
+    """open_clip 3.3.0 leaves a projection of CoCa's text decoder as memory happened to be."""
+    projection = getattr(getattr(model, "text_decoder", None), "text_projection", None)
+    if isinstance(projection, torch.nn.Parameter):
+        torch.nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
 
 
 def _create(name: str, spec: str, **options: Any) -> tuple[Any, Any]:

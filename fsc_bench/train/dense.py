@@ -11,6 +11,7 @@ the token that is pooled, where it is one of the text's.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import (
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from fsc_bench.models.shortcuts import parts
 from fsc_bench.models.shortcuts.towers import project
 
+SEQUENCES = 32_768  # at once: CUDA's attention takes fewer than 65,536
 Both = tuple[Tensor, Tensor]  # features [B, D] and tokens [B, P, D], neither of unit length
 
 
@@ -84,6 +86,12 @@ def _encode_plain_vit(visual: nn.Module, images: Tensor) -> Both:
     return pooled @ visual.proj, patches @ visual.proj
 
 
+def _each_alone(patches: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a pooling answers to each patch of [B, P, w] as a sequence of its own: [B * P, ...]."""
+    alone = patches.flatten(0, 1)[:, None]
+    return torch.cat([answer(part) for part in alone.split(SEQUENCES)])
+
+
 def _pooler_vit(visual: nn.Module) -> bool:
     """CoCa's: one pooler whose first query is the image. Two of them are open_clip's own draft."""
     known = isinstance(visual, VisionTransformer) and isinstance(
@@ -96,10 +104,13 @@ def _encode_pooler_vit(visual: nn.Module, images: Tensor) -> Both:
     seen = visual.transformer(visual._embeds(images))
     pooled, _ = visual._pool(seen)
     pool = visual.attn_pool
-    patches = pool.ln_k(seen[:, 1:]).flatten(0, 1)[:, None]  # each a sequence of its own
-    # With one thing to attend to, every question has one answer.
-    question = patches.new_zeros(len(patches), 1, pool.query.shape[1])
-    tokens = pool.attn(question, patches, patches, need_weights=False)[0]
+
+    def answer(patch: Tensor) -> Tensor:
+        # With one thing to attend to, every question has one answer.
+        question = patch.new_zeros(len(patch), 1, pool.query.shape[1])
+        return pool.attn(question, patch, patch, need_weights=False)[0]
+
+    tokens = _each_alone(pool.ln_k(seen[:, 1:]), answer)
     tokens = visual.ln_post(tokens).view(len(seen), -1, tokens.shape[-1])
     if visual.proj is None:
         return pooled, tokens
@@ -125,7 +136,7 @@ def _encode_timm_vit(visual: nn.Module, images: Tensor) -> Both:
     pooled = visual.head(trunk.forward_head(seen))
     patches = seen[:, trunk.num_prefix_tokens :]
     if getattr(trunk, "attn_pool", None) is not None:
-        alone = trunk.attn_pool(patches.flatten(0, 1)[:, None])
+        alone = _each_alone(patches, trunk.attn_pool)
         patches = alone.view(*patches.shape[:2], -1)
     return pooled, visual.head(trunk.head(trunk.head_drop(trunk.fc_norm(patches))))
 
