@@ -3,13 +3,16 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny_open_clip
 import torch
 from typer.testing import CliRunner
 
 from fsc_bench.cli.main import app
-from fsc_bench.run.examination import examine
+from fsc_bench.errors import UsageError
+from fsc_bench.model import Identity
+from fsc_bench.run.examination import examine, in_half
 
 
 def broken(side=lambda rows: rows, precision="fp32"):
@@ -53,3 +56,59 @@ def test_the_exit_code_says_whether_the_protocol_holds_and_without_a_model_what_
 
     assert good.exit_code == 0 and json.loads(good.stdout)["context_length"] == 32
     assert json.loads(here.stdout)["tasks prepared"] == []
+
+
+def test_half_precision_is_tried_and_what_it_does_is_told():
+    whole = tiny_open_clip.load("cpu", "fp32")
+
+    def load(precision):
+        if precision == "fp16":
+            raise UsageError("no fp16 here.")
+        model = tiny_open_clip.load("cpu", "fp32")
+        encode = model.encode_texts
+
+        def overflows(texts):
+            rows = encode(texts)
+            rows[3], rows[4] = torch.inf, -rows[4]
+            return rows
+
+        model.encode_texts = overflows
+        return model
+
+    assert in_half(whole, load) == {
+        "in bf16": "1 of 10 vectors with NaN or infinity, 1 - cosine at most 2.0e+00",
+        "in fp16": "not offered: no fp16 here",
+    }
+
+
+class Pairs:
+    """Scores a pair by its text's length and its picture's mean; `wrong` plants a fault."""
+
+    device = "cpu"
+    identity = Identity("w", "a", "", "p", "t", 77, "fp32")
+
+    def __init__(self, wrong=lambda scores: scores):
+        self.wrong = wrong
+
+    def preprocess(self, image):
+        return np.float32([np.asarray(image.resize((2, 2))).mean() / 255])
+
+    def score_pairs(self, images, texts):
+        return self.wrong(images[:, 0] + np.float32([len(text) for text in texts]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names"),
+    [
+        (lambda scores: scores, []),
+        (lambda scores: scores[:, None], ["pairs: shape"]),
+        (lambda scores: scores / 0, ["pairs: numbers"]),
+        (lambda scores: scores - scores.mean(), ["pairs: any batch size"]),
+        (lambda scores: 1 / 0, ["pairs: scored"]),
+    ],
+)
+def test_a_pair_scorer_is_examined_by_its_scores(wrong, names):
+    with np.errstate(all="ignore"):
+        checks = examine(Pairs(wrong)).checks
+
+    assert [one.name for one in checks if not one.holds] == names

@@ -30,14 +30,19 @@ def doctor(
         else:
             print_table(["", "here"], [[key, _words(value)] for key, value in facts.items()])
         return
+    from fsc_bench.model import is_pair_scorer
     from fsc_bench.models import load_model
-    from fsc_bench.run.examination import examine
+    from fsc_bench.run.examination import examine, in_half
 
-    found = examine(load_model(model, device, precision))
+    loaded = load_model(model, device, precision)
+    found = examine(loaded)
+    facts = found.facts
+    if precision == "fp32" and not is_pair_scorer(loaded) and all(c.holds for c in found.checks):
+        facts |= in_half(loaded, lambda other: load_model(model, device, other))
     if json:
-        print_json({"model": model, **found.facts, "checks": [vars(one) for one in found.checks]})
+        print_json({"model": model, **facts, "checks": [vars(one) for one in found.checks]})
     else:
-        print_table(["", model], [[key, _words(value)] for key, value in found.facts.items()])
+        print_table(["", model], [[key, _words(value)] for key, value in facts.items()])
         rows = [["ok" if one.holds else "BROKEN", one.name, one.found] for one in found.checks]
         print_table(["", "check", "found"], rows)
     broken = [one.name for one in found.checks if not one.holds]
@@ -47,6 +52,31 @@ def doctor(
 
 def _words(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _extras() -> dict[str, str]:
+    """Each extra of this package: here, or what it lacks."""
+    import re
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    wanted: dict[str, list[str]] = {}
+    try:
+        lines = requires("fsc-bench") or []
+    except PackageNotFoundError:  # a checkout that is not installed
+        return {}
+    for line in lines:
+        if found := re.match(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]", line):
+            wanted.setdefault(found[2], []).append(found[1])
+    told = {}
+    for extra, packages in wanted.items():
+        lacking = []
+        for package in packages:
+            try:
+                version(package)
+            except PackageNotFoundError:
+                lacking.append(package)
+        told[f"extra {extra}"] = f"lacks {', '.join(lacking)}" if lacking else "here"
+    return told
 
 
 def _installation(data: Any) -> dict[str, Any]:
@@ -83,4 +113,5 @@ def _installation(data: Any) -> dict[str, Any]:
         "disk free, GiB": round(shutil.disk_usage(there).free / 2**30, 1),
         "tasks prepared": prepared,
         "plugins": [one.who for one in added],
+        **_extras(),
     }

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fsc_bench.errors import FscBenchError, one_line
-from fsc_bench.model import DualEncoder, as_rows, stacked
+from fsc_bench.model import DualEncoder, PairScorer, as_rows, is_pair_scorer, stacked
 
 UNIT = 1e-3  # how far from 1 a vector's length may be: float16 rounds
 ALIKE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}  # between two batch sizes, of a unit vector
@@ -42,8 +42,10 @@ class Examination:
     checks: list[Check]
 
 
-def examine(model: DualEncoder) -> Examination:
+def examine(model: DualEncoder | PairScorer) -> Examination:
     """Tries the model on made-up items. What its code raises is a check that does not hold."""
+    if is_pair_scorer(model):
+        return _examine_pairs(model)
     checks: list[Check] = []
     pictures = _pictures()
     facts = {**vars(model.identity), "fingerprint": model.identity.fingerprint}
@@ -68,6 +70,70 @@ def examine(model: DualEncoder) -> Examination:
             Check("one space", False, f"images and texts are {' and '.join(widths)} wide")
         )
     return Examination(facts, checks)
+
+
+def in_half(whole: DualEncoder, load: Callable[[str], DualEncoder]) -> dict[str, str]:
+    """What bf16 and fp16 do to the model: vectors that are no numbers, and how far the others move,
+    as 1 - cosine. load: the same model in a precision; what it raises is what is said.
+    """
+    truth = _both_sides(whole)
+    found = {}
+    for precision in ("bf16", "fp16"):
+        try:
+            rows = _both_sides(load(precision))
+        except Exception as error:
+            found[f"in {precision}"] = f"not offered: {_said(error)}"
+            continue
+        good = np.isfinite(rows).all(axis=1)
+        moved = 1 - (rows[good] * truth[good]).sum(axis=1) if good.any() else np.zeros(1)
+        found[f"in {precision}"] = (
+            f"{int((~good).sum())} of {len(rows)} vectors with NaN or infinity, "
+            f"1 - cosine at most {moved.max():.1e}"
+        )
+    return found
+
+
+def _both_sides(model: DualEncoder) -> np.ndarray:
+    images = model.encode_images(stacked([model.preprocess(picture) for picture in _pictures()]))
+    return np.concatenate([as_rows(images), as_rows(model.encode_texts(list(TEXTS)))])
+
+
+def _examine_pairs(model: PairScorer) -> Examination:
+    """The same for a model that scores pairs; its first stage is a model of its own."""
+    facts = {**vars(model.identity), "fingerprint": model.identity.fingerprint}
+    facts |= {"device": str(model.device), **_size(model)}
+    try:
+        pixels = [model.preprocess(picture) for picture in _pictures()]
+        read = getattr(model, "read_images", None) or (lambda images: images)
+
+        def score(rows: Sequence[int]) -> np.ndarray:
+            images = read(stacked([pixels[row] for row in rows]))
+            return _flat(model.score_pairs(images, [TEXTS[row] for row in rows]))
+
+        everything = range(len(TEXTS))
+        rows, again = score(everything), score(everything)
+        single = np.concatenate([score([row]) for row in everything])
+    except Exception as error:
+        return Examination(facts, [Check("pairs: scored", False, _said(error))])
+    if rows.shape != (len(TEXTS),) or single.shape != rows.shape:
+        return Examination(facts, [Check("pairs: shape", False, f"{rows.shape} for {len(TEXTS)}")])
+    wrong = int((~np.isfinite(rows)).sum())
+    checks = [
+        Check("pairs: shape", True, "one score a pair"),
+        Check("pairs: numbers", not wrong, f"{wrong} of {len(rows)} with NaN or infinity"),
+    ]
+    if not wrong:
+        moved, apart = float(np.abs(rows - again).max()), float(np.abs(rows - single).max())
+        most = ALIKE.get(model.identity.precision, 1e-4) * max(1.0, float(np.abs(rows).max()))
+        checks.append(Check("pairs: repeats", moved == 0, f"moves by {moved:.1e}"))
+        checks.append(Check("pairs: any batch size", apart <= most, f"moves by {apart:.1e}"))
+    return Examination(facts, checks)
+
+
+def _flat(scores: Any) -> np.ndarray:
+    if hasattr(scores, "detach"):
+        scores = scores.detach().float().cpu().numpy()
+    return np.asarray(scores, np.float64)
 
 
 def _side(what: str, encode: Callable, take: Callable, model: DualEncoder) -> list[Check]:
