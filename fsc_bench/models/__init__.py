@@ -10,13 +10,15 @@ packages add families with the entry-point group
 """
 
 import ast
+import errno
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
-from fsc_bench.errors import UsageError, near_miss, one_line
+from fsc_bench.errors import UsageError, near_miss, one_line, reason
 from fsc_bench.model import DualEncoder, Extras, Identity, PairScorer, check_model
 from fsc_bench.system.escape import is_printable, shortened
 from fsc_bench.system.plugins import Plugin, usable
@@ -101,7 +103,8 @@ def load_model(
     import_family, parsed = check_spec(spec)
     if precision not in PRECISIONS:
         raise UsageError(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
-    return check_model(import_family().load(parsed, device, precision), spec)
+    with _readable_paths(spec):
+        return check_model(import_family().load(parsed, device, precision), spec)
 
 
 def check_spec(spec: str) -> tuple[Callable[[], Any], Spec]:
@@ -134,7 +137,21 @@ def check_named(spec: str) -> None:
     import_family, parsed = check_spec(spec)
     check = getattr(import_family(), "check", None)
     if check is not None:
-        check(parsed)
+        with _readable_paths(spec):
+            check(parsed)
+
+
+@contextmanager
+def _readable_paths(spec: str) -> Iterator[None]:
+    """A path that the system refuses as it stands, whichever family asks for it, is one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES):
+            raise
+        raise UsageError(
+            f"model {shortened(spec)}: {shortened(str(error.filename))}: {reason(error)}."
+        ) from None
 
 
 def pick_device(wanted: str) -> str:

@@ -33,17 +33,15 @@ def library() -> Any:
 def build_model(source: Repository) -> tuple[Any, tuple[str, ...]]:
     """(model in float32 on the CPU, what was left out of its files). Raises UsageError."""
     kind = getattr(library(), source.class_name)
-    state: dict[str, Tensor] = {}
-    notes: tuple[str, ...] = ()
-    for file in source.weights:
-        opened = open_state(file)
-        state |= opened.tensors
-        notes += opened.notes
-    # Buffers of numbers 0, 1, 2, ... that older versions of transformers saved.
-    state = {key: part for key, part in state.items() if not key.endswith(".position_ids")}
-    with _explained(f"makes no {source.class_name}", source), _silent():
+    state, notes = _read(source)
+    otherwise = f"makes no {source.class_name}"
+    with _explained(otherwise, source), _silent():
         config = kind.config_class.from_dict(dict(source.config))
-        _check_size(kind, config, state)
+        with torch.device("meta"):
+            own = kind(config).state_dict()
+        _check_size(own, state)
+    _check_types(own, state, source)
+    with _explained(otherwise, source), _silent():
         model, found = kind.from_pretrained(
             None,
             config=config,
@@ -59,13 +57,52 @@ def build_model(source: Repository) -> tuple[Any, tuple[str, ...]]:
     return (getattr(model, inner) if inner else model).float(), notes
 
 
-def _check_size(kind: Any, config: Any, state: Mapping[str, Tensor]) -> None:
+def _read(source: Repository) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """(the tensors of all files by name, what was left out of the files)."""
+    state: dict[str, Tensor] = {}
+    notes: tuple[str, ...] = ()
+    for file in source.weights:
+        opened = open_state(file)
+        if twice := state.keys() & opened.tensors.keys():
+            raise UsageError(
+                f"model '{source.spec}': {file}: {for_terminal(min(twice))} is in another part too."
+            )
+        state |= opened.tensors
+        notes += opened.notes
+    places = {key: state.pop(key) for key in list(state) if key.endswith(".position_ids")}
+    for key, part in places.items():
+        # Buffers of older versions of transformers, which the newer leave out whatever they hold.
+        flat = part.reshape(-1)
+        if not torch.equal(flat.double(), torch.arange(len(flat), dtype=torch.double)):
+            raise UsageError(
+                f"model '{source.spec}': the weights do not fit: {for_terminal(key)} holds other "
+                "numbers than 0, 1, 2, ..., which transformers cannot use."
+            )
+    return state, notes
+
+
+def _check_size(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
     """Raises ValueError where the config asks for far more memory than the weights fill."""
-    with torch.device("meta"):
-        wanted = sum(part.numel() for part in kind(config).parameters())
+    wanted = sum(part.numel() for part in own.values())
     given = sum(part.numel() for part in state.values())
     if wanted > 2 * given + 100_000_000:
         raise ValueError(f"the config is of {wanted:,} numbers, the files hold {given:,}")
+
+
+def _check_types(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Repository
+) -> None:
+    """Raises UsageError for weights that are whole or complex numbers, or booleans: transformers
+    would turn them into floating point without a word.
+    """
+    for name, tensor in state.items():
+        counts = name in own and not own[name].is_floating_point()
+        if tensor.is_floating_point() == counts:
+            raise UsageError(
+                f"model '{source.spec}': the weights do not fit: {for_terminal(name)} is "
+                f"{tensor.dtype}. Quantised weights are to be turned back into floating point "
+                "first."
+            )
 
 
 def _check_fit(found: Mapping[str, Any], state: Mapping[str, Tensor], source: Repository) -> None:

@@ -24,11 +24,28 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json",
 PIXELS = ("preprocessor_config.json", "processor_config.json")
 WORDS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
          "tokenizer.model")  # fmt: skip
-BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+SETTINGS = "tokenizer_config.json"
+BESIDE = (SETTINGS, "special_tokens_map.json", "added_tokens.json", "merges.txt")
 # What would choose other code to compute with: attention kernels can be fetched from the Hub.
 CHOICES = re.compile(r"_?(attn|experts)_implementation.*|_?use_kernels|_attn_was_changed")
-
-
+DEEPEST = 20  # tables within tables; a config has four
+# What no image processor's setting exceeds, in pixels and patches.
+SIDES = re.compile(r"size|crop_size|height|width|(shortest|longest)_edge")
+MOST_PIXELS = {"patch_size": 64, "max_num_patches": 16_384}
+MOST_SIDE = 4096
+# transformers would build any of its classes that is named here, models too.
+CLASSES = {
+    "tokenizer_class": r"\w*Tokenizer(Fast)?|TokenizersBackend|PythonBackend|SentencePieceBackend",
+    "image_processor_type": r"\w*ImageProcessor(Fast|Pil)?",
+    "feature_extractor_type": r"\w*(FeatureExtractor|ImageProcessor(Fast)?)",
+}
+# A file that another library's models have -> what it says, and the way on.
+OTHERS = {
+    "open_clip_config.json": "a model of open_clip: open_clip:local-dir:{}",
+    "modules.json": "a model of sentence-transformers: write an adapter, py:FILE.py:model",
+    "adapter_config.json": "an adapter of PEFT alone: save the merged model",
+    "model_index.json": "a pipeline of diffusers: name the folder of the model in it",
+}
 # What no model's config exceeds: parts of which there are many, and all other numbers.
 PARTS, MOST_PARTS = re.compile(r".*(layers|depths?|heads|blocks|groups|repeats|tokens)"), 4096
 MOST = 10_000_000
@@ -63,15 +80,18 @@ def open_local(spec: Spec) -> Repository:
     """
     folder = Path(spec.place).expanduser()
     if not folder.is_dir():
-        what = f"there is no folder {folder}"
+        what, hint = f"there is no folder {folder}", ""
         if folder.exists():
             what = f"{folder} is a file, no folder"
-        raise UsageError(f"model '{spec}': {what}. A name on the Hub is hf:ORG/NAME.")
+        elif folder.parent.is_dir():
+            hint = near_miss(folder.name, [one.name for one in folder.parent.iterdir()])
+        raise UsageError(f"model '{spec}': {what}.{hint} A name on the Hub is hf:ORG/NAME.")
     config = _read_config(folder / CONFIG, str(spec))
     _check_parts(folder, str(spec))
     for name in WEIGHTS:
         if (folder / name).is_file():
-            return Repository(str(spec), folder, config, _listed(folder / name, str(spec)))
+            weights = _listed(folder / name, str(spec))
+            return Repository(str(spec), folder, config, weights, _defaults(folder, str(spec)))
     raise UsageError(f"model '{spec}': {folder} has no weights ({' or '.join(WEIGHTS)}).")
 
 
@@ -89,8 +109,15 @@ def open_hub(spec: Spec) -> Repository:
             hub_file(name, part, revision)
     _check_parts(path.parent, str(spec))
     weights = _hub_weights(name, revision, str(spec))
-    notes = (f"{spec}: revision {revision or 'unknown'}.",)
+    notes = (f"{spec}: revision {revision or 'unknown'}.", *_defaults(path.parent, str(spec)))
     return Repository(str(spec), path.parent, config, weights, notes)
+
+
+def _defaults(folder: Path, spec: str) -> tuple[str, ...]:
+    """What to say where the tokenizer's settings are absent: they may not have been fetched."""
+    if (folder / SETTINGS).is_file():
+        return ()
+    return (f"{spec}: has no {SETTINGS}; its tokenizer has the settings of its class.",)
 
 
 def _hub_weights(name: str, revision: str | None, spec: str) -> tuple[Path, ...]:
@@ -134,8 +161,7 @@ def _read_config(file: Path, spec: str) -> dict[str, Any]:
     """A config, if a model here can be made of it."""
     if not file.is_file():
         raise UsageError(
-            f"model '{spec}': there is no {CONFIG} in {file.parent}. What is wanted is a folder "
-            "that save_pretrained of transformers wrote."
+            f"model '{spec}': there is no {CONFIG} in {file.parent}. {_other_library(file.parent)}"
         )
     config = _json(file, spec)
     refuse_code(str(file.parent), CONFIG, spec)
@@ -153,7 +179,15 @@ def _read_config(file: Path, spec: str) -> dict[str, Any]:
             "read. Name the repository of the whole weights."
         )
     _check_sizes(config, f"model '{spec}': {file}")
+    _check_named(config, f"model '{spec}': {file}")
     return without_choices(config)
+
+
+def _other_library(folder: Path) -> str:
+    for name, what in OTHERS.items():
+        if (folder / name).is_file():
+            return f"{name} says that it is {what.format(folder)}."
+    return "What is wanted is a folder that save_pretrained of transformers wrote."
 
 
 def _check_sizes(config: Mapping[str, Any], where: str) -> None:
@@ -202,9 +236,35 @@ def _check_parts(folder: Path, spec: str) -> None:
                 f"model '{spec}': {file}: a Git LFS pointer, not the file. `git lfs pull` in its "
                 "repository fetches it."
             )
-        if name in (*PIXELS, "tokenizer_config.json"):
-            _json(file, spec)
+        if name in (*PIXELS, SETTINGS):
+            _check_settings(_json(file, spec), f"model '{spec}': {file}")
             refuse_code(str(folder), name, spec)
+
+
+def _check_settings(settings: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for sizes of pictures that would fill the memory, for a deviation that
+    pixels cannot be divided by, and for classes of another kind.
+    """
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            _check_settings(value, where)
+        numbers = [n for n in (value if isinstance(value, list) else [value])
+                   if isinstance(n, int | float)]  # fmt: skip
+        most = MOST_PIXELS.get(key, MOST_SIDE if SIDES.fullmatch(key) else None)
+        if most is not None and not all(1 <= number <= most for number in numbers):
+            raise UsageError(f"{where}: {key} = {shortened(value)} is no size of a picture.")
+        if key == "image_std" and not all(0 < number <= 100 for number in numbers):
+            raise UsageError(f"{where}: {key} = {shortened(value)} is no deviation of pixels.")
+    _check_named(settings, where)
+
+
+def _check_named(settings: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError for a class that is no tokenizer or image processor."""
+    for key, kind in CLASSES.items():
+        value = settings.get(key)
+        if value is not None and not (isinstance(value, str) and re.fullmatch(kind, value)):
+            what = "tokenizer" if "token" in key else "image processor"
+            raise UsageError(f"{where}: {key} = {shortened(value)} is no {what}.")
 
 
 def _json(file: Path, spec: str) -> dict[str, Any]:
@@ -216,4 +276,10 @@ def _json(file: Path, spec: str) -> dict[str, Any]:
         raise UsageError(f"model '{spec}': {file} is not JSON: {one_line(error)}.") from None
     if not isinstance(found, dict):
         raise UsageError(f"model '{spec}': {file} holds a {type(found).__name__}, not a table.")
+    level: list[Any] = [found]
+    for _ in range(DEEPEST):
+        inner = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+        level = [part for part in inner if isinstance(part, dict | list)]
+    if level:
+        raise UsageError(f"model '{spec}': {file} holds more than {DEEPEST} tables within tables.")
     return found

@@ -16,6 +16,7 @@ from fsc_bench.models.checkpoints.tokenizers import PROBES
 from fsc_bench.models.pretrained.kinds import Kind
 
 LIBRARIES = ("transformers", "torchvision", "pillow")
+SHORTEST = 3  # a word between the marks of a text's beginning and end
 LONGEST = 1_000_000  # a tokenizer without a limit says 10**30
 
 
@@ -68,7 +69,12 @@ class Words:
             )
         if tokenizer.pad_token is None:
             raise UsageError(f"model {spec!r}: its tokenizer has no token to fill texts up with.")
-        self.context = _context(tokenizer, kind, config)
+        if tokenizer.padding_side != "right" and not kind.filled:
+            raise UsageError(
+                f"model {spec!r}: its tokenizer fills texts up on the {tokenizer.padding_side} "
+                "(padding_side): a text's vector would depend on the longest text beside it."
+            )
+        self.context = _context(tokenizer, kind, config, spec)
         self.described = f"{type(tokenizer).__name__} {self._digest()}"
 
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -104,10 +110,12 @@ class Words:
         return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
 
 
-def _context(tokenizer: Any, kind: Kind, config: Any) -> int:
+def _context(tokenizer: Any, kind: Kind, config: Any, spec: str) -> int:
     """The most tokens of a text that tokenizer, weights and authors all allow."""
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or not longest >= SHORTEST:
+        raise UsageError(f"model {spec!r}: its tokenizer has model_max_length = {longest!r}.")
     places = config.max_position_embeddings
     if kind.offset:
         places -= config.pad_token_id + 1
-    limits = [places, int(min(tokenizer.model_max_length, LONGEST)), kind.context or LONGEST]
-    return min(limits)
+    return min(places, int(min(longest, LONGEST)), kind.context or LONGEST)
