@@ -240,7 +240,7 @@ def is_suite(path: Path) -> bool:
     """Whether a TOML file is a suite's: `tasks` or `averages` stand in no task file."""
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False  # who reads it as a task says what is wrong
     return bool({"tasks", "averages"} & found.keys()) and "kind" not in found
 

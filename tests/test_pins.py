@@ -10,7 +10,7 @@ from fsc_bench.cli.main import app
 from fsc_bench.data.offers import coming, offers
 from fsc_bench.data.sources import sources
 from fsc_bench.system.facts import read_toml
-from fsc_bench.task import TaskFile, catalogue, tasks_folder
+from fsc_bench.task import NO_TASKS, TaskFile, catalogue, tasks_folder
 
 FSC = [task for task in catalogue().values() if task.suite == "fsc"]
 HAVE_NO_COMMIT = {
@@ -33,8 +33,8 @@ HAVE_NO_COMMIT = {
 
 def places():
     """(task, source) of every shipped task file that fetches something."""
-    for file in sorted(tasks_folder().rglob("*.toml")):
-        if file.parent.name not in ("images", "demo"):
+    for file in sorted(tasks_folder().glob("*/*.toml")):
+        if file.parent.name not in (*NO_TASKS, "demo"):
             for source in read_toml(file, TaskFile).data.sources:
                 yield file.stem, source
 

@@ -222,7 +222,9 @@ def packed(outside: Path) -> Iterator[tuple[str, bytes | Callable]]:
 
 
 def snapshot(folder: Path) -> set[str]:
-    return {str(path) for path in folder.rglob("*")}
+    """Every path below a folder; what others remove meanwhile is passed over."""
+    found = os.walk(folder)
+    return {os.path.join(place, name) for place, dirs, files in found for name in (*dirs, *files)}
 
 
 def treat(path: Path, folder: Path, evil: bool) -> None:
