@@ -155,9 +155,9 @@ def test_weights_that_are_missing_further_or_of_another_shape_are_one_line(folde
 
     for number, (change, line) in enumerate(
         [
-            (lambda state: state.pop("itm_head.bias"), "lacks the weights of a Blip"),
-            (put, "holds more than the weights of a Blip"),
-            (widen, "itm_head.bias has shape (3,), the config says (2,)"),
+            (lambda state: state.pop("itm_head.bias"), "missing keys: itm_head.bias."),
+            (put, "unexpected keys: itm_head.extra."),
+            (widen, "other shapes: itm_head.bias (3,), by the config (2,)."),
         ]
     ):
         (tmp_path / str(number)).mkdir()
@@ -169,10 +169,38 @@ def test_other_models_and_code_of_a_repository_are_one_line(folder, tmp_path):
     config = json.loads((target / "config.json").read_text())
     for change, line in [
         ({"model_type": "blip_2"}, "Did you mean 'blip-2'?"),
-        ({"architectures": ["BlipModel"]}, "is of a BlipModel, which has no matching head"),
+        (
+            {"architectures": ["BlipModel"]},
+            "is of a 'BlipModel', which does not have a matching head",
+        ),
         ({"auto_map": {"AutoModel": "mine.Model"}}, "wants Python of its own executed"),
     ]:
         (target / "config.json").write_text(json.dumps({**config, **change}))
         assert line in refusal(f"blip:{target}")
     assert "there is no folder" in refusal(f"blip:{tmp_path}/nowhere")
     assert "write blip:ORG/NAME" in refusal("blip:only-a-name")
+
+
+def test_what_hf_refuses_of_a_repository_is_refused_here_too(folder, tmp_path):
+    """One reader for both: test_hf_settings.py has every case."""
+    import torch
+
+    def whole(state):
+        state["itm_head.weight"] = state["itm_head.weight"].to(torch.int8)
+
+    assert "itm_head.weight is torch.int8. Quantised" in refusal(
+        f"blip:{altered(folder, tmp_path, whole)}"
+    )
+    (tmp_path / "second").mkdir()
+    target = altered(folder, tmp_path / "second", lambda state: None)
+    settings = json.loads((target / "preprocessor_config.json").read_text())
+    for change, line in (
+        ({"image_processor_type": "BlipModel"}, "'BlipModel' is no image processor."),
+        (
+            {"size": {"height": 24, "width": 32}},
+            "pictures of 24 x 32, the image tower takes 32 x 32.",
+        ),
+    ):
+        changed = json.dumps({**settings, **change})
+        (target / "preprocessor_config.json").write_text(changed)
+        assert line in refusal(f"blip:{target}")

@@ -405,7 +405,7 @@ def test_parts_that_do_not_belong_together_are_one_line(copied):
     rewrite(target / "preprocessor_config.json", do_center_crop=False)
     assert "for pictures of two sizes" in refusal(target)
     rewrite(target / "preprocessor_config.json", do_center_crop=True, crop_size=16, size=16)
-    assert "do not work together: ValueError: Input image size (16*16)" in refusal(target)
+    assert "gives pictures of 16 x 16, the image tower takes 32 x 32." in refusal(target)
     rewrite(target / "preprocessor_config.json", image_processor_type="MineImageProcessor")
     assert "has an image processor that cannot be used" in refusal(target)
 

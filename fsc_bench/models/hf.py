@@ -13,26 +13,24 @@ needs a first stage, `?first=FAMILY:NAME&depth=128`.
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fsc_bench.errors import UsageError, near_miss, one_line
-from fsc_bench.model import DEPTH, Extras, Identity, stacked
+from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.model import DEPTH, Extras, Identity
 from fsc_bench.models import pick_device
 from fsc_bench.models.first_stage import first_stage, options_of
 from fsc_bench.models.open_clip import DTYPES, state_digest
 from fsc_bench.models.pretrained.building import build_model, build_pixels, build_words
-from fsc_bench.models.pretrained.files import open_hub, open_local
+from fsc_bench.models.pretrained.files import check_name, is_local, open_hub, open_local
 from fsc_bench.models.pretrained.inputs import Pixels, Words
 from fsc_bench.models.pretrained.kinds import KINDS, Kind
+from fsc_bench.models.pretrained.trying import try_out
 from fsc_bench.models.shortcuts.towers import unit
-from fsc_bench.system.memory import out_of_memory
 from fsc_bench.system.spec import Spec
 
 EXAMPLES = (
@@ -41,7 +39,6 @@ EXAMPLES = (
     "hf:./FOLDER",
 )
 
-SIZES = ((40, 61), (97, 33))  # of the pictures that a model is tried with
 # Facts of a config that decide no vector.
 ASIDE = ("architectures", "_name_or_path", "dtype", "torch_dtype", "transformers_version")
 
@@ -99,18 +96,16 @@ def check(spec: Spec) -> None:
     no weights are read.
     """
     options_of(spec)
-    if _is_local(spec):
+    if is_local(spec):
         _check_options(spec, open_local(spec).kind)
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spec.place):
-        raise UsageError(
-            f"model '{spec}': write hf:ORG/NAME or hf:ORG/NAME@REVISION; a folder is hf:./FOLDER."
-        )
+    else:
+        check_name(spec)
 
 
 def load(spec: Spec, device: str, precision: str) -> Towers:
     check(spec)
     device = pick_device(device)
-    source = open_local(spec) if _is_local(spec) else open_hub(spec)
+    source = open_local(spec) if is_local(spec) else open_hub(spec)
     _check_options(spec, source.kind)
     # What is small comes first: its faults are said before gigabytes are read.
     processor, tokenizer = build_pixels(source), build_words(source)
@@ -163,10 +158,6 @@ def wrapped(model: Any, processor: Any, *, device: str | None = None) -> Towers:
     return _made(bare, kind, *parts, state_digest(bare), precision, name)
 
 
-def _is_local(spec: Spec) -> bool:
-    return spec.place.startswith((".", "/", "~")) or Path(spec.place).is_dir()
-
-
 def _cast(model: Any, kind: Kind, precision: str) -> Any:
     """The model in that precision, but for the parts that transformers keeps in float32."""
     dtype = DTYPES[precision]
@@ -194,34 +185,15 @@ def _made(
         precision=precision,
     )
     towers = (BestOfMany if kind.many else HuggingFace)(model, kind, pixels, words, identity)
-    _try_out(towers, spec)
+    try_out(pixels, partial(_same_width, towers), kind, model.config, spec)
     return towers
 
 
-def _try_out(towers: Towers, spec: str) -> None:
-    """Raises UsageError where the parts of a repository do not work together."""
-    try:
-        pictures = [towers.preprocess(picture) for picture in _pictures()]
-        shapes = [tuple(one.shape) for one in pictures]
-        if len(set(shapes)) > 1:
-            raise ValueError(
-                f"the image processor gives {shapes[0]} and {shapes[1]} for pictures of two sizes"
-            )
-        found = towers._images(stacked(pictures)), towers._texts(["a", "two dogs, and a red ball"])
-        widths = [vectors.shape[-1] for vectors in found]
-        if widths[0] != widths[1]:
-            raise ValueError(f"images have {widths[0]} numbers and texts {widths[1]}")
-    except Exception as error:
-        if isinstance(error, MemoryError) or out_of_memory(error):
-            raise
-        raise UsageError(
-            f"model {spec!r}: its model, image processor and tokenizer do not work together: "
-            f"{type(error).__name__}: {one_line(error)}."
-        ) from None
-
-
-def _pictures() -> Iterable[Image.Image]:
-    return (Image.new("RGB", size, (200, 100, 50)) for size in SIZES)
+def _same_width(towers: Towers, pictures: Tensor, texts: Sequence[str]) -> None:
+    """Raises ValueError where images and texts have no common space."""
+    widths = [towers._images(pictures).shape[-1], towers._texts(texts).shape[-1]]
+    if widths[0] != widths[1]:
+        raise ValueError(f"images have {widths[0]} numbers and texts {widths[1]}")
 
 
 def _activation(model: Any) -> str:

@@ -16,7 +16,7 @@ from fsc_bench.models.pretrained.files import Repository
 from fsc_bench.system.escape import for_terminal
 from fsc_bench.system.memory import out_of_memory
 
-NEEDS = "hf: needs transformers 5: `pip install 'fsc-bench[hf]'`."
+NEEDS = "transformers 5 is needed: `pip install 'fsc-bench[hf]'`."
 
 
 def library() -> Any:

@@ -4,7 +4,7 @@ it is used. Nothing that it brings is executed.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,24 @@ MOST = 10_000_000
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a family takes. classes: of transformers, by the `model_type` of their config; what they
+    are and do, in words.
+    """
+
+    what: str
+    does: str
+    classes: Mapping[str, Collection[str]]
+
+
+DUAL_ENCODERS = Wanted(
+    "dual encoder",
+    "give images and texts one space",
+    {name: tuple(kind.classes) for name, kind in KINDS.items()},
+)
+
+
+@dataclass(frozen=True)
 class Repository:
     """folder: where the files lie. config: as read, without what would choose other code. weights:
     the file with them, or those that an index lists.
@@ -74,9 +92,23 @@ class Repository:
         return named[0]
 
 
-def open_local(spec: Spec) -> Repository:
-    """The folder that a name means. Raises UsageError, one line, for what is wrong with it; no
-    weights are read.
+def is_local(spec: Spec) -> bool:
+    return spec.place.startswith((".", "/", "~")) or Path(spec.place).is_dir()
+
+
+def check_name(spec: Spec) -> None:
+    """Raises UsageError for a name of the Hub of another form."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", spec.place):
+        name = f"{spec.kind}:ORG/NAME"
+        raise UsageError(
+            f"model '{spec}': write {name} or {name}@REVISION; a folder is {spec.kind}:./FOLDER."
+        )
+
+
+def open_local(spec: Spec, wanted: Wanted = DUAL_ENCODERS) -> Repository:
+    """The folder that a name means, if it is of a model that is wanted; no weights are read.
+
+    Raises UsageError, one line, for what is wrong with it.
     """
     folder = Path(spec.place).expanduser()
     if not folder.is_dir():
@@ -85,8 +117,10 @@ def open_local(spec: Spec) -> Repository:
             what = f"{folder} is a file, no folder"
         elif folder.parent.is_dir():
             hint = near_miss(folder.name, [one.name for one in folder.parent.iterdir()])
-        raise UsageError(f"model '{spec}': {what}.{hint} A name on the Hub is hf:ORG/NAME.")
-    config = _read_config(folder / CONFIG, str(spec))
+        raise UsageError(
+            f"model '{spec}': {what}.{hint} A name on the Hub is {spec.kind}:ORG/NAME."
+        )
+    config = _read_config(folder / CONFIG, str(spec), wanted)
     _check_parts(folder, str(spec))
     for name in WEIGHTS:
         if (folder / name).is_file():
@@ -95,15 +129,15 @@ def open_local(spec: Spec) -> Repository:
     raise UsageError(f"model '{spec}': {folder} has no weights ({' or '.join(WEIGHTS)}).")
 
 
-def open_hub(spec: Spec) -> Repository:
+def open_hub(spec: Spec, wanted: Wanted = DUAL_ENCODERS) -> Repository:
     """The Hub's files at the commit that the name means now, which is noted.
 
     Raises DataError where they cannot be had, UsageError for what is wrong with them.
     """
-    name, _, wanted = spec.place.partition("@")
-    path = hub_file(name, CONFIG, wanted or None)
-    config = _read_config(path, str(spec))
-    revision = revision_of(path) or wanted or None
+    name, _, asked = spec.place.partition("@")
+    path = hub_file(name, CONFIG, asked or None)
+    config = _read_config(path, str(spec), wanted)
+    revision = revision_of(path) or asked or None
     for part in (*PIXELS, *WORDS, *BESIDE):
         with suppress(DataError):  # a repository has some of them
             hub_file(name, part, revision)
@@ -157,7 +191,7 @@ def _names(file: Path, spec: str) -> list[str]:
 # ---------------------------------------------------------------- what the files say
 
 
-def _read_config(file: Path, spec: str) -> dict[str, Any]:
+def _read_config(file: Path, spec: str, wanted: Wanted) -> dict[str, Any]:
     """A config, if a model here can be made of it."""
     if not file.is_file():
         raise UsageError(
@@ -166,13 +200,13 @@ def _read_config(file: Path, spec: str) -> dict[str, Any]:
     config = _json(file, spec)
     refuse_code(str(file.parent), CONFIG, spec)
     kind = config.get("model_type")
-    if kind not in KINDS:
+    if kind not in wanted.classes:
         said = f"of a model of type {shortened(kind)}" if kind else "without a model_type"
         raise UsageError(
-            f"model '{spec}': {file} is {said}, which is no dual encoder that is known here."
-            f"{near_miss(str(kind)[:80], KINDS)} Known are {', '.join(KINDS)}."
+            f"model '{spec}': {file} is {said}, which is no {wanted.what} that is known here."
+            f"{near_miss(str(kind)[:80], wanted.classes)} Known are {', '.join(wanted.classes)}."
         )
-    _check_class(config, file, spec)
+    _check_class(config, file, spec, wanted)
     if "quantization_config" in config:
         raise UsageError(
             f"model '{spec}': {file} is of quantised weights (quantization_config), which are not "
@@ -203,13 +237,13 @@ def _check_sizes(config: Mapping[str, Any], where: str) -> None:
                 )
 
 
-def _check_class(config: Mapping[str, Any], file: Path, spec: str) -> None:
-    made, known = config.get("architectures"), KINDS[config["model_type"]].classes
+def _check_class(config: Mapping[str, Any], file: Path, spec: str, wanted: Wanted) -> None:
+    made, known = config.get("architectures"), wanted.classes[config["model_type"]]
     if made and (not isinstance(made, list) or made[0] not in known):
         name = made[0] if isinstance(made, list) else made
         raise UsageError(
-            f"model '{spec}': {file} is of a {shortened(name)}, which does not give images and "
-            f"texts one space; a {' or a '.join(known)} does."
+            f"model '{spec}': {file} is of a {shortened(name)}, which does not "
+            f"{wanted.does}; a {' or a '.join(known)} does."
         )
 
 

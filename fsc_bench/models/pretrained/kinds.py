@@ -41,7 +41,8 @@ class Kind:
     filled: texts are filled up to the whole context and the filling is read, so no mask is given.
     lower: texts are lower-cased, whatever the tokenizer does. context: tokens that the authors
     train and test with, where the config and the tokenizer would allow more.
-    packed: images are patches, a mask and a grid, not a picture of one shape.
+    packed: images are patches, a mask and a grid, not a picture of one shape. any_size: its image
+    tower has no positions and takes pictures of any size.
     images, texts: (model, inputs) -> vectors [n, d], or [n, k, d] of an image, of any length.
     """
 
@@ -50,6 +51,7 @@ class Kind:
     lower: bool = False
     context: int = 0
     packed: bool = False
+    any_size: bool = False
     images: Features = _image_features
     texts: Features = _text_features
     text_config: str = "text_config"
@@ -97,7 +99,7 @@ KINDS = {
     "metaclip_2": Kind({"MetaClip2Model": ""}),
     "siglip": Kind({"SiglipModel": ""}, filled=True, lower=True),  # SigLIP 2 of a fixed size too
     "siglip2": Kind({"Siglip2Model": ""}, filled=True, lower=True, packed=True),
-    "align": Kind({"AlignModel": ""}, context=64),  # AlignProcessor's own length
+    "align": Kind({"AlignModel": ""}, context=64, any_size=True),  # AlignProcessor's own length
     "altclip": Kind({"AltCLIPModel": ""}, offset=True),
     "chinese_clip": Kind({"ChineseCLIPModel": ""}, context=52),  # github.com/OFA-Sys/Chinese-CLIP
     "flava": Kind(
