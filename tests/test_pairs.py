@@ -20,6 +20,7 @@ from fsc_bench.results import read_runs
 from fsc_bench.run.dry_run import dry_run
 from fsc_bench.run.job import Options, Silent
 from fsc_bench.run.suite import run
+from fsc_bench.score.kinds.retrieval import _Way
 from fsc_bench.score.rescore import rescore
 
 # Looks the score of a picture's colour and a text up, and writes down what it is asked.
@@ -370,3 +371,13 @@ def test_map_ranks_pictures_by_the_scores_themselves(world):
     (stored,) = read_runs([world.out])
     cells = rescore(stored).cells["several"]["headline"]
     assert cells["map11"].value == pytest.approx(wanted)
+
+
+def test_an_answer_in_other_letters_is_scored_too_and_the_same_text_once():
+    texts = ["Dog", "dog", "cat", "dog"]
+    way = _Way(True, (), texts, np.zeros((1, 2)), np.zeros((4, 2)), np.array([0, 0, 1, 0]), depth=2)
+
+    first, more = way.entries
+
+    assert first.tolist() == [0, 2]
+    assert more.tolist() == [[0, 1]]  # of answer 0 its second entry; the fourth is the same text
