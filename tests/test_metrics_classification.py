@@ -258,3 +258,11 @@ def test_probabilities_are_softmax_of_100_cosines():
     # Two hundredths and one: e and 1, of e + 1.
     found = ours.probabilities(np.array([[0.02, 0.01]]))
     assert found[0] == pytest.approx([0.7310586, 0.2689414], abs=1e-7)
+
+
+def test_average_precision_of_another_program_is_the_mean_over_right_pictures_then_over_classes():
+    scores = np.array([[0.9, 0.1], [0.8, 0.7], [0.7, 0.9], [0.6, 0.2]])
+    truth = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])
+
+    # Class 0: right at ranks 1, 3, 4: (1/1 + 2/3 + 3/4) / 3 = 29/36. Class 1: at rank 2: 1/2.
+    assert ours.mean_average_precision(scores, truth) == pytest.approx(47 / 72)
