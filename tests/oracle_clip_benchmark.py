@@ -5,8 +5,8 @@
 PYTHON is that of an environment with numpy < 2.3: clip_benchmark's `accuracy` calls float() on an
 array of one value, which later versions of numpy refuse. Its autocast is switched off (`--no_amp`),
 for half precision decides near ties otherwise. Draws three folders (one label, several labels,
-retrieval), saves an open_clip model of random weights and prints every metric of both, and the
-samples that differ; the exit code is 1 where any does.
+retrieval), saves an open_clip model of random weights and prints every metric of both: totals, not
+samples. The exit code is 1 where any differs.
 """
 
 import io

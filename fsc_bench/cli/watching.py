@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fsc_bench.cli.model_lists import natural
 from fsc_bench.errors import UsageError, reason
-from fsc_bench.system.spec import Spec
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 EVERY = 5.0  # seconds between two looks
@@ -48,7 +47,6 @@ def named(models: list[str], folder: Path) -> Callable[[Path], str]:
     def of(file: Path) -> str:
         return f"{architecture}@{file}{question}{options}"
 
-    Spec.read(of(folder / "one.pt"))
     return of
 
 

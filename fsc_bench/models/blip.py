@@ -12,6 +12,7 @@ must fit to the last tensor: transformers itself would make up what is missing.
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -86,7 +87,7 @@ def load(spec: Spec, device: str, precision: str) -> "Matcher":
 # ---------------------------------------------------------------- the models
 
 
-class Matcher:
+class Matcher(ABC):
     """What BLIP and BLIP-2 have in common as pair scorers."""
 
     first: Any = None
@@ -121,9 +122,9 @@ class Matcher:
         found = self.words(list(texts))
         return found["input_ids"].to(self.device), found["attention_mask"].to(self.device)
 
+    @abstractmethod
     def logits(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """[n, 2] of pairs: "does not match", "matches"."""
-        raise NotImplementedError
 
 
 class Blip(Matcher):

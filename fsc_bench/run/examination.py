@@ -108,7 +108,7 @@ def _examine_pairs(model: PairScorer) -> Examination:
 
         def score(rows: Sequence[int]) -> np.ndarray:
             images = read(stacked([pixels[row] for row in rows]))
-            return _flat(model.score_pairs(images, [TEXTS[row] for row in rows]))
+            return as_rows(model.score_pairs(images, [TEXTS[row] for row in rows]))
 
         everything = range(len(TEXTS))
         rows, again = score(everything), score(everything)
@@ -128,12 +128,6 @@ def _examine_pairs(model: PairScorer) -> Examination:
         checks.append(Check("pairs: repeats", moved == 0, f"moves by {moved:.1e}"))
         checks.append(Check("pairs: any batch size", apart <= most, f"moves by {apart:.1e}"))
     return Examination(facts, checks)
-
-
-def _flat(scores: Any) -> np.ndarray:
-    if hasattr(scores, "detach"):
-        scores = scores.detach().float().cpu().numpy()
-    return np.asarray(scores, np.float64)
 
 
 def _side(what: str, encode: Callable, take: Callable, model: DualEncoder) -> list[Check]:

@@ -73,22 +73,32 @@ def seeds_of(spec: str) -> str:
     """
     parsed = Spec.read(spec)
     if parsed.kind == "run":
-        from fsc_bench.models.run import read_facts  # which imports torch
-
-        try:
-            config = read_facts(Path(parsed.place).expanduser())
-        except UsageError:
+        config = _config(parsed)
+        if not config:
             return ""
-        settings = config.get("settings", {})
-        if not isinstance(settings, Mapping):
-            return ""
-        settings = {**settings, "seed": None, "out": None}
+        settings = {**config["settings"], "seed": None, "out": None}
         which = parsed.rest.partition("?")[2]  # the moving average is another model
         same = [config.get(key) for key in RECIPE]
         words = json.dumps([same, settings, which], sort_keys=True, default=str)
         return f"run {hashlib.sha256(words.encode()).hexdigest()[:16]}"
     without = re.sub(r"(?<=[?&])seed=\d+&?", "", spec).rstrip("?&")
     return without if without != spec else ""
+
+
+def _config(run: Spec) -> Mapping[str, Any]:
+    """What a training run says of itself, with its `settings`; empty where it cannot be read."""
+    from fsc_bench.models.run import read_facts  # which imports torch
+
+    try:
+        config = read_facts(Path(run.place).expanduser())
+    except UsageError:
+        return {}
+    settings = config.get("settings", {})
+    return {**config, "settings": settings} if isinstance(settings, Mapping) else {}
+
+
+def _settings(run: Spec) -> Mapping[str, Any]:
+    return _config(run).get("settings", {})
 
 
 def base_of(spec: str) -> str:
@@ -100,13 +110,7 @@ def base_of(spec: str) -> str:
         return parsed.place.partition("+")[0]
     if parsed.kind != "run":
         return ""
-    from fsc_bench.models.run import read_facts  # which imports torch
-
-    try:
-        settings = read_facts(Path(parsed.place).expanduser()).get("settings", {})
-    except UsageError:
-        return ""
-    return str(settings.get("model", "")) if isinstance(settings, Mapping) else ""
+    return str(_settings(parsed).get("model", ""))
 
 
 def trained_on(spec: str) -> str:
@@ -123,14 +127,7 @@ def trained_on(spec: str) -> str:
         return parsed.name.partition("-")[0]
     if parsed.kind != "run":
         return ""
-    from fsc_bench.models.run import read_facts  # which imports torch
-
-    try:
-        settings = read_facts(Path(parsed.place).expanduser()).get("settings", {})
-    except UsageError:
-        return ""
-    if not isinstance(settings, Mapping):
-        return ""
+    settings = _settings(parsed)
     return ", ".join(filter(None, [trained_on(_model(settings)), str(settings.get("data", ""))]))
 
 

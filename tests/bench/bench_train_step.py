@@ -105,17 +105,23 @@ def plain_loss(model, images, ids, image_index, text_index, negative_mask):
 # --- The same batch for both ----------------------------------------------------------------------
 
 
-def draw_batch(size):
-    """uint8 noise for images, captions evenly spaced over the file, and their hard negatives."""
+def coco_captions(size):
+    """Captions evenly spaced over the file."""
     folder = Path(os.environ["FSC_BENCH_REAL_DATA"]) / "coco_karpathy"
     rows = json.loads((folder / "coco_karpathy_test.json").read_text())
+    return [rows[row * len(rows) // size]["caption"][0] for row in range(size)]
+
+
+def draw_batch(captions, side=224):
+    """(part, ids [N, 77], row of each text, kind of each text): uint8 noise for images, captions
+    and their hard negatives.
+    """
     generator = load_generator("rules")
     kinds = generator.kinds[:KINDS]
-    images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8)
-    present = torch.zeros(size, KINDS, dtype=torch.bool)
+    images = torch.randint(0, 256, (len(captions), 3, side, side), dtype=torch.uint8)
+    present = torch.zeros(len(captions), KINDS, dtype=torch.bool)
     texts, image_index, text_index = [], [], []
-    for row in range(size):
-        caption = rows[row * len(rows) // size]["caption"][0]
+    for row, caption in enumerate(captions):
         negatives = generator.generate(caption, Random(row), 1)
         for kind, text in enumerate([caption, *("".join(negatives[kind]) for kind in kinds)]):
             if text:
@@ -128,9 +134,9 @@ def draw_batch(size):
     return part, ids, torch.tensor(image_index), torch.tensor(text_index)
 
 
-def build():
+def build(architecture="ViT-B-32"):
     torch.manual_seed(0)
-    model = open_clip.create_model("ViT-B-32")
+    model = open_clip.create_model(architecture)
     with torch.no_grad():
         model.logit_scale.fill_(2.0)  # a loss with gradients; random features know nothing
     return model.train()
@@ -249,7 +255,7 @@ def main():
 
     model, adapted = build(), apply_lora(build())
     torch.manual_seed(1)
-    batch = draw_batch(arguments.batch)
+    batch = draw_batch(coco_captions(arguments.batch))
     fsc = {"global_hn_weight": GLOBAL, "local_hn_weight": LOCAL, "focal_gamma": GAMMA,
            "label_smoothing": BETA}  # fmt: skip
     variants = {

@@ -3,12 +3,11 @@
 import statistics
 import time
 from collections.abc import Iterator
-from random import Random
 from typing import Any
 
 import open_clip
 import torch
-from bench_train_step import BETA, GAMMA, GLOBAL, KINDS, LOCAL, plain_loss
+from bench_train_step import BETA, GAMMA, GLOBAL, KINDS, LOCAL, build, draw_batch, plain_loss
 from drawn import TINY, captions, tiny_architecture
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +16,6 @@ from fsc_bench.system.settings import working
 from fsc_bench.train.batches import Part, Pixels, text_blocks
 from fsc_bench.train.config import TrainConfig
 from fsc_bench.train.lora import apply_lora
-from fsc_bench.train.negatives import load_generator
 from fsc_bench.train.schedule import decay_groups
 from fsc_bench.train.step import Worker
 from fsc_bench.train.towers import Towers
@@ -43,7 +41,7 @@ def measure(check: Any) -> Iterator[tuple[str, dict]]:
     size = 6 if check.tiny else 256
     with working():
         yield "losses on the device and the CPU", same_losses(check, architecture)
-        batch = draw_batch(size, side(check))
+        batch = batch_of(check, size)
         seconds = {}
         for name, settings in [("plain", None), *VARIANTS.items()]:
             if name.endswith("compiled"):
@@ -68,33 +66,10 @@ def side(check: Any) -> int:
     return TINY["vision_cfg"]["image_size"] if check.tiny else 224
 
 
-def draw_batch(size: int, side: int) -> tuple[Part, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(part, ids [N, 77], row of each text, kind of each text): captions and `rules` negatives."""
-    generator = load_generator("rules")
-    kinds = generator.kinds[:KINDS]
+def batch_of(check: Any, size: int) -> tuple[Part, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same batch each time it is asked for."""
     torch.manual_seed(1)
-    images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
-    present = torch.zeros(size, KINDS, dtype=torch.bool)
-    texts, image_index, text_index = [], [], []
-    for row, caption in enumerate(captions(size)):
-        negatives = generator.generate(caption, Random(row), 1)
-        for kind, text in enumerate([caption, *("".join(negatives[kind]) for kind in kinds)]):
-            if text:
-                texts.append(text)
-                image_index.append(row)
-                text_index.append(kind)
-                present[row, kind - 1] |= kind > 0
-    ids = open_clip.get_tokenizer("ViT-B-32")(texts)
-    part = Part(images, text_blocks(ids, image_index, text_index, 2), present)
-    return part, ids, torch.tensor(image_index), torch.tensor(text_index)
-
-
-def build(architecture: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = open_clip.create_model(architecture)
-    with torch.no_grad():
-        model.logit_scale.fill_(2.0)  # a loss with gradients; random features know nothing
-    return model.train()
+    return draw_batch(captions(size), side(check))
 
 
 def split(part: Part, ids: torch.Tensor, image_index, text_index, parts: int) -> list[Part]:
@@ -118,7 +93,7 @@ def worker_of(model: torch.nn.Module, config: TrainConfig, check: Any, device: s
 
 def same_losses(check: Any, architecture: str) -> dict[str, Any]:
     """Each loss of one batch in float32, on the CPU and on the device."""
-    part, *_ = draw_batch(4 if check.tiny else 16, side(check))
+    part, *_ = batch_of(check, 4 if check.tiny else 16)
     config = TrainConfig(negatives="rules", **FSC)
     found = []
     for device in ("cpu", check.device):
