@@ -1,6 +1,6 @@
 """Build: the demo suite's raw files, drawn once into the data folder, in the official raw formats.
 
-A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the writer of raw.py that makes it.
+A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the recipe of raw/ that makes it.
 From there on the demo is an ordinary benchmark: the same readers, checks, metrics and tables.
 """
 
@@ -77,5 +77,6 @@ def _wanted(task: Task) -> dict[str, str]:
 
 @cache
 def _code() -> str:
-    files = [Path(__file__).with_name(name) for name in ("world.py", "raw.py")]
+    here = Path(__file__).parent
+    files = [here / "world.py", here / "drawing.py", *sorted((here / "raw").glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
