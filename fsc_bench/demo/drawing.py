@@ -6,11 +6,14 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from fsc_bench.demo import world
@@ -131,6 +134,11 @@ def encode(scene: Scene, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
+def picture_cell(scene: Scene, name: str = "") -> dict[str, Any]:
+    """A picture as a cell of `datasets.Image`: its bytes, and what the file was called."""
+    return {"bytes": encode(scene, ".png"), "path": name or None}
+
+
 class PictureFolder:
     """Writes pictures below a folder."""
 
@@ -176,6 +184,20 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence]) -> N
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def image_table(rows: Sequence[Mapping[str, Any]], images: Sequence[str]) -> pa.Table:
+    """Rows as a table in which `images` are columns of pictures, as `datasets` writes them."""
+    cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return pa.table(
+        {name: pa.array(cells, cell if name in images else None) for name, cells in columns.items()}
+    )
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], images: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(image_table(rows, images), path)
 
 
 def write_idx(raw: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
