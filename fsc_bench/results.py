@@ -33,6 +33,9 @@ A samples file has one row a sample and these columns (list columns are lists of
     scores                         [images x texts], row by row; image i belongs with text i:
                                    cosines, or what a model that scores pairs gives (any scale)
     correct_text, _image, _group, _groupmatch, _accuracy    hits, where the record asks that
+    right_texts, text_scores       where several are right: how many; the cosines of each text with
+                                   those behind it, of models that give vectors
+    correct_caption, _drop, _tot   the first right text alone; lost by the others; text to text
     free, easier                   every option is right; fewer different options than promised
   classification
     labels, label_names, prediction, prediction_name        of the classes, in the task's order
@@ -143,7 +146,8 @@ class Result:
     the number must know.
     audits: what makes samples easy or unfair, counted: `free` (all options are right), `easier`
     (fewer different options than promised), `repeated_texts` and `repeated_images` (in a gallery),
-    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`.
+    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`, `tot_ties`; and
+    `lacks`: why a metric of the headline has no number, by metric.
     official: the headline as the official scorer counts ties, where the task file says that it
     differs.
     blindness: {"mean_image", "shuffled_images": {metric: percent}}, the headline with every picture
@@ -172,6 +176,13 @@ class Result:
     def complete(self) -> bool:
         """Whether the number may stand in an average: every promised sample was scored."""
         return not self.flags
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """Why a metric has no number, by metric: a model that cannot have it is told so."""
+        found = self.audits.get("lacks", {})
+        items = found.items() if isinstance(found, Mapping) else ()
+        return {str(metric): str(why) for metric, why in items}
 
     @property
     def lacks_data(self) -> bool:

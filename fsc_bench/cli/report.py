@@ -191,10 +191,10 @@ def _chosen(tables: dict[str, list["TaskFacts"]], only: list[str]) -> dict[str, 
     """The suites that are asked for. Raises UsageError with the near miss."""
     from fsc_bench.errors import near_miss
     from fsc_bench.report.suites import TaskFacts
-    from fsc_bench.suite import read_suite
+    from fsc_bench.suite import read_suite, suite_called
 
     found = {}
-    for word in only:
+    for word in map(suite_called, only):
         if word.endswith(".toml"):
             suite = read_suite(Path(word))
             found[suite.name] = [TaskFacts.of(task, suite) for task in suite.tasks]
