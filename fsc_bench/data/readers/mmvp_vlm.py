@@ -2,8 +2,8 @@
 
 `Questions.csv` has `Question ID, Type, Statement`; two lines, of an odd number and the next one,
 are a pair, and the picture of a line is `MLLM_VLM Images/<Type>/<Question ID>.jpg`. A statement is
-true of its own picture. A record has two images and two texts; its subset is its type, of which
-case does not count. Option: `template`, what a statement is put into; the authors' scorer
+true of its own picture. A record has two images and two texts; its subset is its type, in small
+letters with _ for a blank (camera_perspective). Option: `template`, what a statement is put into; the authors' scorer
 (tsb0601/MMVP, scripts/evaluate_vlm.py) asks "a photo of {}".
 """
 
@@ -27,7 +27,6 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
     if template.count("{}") != 1:
         raise UsageError(f"{task.path}: template = {template!r} needs exactly one {{}}.")
     path = raw.find(TABLE)
-    kinds = {name.casefold(): name for name in task.leaves}
     lines = list(raw.csv(TABLE, required=COLUMNS))
     if len(lines) % 2:
         raw.fail(path, None, f"has {len(lines)} lines; two make a pair.")
@@ -37,10 +36,10 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         if numbers[0] % 2 == 0 or numbers[1] != numbers[0] + 1:
             raw.fail(path, place, f"{numbers[0]} and {numbers[1]} are no pair, such as 1 and 2.")
         types = [raw.field(path, f"row {n}", row, "Type") for n, row in (first, second)]
-        subset = kinds.get(types[0].strip().casefold())
-        if types[0] != types[1] or subset is None:
+        subset = types[0].strip().casefold().replace(" ", "_")
+        if types[0] != types[1] or subset not in task.leaves:
             raw.fail(path, place, f"types {types[0]!r:.60} and {types[1]!r:.60} are not one type "
-                     f"of {', '.join(kinds.values())}.")  # fmt: skip
+                     f"of {', '.join(task.leaves)}.")  # fmt: skip
         folder = f"{PICTURES}/{types[0].strip()}"
         said = [raw.field(path, f"row {n}", row, "Statement") for n, row in (first, second)]
         yield Record(

@@ -1,6 +1,6 @@
 """NegBench in miniature: a CSV for each set of pictures, four sentences a question, one right.
 
-`images/{COCO_val,VOC2007}_mcq_llama3.1_rephrased.csv`; pictures in coco/val2017 and voc/2007-test.
+`images/{COCO_val,VOC2007}_mcq_llama3.1_rephrased.csv`; pictures in coco/val2017 and voc/test2007.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from fsc_bench.demo.world import Description, Mention, Scene
 
 SETS = {
     "COCO_val": ("coco/val2017", "data/coco/images/val2017", 12),
-    "VOC2007": ("voc/2007-test", "data/VOCdevkit/VOC2007/JPEGImages", 6),
+    "VOC2007": ("voc/test2007", "data/VOCdevkit/VOC2007/JPEGImages", 6),
 }
 TEMPLATES = ("positive", "negative", "hybrid")
 
