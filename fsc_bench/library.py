@@ -192,7 +192,7 @@ def _options(chosen, data, folder, limit, prompts, allow_partial, batch_size, en
     from fsc_bench.run.job import Options
 
     place = data_folder(data)
-    demo = {task.suite == "demo" for task in chosen}
+    demo = {task.drawn for task in chosen}
     if len(demo) > 1:
         raise UsageError("tasks: those of the demo and others lie in different folders; score them "
                          "by two calls.")  # fmt: skip
@@ -217,10 +217,10 @@ def _scored(label: str, encoder: DualEncoder, chosen, options, progress) -> tupl
     reporter = Silent()
     if progress is not None:
         reporter.progress = progress
-    if chosen[0].suite == "demo":
+    if chosen[0].drawn:
         from fsc_bench.demo.build import build
 
-        build(options.data, ranks=Ranks())
+        build(options.data, ranks=Ranks(), suites={task.suite for task in chosen})
     summary = run_loaded(label, encoder, chosen, options, reporter)
     for _, _, error in summary.failures:
         raise error

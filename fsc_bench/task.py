@@ -113,6 +113,11 @@ class Task:
         return sum(self.leaves.values())
 
     @property
+    def drawn(self) -> bool:
+        """Whether the demo's world draws its data: nothing is fetched."""
+        return any("demo" in source for source in self.data.sources)
+
+    @property
     def word(self) -> str:
         """What a command line calls it: a shipped task's name, or the file of one's own."""
         shipped = catalogue().get(self.name)

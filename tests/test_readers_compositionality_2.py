@@ -553,7 +553,7 @@ def test_coco_counterfactuals_refuses_a_caption_of_the_twin(tmp_path):
 def test_the_demo_worlds_raw_copy_is_prepared_whole(name, tmp_path):
     raw = pytest.importorskip("fsc_bench.demo.raw")
     folder = tmp_path / "raw" / name
-    getattr(raw, f"write_{name}")(folder, raw.sources_below(tmp_path / "images"), n=8)
+    raw.write(name, folder, tmp_path / "images", n=8)
     task = shipped(name, {})
     found = list(
         load_reader(task.data.reader, "").read(

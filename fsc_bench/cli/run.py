@@ -140,9 +140,9 @@ def _only_demo(tasks: list["Task"]) -> bool:
     """Whether the tasks are the demo's, which are drawn, not fetched. Raises UsageError where they
     are mixed with others, whose data lie elsewhere.
     """
-    ours = [task.name for task in tasks if task.suite == "demo"]
+    ours = [task.name for task in tasks if task.drawn]
     if ours and len(ours) < len(tasks):
-        others = [task.word for task in tasks if task.suite != "demo"]
+        others = [task.word for task in tasks if not task.drawn]
         raise UsageError(
             f"{ours[0]} is a task of the demo, {others[0]} is none: they lie in different folders. "
             "Score them by two commands; `fsc-bench run --demo` draws the demo's."
@@ -169,7 +169,7 @@ def _carry_out(
         if shown.demo:
             from fsc_bench.demo.build import build, demo_models
 
-            build(options.data, terminal.say)
+            build(options.data, terminal.say, suites={task.suite for task in tasks})
             models = models or demo_models()
         if dry_run:
             rows, code = plan_run(tasks, options, terminal, models)

@@ -93,7 +93,13 @@ class Owner:
 
     @property
     def demo(self) -> bool:
-        return self.task is not None and any("demo" in source for source in self.task.data.sources)
+        return self.task is not None and self.task.drawn
+
+    @property
+    def drawing(self) -> str:
+        """The command that draws the data of a demo task, and of the others of its suite."""
+        suite = self.task.suite
+        return "fsc-bench run --demo" if suite == "demo" else f"fsc-bench run --demo -t {suite}"
 
 
 def owners(tasks: Iterable[Task], data: Path, images: Iterable[str] = ()) -> list[Owner]:
