@@ -41,6 +41,16 @@ def foiled(rng, kind: str, foil_kind: str, **detail: float) -> tuple[Scene, str,
             return scene, *pair
 
 
+def reworded(text: str, rng) -> str:
+    """What a caption says in other words: two things in the other order, another beginning."""
+    said = world.parse(text)
+    if len(said.mentions) == 2 and all(word != "same" for _, word, _ in said.relations):
+        turned = tuple((0, world.OPPOSITE[word], 1) for _, word, _ in said.relations)
+        said = replace(said, mentions=said.mentions[::-1], relations=turned)
+    prefix = str(rng.choice(world.PREFIXES[1:4]))
+    return world.verbalise(said, Style(prefix, int(rng.integers(2))))
+
+
 def plain_style(rng) -> Style:
     """No prefix: a caption and its foil then differ in what they say alone."""
     return Style("", int(rng.integers(2)))
