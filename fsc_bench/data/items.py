@@ -15,7 +15,7 @@ from fsc_bench.data.archives import COMPRESSED, is_archive
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.data.sources import check_source, last_part, sources
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.task import Task
+from fsc_bench.task import DRAWN, Task
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ class Owner:
         return self.name if self.task is None else self.task.word
 
     @property
-    def demo(self) -> bool:
-        return self.task is not None and any("demo" in source for source in self.task.data.sources)
+    def drawn(self) -> bool:
+        """Whether its data are drawn here, not fetched."""
+        return self.task is not None and self.task.drawn
 
 
 def owners(tasks: Iterable[Task], data: Path, images: Iterable[str] = ()) -> list[Owner]:
@@ -123,7 +124,7 @@ def _task_owner(task: Task, data: Path, links: Mapping[str, str]) -> Owner:
     own = [
         (place, source)
         for place, source in enumerate(task.data.sources)
-        if not {"images", "demo"} & set(source)
+        if not {"images", DRAWN} & set(source)
     ]
     for place, source in own:
         check_source(f"{task.path}: [data] sources[{place}]", source)

@@ -43,7 +43,7 @@ def build(
 def _draw_missing(data: Path, say: Callable[[str], Any]) -> None:
     from fsc_bench.demo import raw
 
-    todo = [task for task in catalogue().values() if task.suite == "demo" and not _done(task, data)]
+    todo = [task for task in catalogue().values() if task.drawn and not _done(task, data)]
     if not todo:
         return
     say(f"Drawing the miniature world for {len(todo)} tasks into {data}")
