@@ -57,7 +57,7 @@ import re
 import secrets
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
@@ -74,23 +74,6 @@ from fsc_bench.system.files import write_atomically, write_text
 from fsc_bench.task import Task, is_shipped, walk
 
 SCHEMA_VERSION = 1
-
-
-AVERAGES = {
-    # name: (group, how the headline metric begins: the first of a task's that does)
-    "Comp": ("compositionality", ""),
-    "ZS": ("classification", ""),
-    "I2T": ("retrieval", "i2t"),
-    "T2I": ("retrieval", "t2i"),
-}
-
-
-def averaged(name: str, group: str, headline: Sequence[str]) -> str | None:
-    """The metric with which a task of a group enters an average; None where it does not."""
-    of, way = AVERAGES[name]
-    return next((metric for metric in headline if group == of and metric.startswith(way)), None)
-
-
 DRAWS = "draws of "  # what a key of a samples file's metadata begins with
 LISTS_OF_STRINGS = ("images", "image_digests", "texts", "label_names")  # of a samples file
 
