@@ -109,7 +109,7 @@ def command(arguments: list, said: str, environment: dict, before: Any = None) -
 
     torch.set_num_threads(1)
     os.environ |= environment
-    stream = open(said, "w", buffering=1)  # noqa: SIM115: until the process ends
+    stream = open(said, "w", buffering=1)  # noqa: SIM115 (until the process ends)
     sys.stdout = sys.stderr = stream
     if before is not None:
         before()
