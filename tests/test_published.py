@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from fsc_bench.errors import UsageError
-from fsc_bench.report.leaderboard import published_folder
+from fsc_bench.report.leaderboard import published_folder, published_rows
 from fsc_bench.report.published import read_published, read_published_file
-from fsc_bench.score.statistics import tree_mean
-from fsc_bench.task import catalogue
+from fsc_bench.report.suites import TaskFacts
+from fsc_bench.score.statistics import ROOT, tree_mean
+from fsc_bench.task import catalogue, select
 
 KNOWN = ("Comp", "stairs", "ramps")
 GOOD = "model,source,Comp,stairs\nm,p. 3,41.5,-\n"
@@ -77,6 +78,18 @@ def test_a_column_that_no_table_has_is_told_with_the_near_miss(tmp_path):
         read_published(tmp_path, KNOWN)
 
 
+def test_each_row_stands_in_the_tables_that_it_has_a_number_of(tmp_path):
+    """Of columns that another shipped table has nothing is told."""
+    (tmp_path / "a.csv").write_text("model,source,negbench,Comp\nn,p,41.5,\nc,p,,52.25\nz,p,,\n")
+    said = []
+    for suite, models in (("fsc", {"c": {"Comp": 52.25}}), ("fsc_plus", {"n": {"negbench": 41.5}})):
+        tasks = [TaskFacts.of(task) for task in select([suite])]
+        rows = published_rows(tasks, tmp_path, said.append)
+        found = {row.model: {name: cell.value for name, cell in row.cells.items()} for row in rows}
+        assert found == {**models, "z": {}}  # of which its file says no number at all
+    assert not said
+
+
 # ---------------------------------------------------------------- NegBench's five models
 
 NEGBENCH = catalogue()["negbench"]
@@ -85,10 +98,11 @@ TEMPLATES = ("positive", "negative", "hybrid")
 
 
 def negbench() -> dict[str, dict[str, float]]:
-    """By model of the shipped file: percent by subset, whole sets among them."""
-    rows = read_published_file(published_folder() / "negbench.csv", ())
+    """By model of the shipped file: percent by subset, whole sets and the headline among them."""
+    rows = read_published_file(published_folder() / "negbench.csv", ["negbench"])
     return {
-        row.model: {name.removeprefix("negbench/"): value for name, value in row.more.items()}
+        row.model: {ROOT: row.values["negbench"]}
+        | {name.removeprefix("negbench/"): value for name, value in row.more.items()}
         for row in rows
     }
 
@@ -103,7 +117,7 @@ def test_negbenchs_totals_follow_from_its_breakdown_and_the_counts():
             hits = leaves[name] * count / 100
             assert hits == pytest.approx(round(hits), abs=2e-5), (model, name)
         totals = tree_mean(NEGBENCH.subsets, leaves, NEGBENCH.leaves, NEGBENCH.within)
-        for name in SETS:
+        for name in (*SETS, ROOT):
             assert totals[name] == pytest.approx(percent[name], abs=2e-6), (model, name)
     assert found["ConCLIP (ViT-B-32)"]["coco"] == pytest.approx(100 * 1412 / 5914, abs=1e-6)
 
@@ -126,4 +140,5 @@ def test_negbenchs_rows_are_its_authors(real_data: Path):
                 assert ours[model][column] == pytest.approx(percent, abs=1e-6), (model, column)
     reference = NEGBENCH.reference["open_clip:ViT-B-32-quickgelu/openai"]
     for name, value in ours["CLIP-OpenAI (ViT-B-32)"].items():
-        assert reference["subsets"][name] == pytest.approx(value, abs=6e-5), name
+        stated = reference["text"] if name == ROOT else reference["subsets"][name]
+        assert stated == pytest.approx(value, abs=6e-5), name

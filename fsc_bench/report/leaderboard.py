@@ -7,6 +7,7 @@ each result carries the facts of its task (report/suites.py).
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from fsc_bench.report.blind import blind_cells
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.suites import TaskFacts, same_task
 from fsc_bench.results import Cell, Result, Run
+from fsc_bench.suite import shipped
+from fsc_bench.task import catalogue
 
 
 @dataclass(frozen=True)
@@ -237,12 +240,13 @@ def published_rows(
     others: Collection[str] = (),
 ) -> list[Row]:
     """Rows of every CSV in the folder: `model`, `source`, then columns named as here; complain,
-    others: as `read_published` takes them.
+    others: as `read_published` takes them; the columns of other shipped tables are no mistake.
 
     Averages are taken as printed by the source, never recomputed from its rounded cells. Rows that
-    hold no number of the tables, only further ones, stand in none.
+    hold no number of the tables, only further ones or those of other tables, stand in none.
     """
     known = {*columns(tasks), *declared(tasks)}
+    others = {*others, *quotable()}
     quoted = read_published(folder or published_folder(), known, complain, others)
     bases = untouched(quoted)
     return [
@@ -253,5 +257,16 @@ def published_rows(
             base=base.model if (base := bases.get(id(row))) and base is not row else "",
         )
         for row in quoted
-        if row.values or not row.more
+        if row.values or not (row.more or row.elsewhere)
     ]
+
+
+@cache
+def quotable() -> frozenset[str]:
+    """The columns of the shipped tables beside which quoted numbers stand."""
+    found: set[str] = set()
+    for name, suite in shipped().items():
+        if suite.published:
+            tasks = [TaskFacts.of(task) for task in catalogue().values() if task.suite == name]
+            found |= {*columns(tasks), *declared(tasks)}
+    return frozenset(found)
