@@ -57,7 +57,7 @@ import re
 import secrets
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
@@ -71,26 +71,10 @@ from fsc_bench.errors import UsageError, reason
 from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.facts import Facts, check_name, read_json, typed
 from fsc_bench.system.files import write_atomically, write_text
+from fsc_bench.system.lease import Lease
 from fsc_bench.task import Task, is_shipped, walk
 
 SCHEMA_VERSION = 1
-
-
-AVERAGES = {
-    # name: (group, how the headline metric begins: the first of a task's that does)
-    "Comp": ("compositionality", ""),
-    "ZS": ("classification", ""),
-    "I2T": ("retrieval", "i2t"),
-    "T2I": ("retrieval", "t2i"),
-}
-
-
-def averaged(name: str, group: str, headline: Sequence[str]) -> str | None:
-    """The metric with which a task of a group enters an average; None where it does not."""
-    of, way = AVERAGES[name]
-    return next((metric for metric in headline if group == of and metric.startswith(way)), None)
-
-
 DRAWS = "draws of "  # what a key of a samples file's metadata begins with
 LISTS_OF_STRINGS = ("images", "image_digests", "texts", "label_names")  # of a samples file
 
@@ -233,6 +217,8 @@ def slug(spec: str) -> str:
 class RunDirectory:
     """`<out>/<model>-<identity8>`: one model's results."""
 
+    lease: Lease | None = None  # while we hold it
+
     def __init__(self, out: Path, spec: str, fingerprint: str):
         self.path = out / f"{slug(spec)}-{fingerprint[:8]}"
 
@@ -251,25 +237,32 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run's lock. Raises UsageError when another has it or nothing can be written."""
-        from filelock import FileLock, Timeout
-
+        """Holds the run's folder. Raises Busy when another process has it, UsageError where nothing
+        can be written.
+        """
+        lease = Lease(self.path / ".held")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "Permission denied")
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise Busy(
-                f"{self.path}: another run is writing here. Wait for it, or use another -o folder."
-            ) from None
+            taken = lease.take_patiently()
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror}.") from None
+        if not taken:
+            raise Busy(
+                f"{self.path}: another run is writing here. Wait for it, or use another -o folder."
+            )
+        self.lease = lease
         try:
             yield
         finally:
-            lock.release()
+            self.lease = None
+            lease.give_back()
+
+    def check_held(self) -> None:
+        """Raises Busy where this process stood still for so long that another took its place."""
+        if self.lease and self.lease.lost():
+            raise Busy(f"{self.path}: this run stood still, and another one took its place.")
 
     def write_run(self, facts: Mapping[str, Any]) -> None:
         write_json(self.path / "run.json", {"schema": SCHEMA_VERSION, **facts})

@@ -29,6 +29,7 @@ from fsc_bench.task import (
     GROUPS,
     Task,
     catalogue,
+    is_apart,
     is_shipped,
     is_suite,
     own_task,
@@ -115,6 +116,20 @@ def suite_of(name: str) -> Suite:
 def default() -> Suite:
     """What is meant where no task is named."""
     return next(suite for suite in shipped().values() if suite.default)
+
+
+def place_of(tasks: Sequence[Task]) -> str:
+    """The folder, below those of data and of runs, of tasks whose suite stands apart: its name;
+    empty for all other tasks. Raises UsageError where both are meant at once.
+    """
+    places = {(task.suite if is_apart(task) else ""): task for task in reversed(tasks)}
+    if len(places) > 1:
+        (place, one), (_, other) = sorted(places.items(), reverse=True)[:2]
+        raise UsageError(
+            f"{one.name} is a task of the suite {place!r}, {other.word} is none: they lie in "
+            "different folders. Score them by two commands, or calls."
+        )
+    return next(iter(places), "")
 
 
 def read_suite(path: Path, within: tuple[Path, ...] = ()) -> Suite:

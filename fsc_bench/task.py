@@ -50,6 +50,7 @@ DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference",
 SCORES = ("headline", "chance", "within", "prompts", "official_ties")
 NAMED_DATA: ContextVar[Path | None] = ContextVar("the data folder of a command", default=None)
 NO_TASKS = ("images", "suites")  # shelves of tasks/ that hold other things
+DRAWN = "demo"  # the key of a source that is drawn here: its value names a writer of fsc_bench.demo
 # A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
 SubsetTree = Mapping[str, Any]
 
@@ -113,17 +114,17 @@ class Task:
         return sum(self.leaves.values())
 
     @property
-    def drawn(self) -> bool:
-        """Whether the demo's world draws its data: nothing is fetched."""
-        return any("demo" in source for source in self.data.sources)
-
-    @property
     def word(self) -> str:
         """What a command line calls it: a shipped task's name, or the file of one's own."""
         shipped = catalogue().get(self.name)
         if self.path is None or (shipped is not None and shipped.path == self.path):
             return self.name
         return str(self.path)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its data are drawn here, not fetched."""
+        return any(DRAWN in source for source in self.data.sources)
 
     def class_names(self, prompts: str) -> tuple[str, ...]:
         """Class names as the prompt set spells them, in label order."""
@@ -181,7 +182,7 @@ def catalogue() -> dict[str, Task]:
             said = str(error)
             who = "" if said.startswith(plugin.who) else f"{plugin.who}: left out: "
             complain(f"{who}{said}")
-    # Demo and foreign tasks stand by group too; the shelves of the suite already do.
+    # Tasks of other suites stand by group too; the shelves of the default one already do.
     suites = list(dict.fromkeys(task.suite for task in tasks.values()))
     order = sorted(
         tasks.values(), key=lambda task: (suites.index(task.suite), GROUPS.index(task.group))

@@ -67,7 +67,7 @@ def test_tasks_of_the_demo_are_scored_as_with_demo_and_never_beside_others(tmp_p
 
     code, _, err = ran(capsys, "run", "-t", "demo_textures,mnist", "-m", "control:chance", *where)
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "demo_textures is a task of the demo, mnist is none" in err
+    assert "demo_textures is a task of the suite 'demo', mnist is none" in err
 
 
 def test_models_lists_names_that_can_be_pasted(capsys):

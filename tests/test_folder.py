@@ -15,12 +15,13 @@ from fsc_bench.report.leaderboard import columns, present
 from fsc_bench.report.published import read_published
 from fsc_bench.report.seen import Seen, mean_of_others, named, read_seen
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES, Cell, Result, Run
+from fsc_bench.results import Cell, Result, Run
+from fsc_bench.suite import default
 from fsc_bench.task import select
 
 BOARDS = Path(__file__).parent.parent / "leaderboards"
 FSC = [TaskFacts.of(task) for task in select(["fsc"])]
-KNOWN = {*columns(FSC), *AVERAGES}
+KNOWN = {*columns(FSC), *default().averages}
 HEADER = "model,source,table,base,train_data"
 
 

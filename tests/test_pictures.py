@@ -83,16 +83,19 @@ def test_a_level_far_below_is_left_out_and_names_are_text(picture):
     assert "<b>" not in picture and "http" not in picture.replace("http://www.w3.org/", "")
 
 
+NAMES = ["Comp", "ZS", "I2T"]
+
+
 def test_a_suite_gets_the_pictures_that_two_models_have_scores_for(tmp_path):
     rows = [row("a", 60, 40), row("b", 55, 52)]
 
-    files = write_tradeoffs(tmp_path, "my suite", rows)
+    files = write_tradeoffs(tmp_path, "my suite", rows, NAMES)
 
     assert [file.name for file in files] == ["my-suite-zs.svg"]
     first = files[0].read_bytes()
-    write_tradeoffs(tmp_path, "my suite", rows)
+    write_tradeoffs(tmp_path, "my suite", rows, NAMES)
     assert files[0].read_bytes() == first
-    assert write_tradeoffs(tmp_path, "alone", rows[:1]) == []
+    assert write_tradeoffs(tmp_path, "alone", rows[:1], NAMES) == []
 
 
 def test_a_trainings_metrics_are_lines_along_its_steps():

@@ -13,7 +13,6 @@ import typer
 
 from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.system.spec import Spec
 
 if TYPE_CHECKING:
     from fsc_bench.train.config import Recipe
@@ -56,7 +55,7 @@ def train(
         typer.Option(
             "--eval",
             help="Then score this and the first model on these tasks, with commas or repeated; "
-            "`fast` is a short list of cheap ones, or the demo suite for a demo model.",
+            "`fast` is a short list of cheap ones, or the one suite that the model knows.",
         ),
     ] = None,
     budget: BudgetOption = None,
@@ -102,25 +101,15 @@ def _chosen(name: str, model: str | None, data: str | None, settings: Sequence[s
 
 
 def _tasks_for(model: str, wanted: list[str]) -> list[Any]:
-    """The tasks of `--eval`; what is fast for a demo model is its own suite."""
+    """The tasks of `--eval`; what is fast for a model that knows one suite alone is that suite."""
     from fsc_bench.task import select
 
-    fast = "demo" if _knows_only_the_demo_world(model) else "fast"
-    return select([fast if word == "fast" else word for word in wanted])
+    if "fast" in wanted:
+        from fsc_bench.models.run import suite_known
 
-
-def _knows_only_the_demo_world(model: str) -> bool:
-    """Whether a model is of the demo world: a shipped one, or a run that started from one."""
-    from fsc_bench.system.facts import read_json
-
-    spec = Spec.read(model)
-    if spec.kind != "run":
-        return spec.kind == "demo"
-    try:
-        facts = read_json(Path(spec.place).expanduser() / "config.json", dict[str, Any])
-        return str(facts.get("skeleton")).startswith("demo:")
-    except UsageError:
-        return False  # loading it says what is wrong
+        fast = suite_known(model) or "fast"
+        wanted = [fast if word == "fast" else word for word in wanted]
+    return select(wanted)
 
 
 def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
@@ -185,14 +174,14 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
     from fsc_bench.cli.scores import results_table
     from fsc_bench.cli.show import Terminal
     from fsc_bench.run import suite as runner
+    from fsc_bench.suite import place_of
     from fsc_bench.system.distributed import is_first
     from fsc_bench.task import data_folder
 
-    folder = data_folder(data)
+    folder = data_folder(data) / place_of(tasks)
     if any(task.drawn for task in tasks):
         from fsc_bench.demo.build import build
 
-        folder = folder / "demo"
         build(folder, _say, suites={task.suite for task in tasks})
     terminal = Terminal()
     try:
@@ -295,7 +284,9 @@ def wise_ft(
     tasks: Annotated[
         list[str] | None,
         typer.Option(
-            "-t", "--tasks", help="What to score on, with commas or repeated. [default: fsc]"
+            "-t",
+            "--tasks",
+            help="Scored tasks, with commas or repeated; else the default suite.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where runs go.")] = Path("runs/wise-ft"),

@@ -94,7 +94,7 @@ def get(
     jobs = [
         (owner, group)
         for owner in every
-        if not owner.linked and not owner.demo and (owner.kind, owner.name) not in refused
+        if not owner.linked and not owner.drawn and (owner.kind, owner.name) not in refused
         # A lock speaks of what was fetched: records made earlier and files of the user's do not do.
         if lock or _state(owner, data) not in USABLE
         for group in owner.groups
@@ -138,7 +138,7 @@ class _Came:
 
 def _whole(owner: Owner) -> bool:
     """Whether all that can be fetched was, and nothing of the user's stands in its place."""
-    return owner.demo or all(any(map(finished, group)) for group in owner.groups)
+    return owner.drawn or all(any(map(finished, group)) for group in owner.groups)
 
 
 def _run(
@@ -202,8 +202,8 @@ def _message(
     link = _command(data, "link", owner.word, "PATH")
     if owner.linked:
         lines.append(f"{owner.name}: linked to {owner.folder}, which is gone. `{link}` mends it.")
-    elif owner.demo:
-        lines.append(f"{owner.name}: a demo task: `{owner.drawing}` draws it.")
+    elif owner.drawn:
+        lines.append(f"{owner.name}: drawn, not fetched: `{owner.drawing}` draws it.")
     elif offline:
         lines.append(
             f"{owner.name}: not all there ({_path(owner)}), and --offline. `{again}` without it "
@@ -295,7 +295,7 @@ def _state(owner: Owner, data: Path) -> str:
         return "prepared"
     if owner.linked:
         return "linked"
-    if owner.demo:
+    if owner.drawn:
         return "ready" if owner.folder.exists() else "missing"
     there = [any(finished(item) or _users(item) for item in group) for group in owner.groups]
     others = _others(owner)
@@ -385,10 +385,10 @@ def _next(owner: Owner, state: str, states: dict[tuple[str, str], str], data: Pa
     if state not in USABLE:
         if owner.linked:
             return _command(data, "link", owner.word, "PATH")
-        return owner.drawing if owner.demo else _command(data, "get", owner.name)
+        return owner.drawing if owner.drawn else _command(data, "get", owner.name)
     if owner.task is None:
         return ""
-    if owner.demo:
+    if owner.drawn:
         return owner.drawing
     for name in needs(owner.task, read_links(data)):
         if states.get(("images", name)) not in USABLE:

@@ -15,7 +15,7 @@ from fsc_bench.data.archives import COMPRESSED, is_archive
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.data.sources import check_source, last_part, sources
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.task import Task
+from fsc_bench.task import DRAWN, Task
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class Owner:
         return self.name if self.task is None else self.task.word
 
     @property
-    def demo(self) -> bool:
+    def drawn(self) -> bool:
+        """Whether its data are drawn here, not fetched."""
         return self.task is not None and self.task.drawn
 
     @property
     def drawing(self) -> str:
-        """The command that draws the data of a demo task, and of the others of its suite."""
-        suite = self.task.suite
-        return "fsc-bench run --demo" if suite == "demo" else f"fsc-bench run --demo -t {suite}"
+        """The command that draws a task whose data are drawn, and the others of its suite."""
+        return f"fsc-bench run --demo -t {self.task.suite}"
 
 
 def owners(tasks: Iterable[Task], data: Path, images: Iterable[str] = ()) -> list[Owner]:
@@ -129,7 +129,7 @@ def _task_owner(task: Task, data: Path, links: Mapping[str, str]) -> Owner:
     own = [
         (place, source)
         for place, source in enumerate(task.data.sources)
-        if not {"images", "demo"} & set(source)
+        if not {"images", DRAWN} & set(source)
     ]
     for place, source in own:
         check_source(f"{task.path}: [data] sources[{place}]", source)

@@ -84,7 +84,7 @@ def write_lock(
     found: list[LockedSource] = []
     outside: list[str] = []
     for owner in owners(tasks, data, images):
-        if owner.demo:
+        if owner.drawn:
             continue
         if owner.linked or _holds_more(owner):
             outside.append(owner.name)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench.data.images import raw_folder, read_links
+from fsc_bench.demo import SUITE
 from fsc_bench.errors import DataError
 from fsc_bench.system.distributed import Ranks, join
 from fsc_bench.system.files import write_text
-from fsc_bench.task import Task, catalogue
+from fsc_bench.task import DRAWN, Task, catalogue
 
-SUITE = "demo"  # what `run --demo` scores where no task is named
 SEED = 0  # of the drawn samples; the world keeps training, development and test scenes apart
 
 
@@ -60,7 +60,7 @@ def _draw_missing(data: Path, say: Callable[[str], Any], suites: Collection[str]
 
 
 def _recipe(task: Task) -> str:
-    recipes = [source["demo"] for source in task.data.sources if "demo" in source]
+    recipes = [source[DRAWN] for source in task.data.sources if DRAWN in source]
     if len(recipes) != 1:
         raise DataError(f'{task.path}: a demo task has one source {{ demo = "..." }}.')
     return recipes[0]

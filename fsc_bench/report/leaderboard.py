@@ -16,7 +16,7 @@ import numpy as np
 from fsc_bench.report.blind import blind_cells
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.suites import TaskFacts, same_task
-from fsc_bench.results import AVERAGES, Cell, Result, Run
+from fsc_bench.results import Cell, Result, Run
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def averages(
     tasks: Sequence[TaskFacts],
     draws: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Cell]:
-    """Comp, ZS, I2T and T2I: plain means over all the suite's tasks of a group, or nothing.
+    """The averages of the suite's file: plain means over all tasks that each is of, or nothing.
 
     draws: by column, as in `Row`: the interval is that of their mean, in which an image that
     several tasks ask about counts in all of them alike. Without them the tasks are taken as
@@ -242,7 +242,7 @@ def published_rows(
     Averages are taken as printed by the source, never recomputed from its rounded cells. Rows that
     hold no number of the tables, only further ones, stand in none.
     """
-    known = {*columns(tasks), *present(tasks), *AVERAGES}
+    known = {*columns(tasks), *declared(tasks)}
     quoted = read_published(folder or published_folder(), known, complain, others)
     bases = untouched(quoted)
     return [

@@ -121,17 +121,20 @@ def progress(
     return _dressed(alt, rows.resolve_scale(y="independent").properties(title=for_terminal(title)))
 
 
-def write_tradeoffs(out: Path, suite: str, rows: Sequence[Row]) -> list[Path]:
-    """`<suite>-zs.svg` and `<suite>-i2t.svg`: Comp against what it may cost, where at least two
-    models have both. Raises UsageError where the extra is not installed.
+def write_tradeoffs(
+    out: Path, suite: str, rows: Sequence[Row], averages: Sequence[str]
+) -> list[Path]:
+    """`<suite>-zs.svg` and `<suite>-i2t.svg`: the suite's first average (Comp) against what it may
+    cost, the next two, where at least two models have both. Raises UsageError where the extra is
+    not installed.
     """
     files = []
-    for x in ("ZS", "I2T"):
-        shown = [row for row in rows if row.source != "declared" and {x, "Comp"} <= set(row.cells)]
+    for x in averages[1:3]:
+        y = averages[0]
+        shown = [row for row in rows if row.source != "declared" and {x, y} <= set(row.cells)]
         if len(shown) > 1:
-            path = out / f"{slug(suite)}-{x.lower()}.svg"
-            title = f"{suite}: what compositionality costs"
-            write_text(path, svg(tradeoff(rows, x, "Comp", title)))
+            path = out / f"{slug(suite)}-{slug(x).lower()}.svg"
+            write_text(path, svg(tradeoff(rows, x, y, f"{suite}: what {y} costs")))
             files.append(path)
     return files
 

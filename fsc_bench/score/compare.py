@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fsc_bench.errors import UsageError
-from fsc_bench.results import AVERAGES, Result, Run, averaged
+from fsc_bench.results import Result, Run
 from fsc_bench.score.clusters import Sources, source_images
 from fsc_bench.score.contrast import (
     FLIPS,
@@ -440,8 +440,13 @@ def against_totals(
                 found = unpaired((value, float(np.nanstd(means[task, metric][1]))), totals[column])
                 images = len(sources[task].keys)
                 tasks[column] = Line(column, metric, found, one.result.n, images, task=task)
+    names = dict.fromkeys(a.results[task].facts["suite"] for task in stored)
     averages = [
-        line for average in AVERAGES if (line := _total(average, a, means, totals)) is not None
+        line
+        for suite in map(suite_of, names)
+        if suite.published
+        for average in suite.averages
+        if (line := _total(suite, average, a, means, totals)) is not None
     ]
     if not tasks and not averages:
         raise UsageError(f"{a.path}: {name} has a number of none of its tasks.")
@@ -461,21 +466,21 @@ def against_totals(
 
 
 def _total(
+    suite: Suite,
     name: str,
     run: Run,
     means: Mapping[tuple[str, str], tuple[float, np.ndarray]],
     totals: Mapping[str, float],
 ) -> Line | None:
     """An average that both have, over all tasks of the suite; None otherwise."""
+    of = {task: run.results[task] for task, _ in means}
     chosen = {
-        task: averaged(name, run.results[task].facts["group"], run.results[task].headline)
-        for task, _ in means
+        task: suite.averages[name].metric_of(task, result.facts["group"], result.headline)
+        for task, result in of.items()
+        if result.facts["suite"] == suite.name
     }
     parts = [means[task, metric] for task, metric in chosen.items() if (task, metric) in means]
-    suites = {run.results[task].facts["suite"] for task, metric in chosen.items() if metric}
-    if name not in totals or len(suites) != 1:
-        return None
-    if len(parts) != _members(suite_of(*suites), name):
+    if name not in totals or not parts or len(parts) != _members(suite, name):
         return None
     value = sum(part[0] for part in parts) / len(parts)
     spread = float(np.nanstd(sum(part[1] for part in parts) / len(parts)))

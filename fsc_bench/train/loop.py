@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fsc_bench.errors import DataError, RunError
-from fsc_bench.models.run import read_facts, spec_of
+from fsc_bench.models.run import read_facts, spec_of, suite_known
 from fsc_bench.models.shortcuts import parts
 from fsc_bench.system.files import write_json
 from fsc_bench.system.settings import working
@@ -293,7 +293,7 @@ def leave_behind(run: Run, position: Position) -> None:
         write_json(out / "config.json", facts, RESUME)
         for line in published_lines(run.prepared.recipe, run.facts["differences"]):
             run.say(line)
-        # A model of the demo world knows the demo's tasks alone.
-        where = " --demo" * read_facts(out)["skeleton"].startswith("demo:")
+        suite = suite_known(read_facts(out)["skeleton"])
+        where = f" -t {suite}" if suite else ""
         run.say(f"Written: {out}. Score it with `fsc-bench run{where} -m {spec_of(out)}`.")
     run.processes.wait()

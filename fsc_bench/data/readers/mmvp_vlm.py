@@ -3,8 +3,8 @@
 `Questions.csv` has `Question ID, Type, Statement`; two lines, of an odd number and the next one,
 are a pair, and the picture of a line is `MLLM_VLM Images/<Type>/<Question ID>.jpg`. A statement is
 true of its own picture. A record has two images and two texts; its subset is its type, in small
-letters with _ for a blank (camera_perspective). Option: `template`, what a statement is put into; the authors' scorer
-(tsb0601/MMVP, scripts/evaluate_vlm.py) asks "a photo of {}".
+letters with _ for a blank (camera_perspective). Option: `template`, what a statement is put into;
+the authors' scorer (tsb0601/MMVP, scripts/evaluate_vlm.py) asks "a photo of {}".
 """
 
 from collections.abc import Iterator
