@@ -8,6 +8,7 @@ from oracle import Oracle
 from test_blind import agree
 from test_miniatures import headline, score
 
+from fsc_bench.cli.main import app
 from fsc_bench.data.get import status
 from fsc_bench.data.images import Images
 from fsc_bench.data.offers import offers
@@ -15,6 +16,7 @@ from fsc_bench.data.prepare import prepare
 from fsc_bench.demo import raw
 from fsc_bench.demo.build import build
 from fsc_bench.models import load_model
+from fsc_bench.run.suite import Options, run
 from fsc_bench.score.blind import blind_facts
 from fsc_bench.task import catalogue, select
 
@@ -64,9 +66,24 @@ def test_where_its_data_come_from_is_said_with_the_command_that_draws_them(tmp_p
     ]
 
 
-@pytest.mark.parametrize(
-    "name", ["bivlc", "colorswap", "mmvp_vlm", "vismin", "half_truths", "negbench"]
-)
+def test_it_has_a_table_of_its_own(world, tmp_path, capsys):
+    """Two captions that must both win have a column, and texts with texts one; Comp has none."""
+    tasks = select(["demo_sugarcrepe_pp", "demo_cola"])
+    done = run(["control:chance"], tasks, Options(world, tmp_path / "runs"))
+    assert done.failures == []
+    with pytest.raises(SystemExit) as end:
+        app(["leaderboard", str(tmp_path / "runs"), "--out", str(tmp_path / "tables")])
+    assert not end.value.code
+    with (tmp_path / "tables" / "demo-plus.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["model"] == "control:chance")
+    cells = done.results["control:chance"]["demo_sugarcrepe_pp"].metrics["headline"]
+    for metric in ("text", "tot"):
+        found = float(row[f"demo_sugarcrepe_pp {metric}"])
+        assert found == pytest.approx(cells[metric].value, abs=1e-4)
+    assert row["demo_cola"] and "Comp" not in row
+
+
+@pytest.mark.parametrize("name", [task.name.removeprefix("demo_") for task in TASKS])
 def test_a_miniature_is_the_same_every_time(name, tmp_path):
     drawn = []
     for place in ("one", "two"):

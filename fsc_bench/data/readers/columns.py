@@ -10,6 +10,7 @@ Options (a name, or several):
     split     the word that the split's files have in their path; several are tried in turn
     images    columns, each one image of the record; a column of lists is several images
     texts     columns, the first being right; a column of lists is several texts
+    right_texts  how many of the texts, from the first on, are right: all must beat the others
     label     class of a classification task: a number, a name or a list of them
     first     the number of the first class, where numbers alone do not say it
     id subset cluster stratum box   columns of that meaning; id defaults to the row's number. Of
@@ -45,6 +46,7 @@ OPTIONS = {
     "split": "test",
     "images": [],
     "texts": [],
+    "right_texts": 1,
     "label": "",
     "first": UNSAID,
     "id": "",
@@ -127,6 +129,7 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
                 texts=_texts(raw, path, place, row["texts"]),
                 cluster=_text(raw, path, place, row.get("cluster", f"{number:06d}"), "cluster"),
                 stratum=_text(raw, path, place, row.get("stratum", ""), "stratum"),
+                right_texts=options["right_texts"],
             )
             records.append(record)
             if labels:
