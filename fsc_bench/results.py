@@ -127,8 +127,8 @@ class Result:
     audits: what makes samples easy or unfair, counted: `free` (all options are right), `easier`
     (fewer different options than promised), `repeated_texts` and `repeated_images` (in a gallery),
     `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`.
-    official: the headline as the official scorer counts ties, where the task file says that it
-    differs.
+    official: "headline", as the official scorer counts ties, where the task file says that it
+    differs; or "metrics", those of another program, in percent by name; "source" says whose.
     blindness: {"mean_image", "shuffled_images": {metric: percent}}, the headline with every picture
     replaced by the mean of all, and by another one: what the model's texts alone decide.
     """
@@ -452,6 +452,9 @@ def _check_facts(path: Path, stored: StoredResult, facts: StoredFacts) -> None:
                 f"{path}: {name!r} = {getattr(stored, name):,} of {stored.n:,} samples."
             )
     _check_tree(path, facts.subsets)
+    where = f"{path}: official: metrics"
+    for name in typed(stored.official.get("metrics", {}), dict[Name, Percent | None], where):
+        check_name(name, where)
     own = path.stem.partition(".")[0]
     if own != stored.task:
         raise UsageError(f"{path}: of the task {shortened(stored.task)}, as its name does not say.")

@@ -1,8 +1,11 @@
 """Data sets of CLIP_benchmark by name: `clip_benchmark:NAME`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hub_server import Hub
+from made_runs import choices, write_run
 from oracle_clip_benchmark import CLASSES, KINDS, draw
 
 from fsc_bench.cli.main import app
@@ -11,9 +14,23 @@ from fsc_bench.data import download
 from fsc_bench.data.link import link
 from fsc_bench.data.prepare import prepare
 from fsc_bench.errors import DataError, UsageError
+from fsc_bench.results import RunDirectory, read_runs
 from fsc_bench.score import classification
-from fsc_bench.task import data_at, select
+from fsc_bench.task import data_at, read_task, select
 
+ONE = """
+title = "One"
+suite = "clip_benchmark"
+group = "compositionality"
+kind = "matching"
+version = 1
+headline = ["text"]
+chance = 50.0
+[subsets]
+items = 10
+[data]
+reader = "records"
+"""
 HUB = "https://huggingface.co/datasets/clip-benchmark"
 
 
@@ -189,6 +206,44 @@ def test_a_mirror_that_says_no_number_of_shards_is_refused(hub, capsys):
     hub.files["wds_imagenetv2/test/nshards.txt"] = b"two"
     code, _, err = ran(capsys, "data", "get", f"{NAME}@{hub.url}/files/wds_{{dataset}}")
     assert code == 3 and "nshards.txt says 'two', no number of shards. It was not kept." in err
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_their_metrics_stand_in_a_table_of_their_own_apart_from_the_suites(tmp_path, capsys):
+    (tmp_path / "one.toml").write_text(ONE)
+    task = read_task(tmp_path / "one.toml")
+    columns = choices([("items", f"p{n}", n < 7) for n in range(10)])
+    for model, hits in (("mine:a", 63.5), ("mine:b", 71.25)):
+        run = write_run(tmp_path / "runs", model, [(task, columns)])
+        result = run.results["one"]
+        told = {"source": "clip_benchmark's", "metrics": {"acc1": hits, "acc5": None}}
+        RunDirectory.at(run.path).write_facts(replace(result, official=told))
+    page = tmp_path / "page.html"
+    words = ("leaderboard", tmp_path / "runs", "-o", tmp_path / "out", "--html", page)
+    assert ran(capsys, *words)[0] == 0
+
+    text = (tmp_path / "out" / "clip-benchmark.md").read_text()
+    table = text.partition("## Official metrics")[2].partition("\n## ")[0]
+    assert "clip_benchmark's. No average and no rank is of them." in table
+    assert "| Model | one acc1 | one acc5 |" in table and "| mine:b | 71.2 | - |" in table
+    assert "71.2" not in text.replace(table, "")
+    csv = (tmp_path / "out" / "clip-benchmark.csv").read_text().splitlines()
+    assert csv[0].endswith("official one acc1,official one acc5,notes")
+    assert any(line.startswith("mine:a") and line.endswith(",63.5000,,") for line in csv)
+    assert "one acc1 71.2 (clip_benchmark's)" in page.read_text()
+    assert not (tmp_path / "out" / "fsc.csv").exists()
+
+
+def test_a_metric_of_a_strangers_result_that_is_no_percentage_is_refused(tmp_path):
+    (tmp_path / "one.toml").write_text(ONE)
+    columns = choices([("items", f"p{n}", n < 7) for n in range(10)])
+    run = write_run(tmp_path / "runs", "mine:a", [(read_task(tmp_path / "one.toml"), columns)])
+    told = {"source": "theirs", "metrics": {"acc1": 163.5}}
+    RunDirectory.at(run.path).write_facts(replace(run.results["one"], official=told))
+    with pytest.raises(UsageError, match=r"one\.json: official: metrics.*100"):
+        read_runs([run.path])
 
 
 # ---------------------------------------------------------------- chance
