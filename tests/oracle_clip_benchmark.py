@@ -204,12 +204,12 @@ def main() -> int:
                 differ += not same
                 print(f"{name:16}{metric:28}{value:12.6f}{found[metric]:12.6f}  {same}")
             differ += set(known) != set(found)
+            own = samples(work / name, work)
             with np.load(work / f"{name}.npz") as kept:
-                for what, compared, other in by_sample(
-                    kind, dict(kept), samples(work / name, work)
-                ):
-                    differ += other > 0
-                    print(f"{name:16}{what:28}{compared:6} samples{other:6} differ")
+                compared = by_sample(kind, dict(kept), own)
+            for what, count, other in compared:
+                differ += other > 0
+                print(f"{name:16}{what:28}{count:6} samples{other:6} differ")
     print("equal" if not differ else f"{differ} differ")
     return bool(differ)
 

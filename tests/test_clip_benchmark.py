@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hub_server import Hub
 from made_runs import choices, write_run
-from oracle_clip_benchmark import CLASSES, KINDS, draw
+from oracle_clip_benchmark import CLASSES, KINDS, by_sample, draw
 
 from fsc_bench.cli.main import app
 from fsc_bench.clip_benchmark import eleven_points
@@ -126,6 +126,29 @@ def test_mean_average_precision_by_hand():
     assert classification.mean_average_precision(scores, truth) == pytest.approx(
         (5 / 6 + 1 / 2) / 2
     )
+
+
+def test_the_oracle_tells_a_single_sample_that_differs():
+    """Three captions of two pictures; the second caption's picture comes second."""
+    kept = {"scores": np.array([[0.9, 0.1], [0.4, 0.5], [0.2, 0.3]]),
+            "positive": np.array([[1, 0], [1, 0], [0, 1]], bool)}  # fmt: skip
+    hits = {1: ([1, 0, 1], [1, 0]), 5: ([1, 1, 1], [1, 1]), 10: ([1, 1, 1], [1, 1])}
+    for k, (image, text) in hits.items():
+        kept |= {f"image {k}": np.array(image, bool), f"text {k}": np.array(text, bool)}
+    own = {"t2i_rank": [[1, 2], [1]], "i2t_rank": [1, 2]}
+
+    assert sum(other for _, _, other in by_sample("retrieval", kept, own)) == 0
+    own["t2i_rank"] = [[1, 1], [1]]
+    told = {what: other for what, _, other in by_sample("retrieval", kept, own) if other}
+    assert told == {"image rank": 1, "image found at 1": 1}
+
+    kept = {"logits": np.array([[50.0, 30.0], [20.0, 40.0]]), "target": np.array([0, 0])}
+    own = {"labels": [[0], [0]], "prediction": [0, 0], "score_label": [0.5, 0.2]}
+    told = {what: other for what, _, other in by_sample("", kept, own) if other}
+    assert told == {"class taken": 1}
+    kept = {"logits": 100 * np.array([[0.9, 0.1], [0.5, 0.4]])}
+    told = by_sample("multilabel", kept, {"scores": [[0.5, 0.1], [0.9, 0.4]]})
+    assert [other for _, _, other in told] == [2, 2]
 
 
 # ---------------------------------------------------------------- from the Hub and from a mirror
