@@ -216,7 +216,7 @@ def _scored(label: str, encoder: DualEncoder, chosen, options, progress) -> tupl
     if any(task.drawn for task in chosen):
         from fsc_bench.demo.build import build
 
-        build(options.data, ranks=Ranks())
+        build(options.data, ranks=Ranks(), suites={task.suite for task in chosen})
     summary = run_loaded(label, encoder, chosen, options, reporter)
     for _, _, error in summary.failures:
         raise error

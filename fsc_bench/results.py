@@ -33,6 +33,9 @@ A samples file has one row a sample and these columns (list columns are lists of
     scores                         [images x texts], row by row; image i belongs with text i:
                                    cosines, or what a model that scores pairs gives (any scale)
     correct_text, _image, _group, _groupmatch, _accuracy    hits, where the record asks that
+    right_texts, text_scores       where several are right: how many; the cosines of each text with
+                                   those behind it, of models that give vectors
+    correct_caption, _drop, _tot   the first right text alone; lost by the others; text to text
     free, easier                   every option is right; fewer different options than promised
   classification
     labels, label_names, prediction, prediction_name        of the classes, in the task's order
@@ -68,6 +71,7 @@ from fsc_bench.errors import UsageError, reason
 from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.facts import Facts, check_name, read_json, typed
 from fsc_bench.system.files import write_atomically, write_text
+from fsc_bench.system.lease import Lease
 from fsc_bench.task import Task, is_shipped, walk
 
 SCHEMA_VERSION = 1
@@ -126,7 +130,8 @@ class Result:
     the number must know.
     audits: what makes samples easy or unfair, counted: `free` (all options are right), `easier`
     (fewer different options than promised), `repeated_texts` and `repeated_images` (in a gallery),
-    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`.
+    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`, `tot_ties`; and
+    `lacks`: why a metric of the headline has no number, by metric.
     official: "headline", as the official scorer counts ties, where the task file says that it
     differs; or "metrics", those of another program, in percent by name; "source" says whose.
     blindness: {"mean_image", "shuffled_images": {metric: percent}}, the headline with every picture
@@ -155,6 +160,13 @@ class Result:
     def complete(self) -> bool:
         """Whether the number may stand in an average: every promised sample was scored."""
         return not self.flags
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """Why a metric has no number, by metric: a model that cannot have it is told so."""
+        found = self.audits.get("lacks", {})
+        items = found.items() if isinstance(found, Mapping) else ()
+        return {str(metric): str(why) for metric, why in items}
 
     @property
     def lacks_data(self) -> bool:
@@ -205,6 +217,8 @@ def slug(spec: str) -> str:
 class RunDirectory:
     """`<out>/<model>-<identity8>`: one model's results."""
 
+    lease: Lease | None = None  # while we hold it
+
     def __init__(self, out: Path, spec: str, fingerprint: str):
         self.path = out / f"{slug(spec)}-{fingerprint[:8]}"
 
@@ -223,25 +237,32 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the run's lock. Raises UsageError when another has it or nothing can be written."""
-        from filelock import FileLock, Timeout
-
+        """Holds the run's folder. Raises Busy when another process has it, UsageError where nothing
+        can be written.
+        """
+        lease = Lease(self.path / ".held")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(13, "Permission denied")
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise Busy(
-                f"{self.path}: another run is writing here. Wait for it, or use another -o folder."
-            ) from None
+            taken = lease.take_patiently()
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror}.") from None
+        if not taken:
+            raise Busy(
+                f"{self.path}: another run is writing here. Wait for it, or use another -o folder."
+            )
+        self.lease = lease
         try:
             yield
         finally:
-            lock.release()
+            self.lease = None
+            lease.give_back()
+
+    def check_held(self) -> None:
+        """Raises Busy where this process stood still for so long that another took its place."""
+        if self.lease and self.lease.lost():
+            raise Busy(f"{self.path}: this run stood still, and another one took its place.")
 
     def write_run(self, facts: Mapping[str, Any]) -> None:
         write_json(self.path / "run.json", {"schema": SCHEMA_VERSION, **facts})

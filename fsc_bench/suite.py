@@ -8,6 +8,7 @@ says nothing of how anything is computed.
                                           # it: the tasks that name the suite as theirs
     [groups]
     order = ["winoground", "aro"]         # optional, of these tasks
+    also = ["order+"]                     # of a shipped suite: what else `-t` calls it
     [averages]
     Order = { of = "order" }              # a group of this file, or one of the three of tasks
     Mine  = { of = ["own"], metric = "text" }   # a list of tasks; the metric is the headline's
@@ -15,7 +16,7 @@ says nothing of how anything is computed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from fsc_bench.task import (
     Task,
     catalogue,
     is_apart,
+    is_shipped,
     is_suite,
     own_task,
     select,
@@ -66,6 +68,7 @@ class Suite:
     default: bool = False
     published: bool = False
     apart: str = ""
+    also: tuple[str, ...] = ()
 
 
 class AverageTable(Facts, frozen=True):
@@ -85,13 +88,24 @@ class SuiteFile(Facts, frozen=True):
     default: bool = False
     published: bool = False
     apart: str = ""
+    also: tuple[str, ...] = ()
 
 
 @cache
 def shipped() -> dict[str, Suite]:
     """The suites of tasks/suites, by name."""
-    files = sorted((tasks_folder() / "suites").glob("*.toml"))
-    return {file.stem: _suite(file, read_toml(file, SuiteFile), ()) for file in files}
+    found = {}
+    for path in sorted((tasks_folder() / "suites").glob("*.toml")):
+        file, name = read_toml(path, SuiteFile), path.stem
+        own = [task for task in catalogue().values() if task.suite == name and is_shipped(task)]
+        # Without `tasks` of its own: these are found by the suite that they name.
+        found[name] = replace(_suite(path, file, tuple(own)), tasks=())
+    return found
+
+
+def suite_called(word: str) -> str:
+    """The name of the shipped suite that a word means; any other word as it is."""
+    return next((name for name, suite in shipped().items() if word in suite.also), word)
 
 
 def suite_of(name: str) -> Suite:
@@ -128,7 +142,14 @@ def read_suite(path: Path, within: tuple[Path, ...] = ()) -> Suite:
     if path in within:
         names = " -> ".join(one.name for one in (*within, path))
         raise UsageError(f"{path}: leads back to itself: {names}.")
-    taken = {*shipped(), *GROUPS, *(task.suite for task in catalogue().values()), *catalogue()}
+    also = (word for suite in shipped().values() for word in suite.also)
+    taken = {
+        *shipped(),
+        *also,
+        *GROUPS,
+        *(task.suite for task in catalogue().values()),
+        *catalogue(),
+    }
     if path.stem in taken:
         raise UsageError(f"{path}: the name {path.stem!r} is taken; rename the file.")
     file = read_toml(path, SuiteFile)
@@ -167,7 +188,16 @@ def _suite(path: Path, file: SuiteFile, tasks: tuple[Task, ...]) -> Suite:
         if name in known or "/" in name:
             raise UsageError(f"{where}: the name is a task's, or holds a '/'; choose another.")
         averages[name] = _average(where, table, file.groups, known)
-    return Suite(path.stem, file.title, tasks, averages, file.default, file.published, file.apart)
+    return Suite(
+        path.stem,
+        file.title,
+        tasks,
+        averages,
+        file.default,
+        file.published,
+        file.apart,
+        file.also,
+    )
 
 
 def _average(

@@ -28,7 +28,7 @@ from fsc_bench.system.facts import Facts, check_choice, check_name, read_toml
 from fsc_bench.system.plugins import Plugin, complain, plugins
 
 KINDS = {
-    "matching": ("text", "image", "group", "groupmatch", "accuracy"),
+    "matching": ("text", "image", "group", "groupmatch", "accuracy", "caption", "tot"),
     "classification": (
         "accuracy",
         "top5",
@@ -39,6 +39,8 @@ KINDS = {
     ),
     "retrieval": ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"),
 }
+OF_SEVERAL = ("caption", "tot")  # metrics of records with several right texts
+BESIDE = ("drop",)  # metrics of results that head no table: less is better
 WHOLE = "headline"  # what results call the number of the whole task
 GROUPS = ("compositionality", "classification", "retrieval")
 ACCESS = ("open", "gated", "manual")
@@ -259,6 +261,16 @@ def is_apart(task: Task) -> bool:
     return suite is not None and bool(suite.apart)
 
 
+def _stands_by_group(task: Task) -> bool:
+    """Whether the name of its group picks a task: of the shipped suites, those of the default one
+    alone, since averages over a group are of these.
+    """
+    from fsc_bench.suite import shipped
+
+    suite = shipped().get(task.suite)
+    return suite is None or suite.default
+
+
 def default_suite() -> str:
     """The suite that is meant where no task is named."""
     from fsc_bench.suite import default
@@ -330,12 +342,15 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
     if ":" in word:
         task = named_task(word)
         return {task.name: task}
+    from fsc_bench.suite import suite_called
+
+    word = suite_called(word)
     found = {
         name: task
         for name, task in known.items()
         if word == "all"
         or word == task.suite
-        or (word == task.group and not is_apart(task))
+        or (word == task.group and _stands_by_group(task))
         or fnmatchcase(name, word)
     }
     if not found:
@@ -437,6 +452,11 @@ def read_task(path: Path) -> Task:
     if not file.headline:
         raise UsageError(f"{path}: 'headline' is empty; name at least one metric.")
     for metric in file.headline:
+        if metric in BESIDE and file.kind == "matching":
+            raise UsageError(
+                f"{path}: headline = {metric!r}: less of it is better, so it heads no table; "
+                "results have it beside 'text'."
+            )
         check_choice(f"{path}: headline", metric, KINDS[file.kind])
         if file.headline.count(metric) > 1:
             raise UsageError(f"{path}: 'headline' names {metric!r} twice.")
@@ -558,7 +578,7 @@ def _prompts(path: Path, file: TaskFile) -> dict[str, Prompts]:
 def _reference(path: Path, file: TaskFile) -> dict[str, Mapping[str, Any]]:
     """`{model: {metric: percent, where: source, subsets: {subset: percent or by metric}}}`."""
     nodes = dict(walk(file.subsets))
-    metrics = KINDS[file.kind]
+    metrics = [*KINDS[file.kind], *(BESIDE if file.kind == "matching" else ())]
     for model, row in file.reference.items():
         if not isinstance(row.get("where"), str):
             raise UsageError(f"{path}: [reference] {model!r} must be a table that says 'where'.")

@@ -92,3 +92,27 @@ def _process(rank: int, port: int, said: Path | None, work: Callable, arguments:
     finally:
         distributed.leave()  # such a process ends without what is registered for its end
         sys.stdout.flush()
+
+
+def start(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
+    """A process of its own that has imported torch already: `work(*arguments)`."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def command(arguments: list, said: str, environment: dict, before: Any = None) -> None:
+    """What such a process does as `fsc-bench ARGUMENTS`; what it prints goes to the file `said`."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ |= environment
+    stream = open(said, "w", buffering=1)  # noqa: SIM115 (until the process ends)
+    sys.stdout = sys.stderr = stream
+    if before is not None:
+        before()
+    from fsc_bench.cli.main import app
+
+    app(arguments)

@@ -579,7 +579,7 @@ def test_the_published_lists(name, tmp_path):
 def test_damaged_lists(name, tmp_path):
     raw = tmp_path / "raw"
     path, n = OWN_LISTS[name](raw, TASKS[name])
-    assert fuzz(smaller(name, n), raw, str(path.relative_to(raw)), any_layout.read)["refused"] > 50
+    assert fuzz(smaller(name, n), raw, str(path.relative_to(raw)), any_layout.read)["refused"] > 25
 
 
 def test_imagenet_in_its_tar_and_in_kaggles_form(tmp_path):
@@ -626,7 +626,7 @@ def test_flowers_and_cars_of_matlab(tmp_path):
         ("stanford_cars", 2, cars / "cars_test_annos_withlabels.mat"),
     ]:
         folder = tmp_path / ("flowers" if name == "flowers102" else "cars")
-        fuzz(smaller(name, n), folder, str(file.relative_to(folder)), any_layout.read, count=600)
+        fuzz(smaller(name, n), folder, str(file.relative_to(folder)), any_layout.read, count=150)
 
 
 # ---------------------------------------------------------------- VOC
@@ -813,7 +813,7 @@ def test_records_are_read_as_they_are(tmp_path):
 
 
 def test_damaged_binary_files(tmp_path):
-    """At least 200 damaged versions of each: read as something valid, or refused in one line."""
+    """A hundred damaged versions of each: read as something valid, or refused in one line."""
     labels = [(place % 10, place % 10) for place in range(6)]
     task = smaller("cifar10", 6)
     write_wds(tmp_path / "wds", task.classes, labels, shards=1)
@@ -846,4 +846,4 @@ def test_damaged_binary_files(tmp_path):
     for one, folder, file in cases:
         reader = load_reader(one.data.reader, one.name)
         outcome = fuzz(one, tmp_path / folder, file, reader.read)
-        assert outcome["refused"] > 20, (folder, file, outcome)
+        assert outcome["refused"] > 10, (folder, file, outcome)

@@ -148,7 +148,7 @@ def test_only_a_model_taken_after_a_command_began_is_trusted_whatever_the_clocks
     early, ours, late = (Claims(tmp_path, "fp32") for _ in range(3))
     with early.take("family:a"), ours.begun():
         early.finish("family:a", "old")
-        (claim,) = (tmp_path / ".claims").glob("*.json")
+        (claim,) = (tmp_path / ".claims").glob("*/finished.json")
         os.utime(claim, (4e9, 4e9))  # a file server whose clock is decades ahead
         assert ours.finished_meanwhile("family:a") is None
     with ours.begun():
@@ -156,7 +156,7 @@ def test_only_a_model_taken_after_a_command_began_is_trusted_whatever_the_clocks
             late.finish("family:a", "new")
         os.utime(claim, (1e9, 1e9))
         assert ours.finished_meanwhile("family:a") == "new"
-    assert not list((tmp_path / ".claims").glob("*.running"))
+    assert not list((tmp_path / ".claims" / "running").iterdir())
 
 
 def test_commands_that_run_at_once_divide_the_models(tiny):

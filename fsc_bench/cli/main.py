@@ -31,7 +31,7 @@ from fsc_bench.errors import FscBenchError, RunError, reason
 from fsc_bench.system.distributed import is_first, leave_at_once
 from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.files import FULL
-from fsc_bench.system.stopping import Stopped, exit_code, listen, watch_launcher
+from fsc_bench.system.stopping import LEFT, Left, Stopped, exit_code, listen, watch_launcher
 
 
 class OneLineErrors(TyperGroup):
@@ -52,6 +52,10 @@ class OneLineErrors(TyperGroup):
             if is_first():
                 _complain("stopped. The same command continues.")
             leave_at_once(exit_code(stopped))
+        except Left as left:
+            if is_first():
+                _complain(str(left))
+            leave_at_once(LEFT)
         except BrokenPipeError:
             sys.exit(141)
         except OSError as error:

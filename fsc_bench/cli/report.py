@@ -192,14 +192,14 @@ def tables_of(runs: Sequence["Run"], only: Sequence[str] = ()) -> dict[str, list
     """
     from fsc_bench.errors import near_miss
     from fsc_bench.report.suites import TaskFacts, suites
-    from fsc_bench.suite import read_suite
+    from fsc_bench.suite import read_suite, suite_called
     from fsc_bench.task import catalogue, is_suite
 
     tables = suites(runs, catalogue().values())
     if not only:
         return tables
     found = {}
-    for word in only:
+    for word in map(suite_called, only):
         if word.endswith(".toml"):
             if Path(word).is_file() and not is_suite(Path(word)):
                 raise UsageError(

@@ -93,7 +93,7 @@ def run(
         )
     from fsc_bench.run.job import Options
 
-    place = SUITE if demo else place_of(chosen)
+    place = place_of(chosen) or (SUITE if demo else "")
     options = Options(
         data=data_folder(data) / place,
         out=out or Path("runs") / place,
@@ -158,7 +158,7 @@ def _carry_out(
         if any(task.drawn for task in tasks):
             from fsc_bench.demo.build import build, demo_models
 
-            build(options.data, terminal.say)
+            build(options.data, terminal.say, suites={task.suite for task in tasks})
             models = models or demo_models()
         if dry_run:
             rows, code = plan_run(tasks, options, terminal, models)

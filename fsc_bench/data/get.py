@@ -204,7 +204,7 @@ def _message(
     if owner.linked:
         lines.append(f"{owner.name}: linked to {owner.folder}, which is gone. `{link}` mends it.")
     elif owner.drawn:
-        lines.append(f"{owner.name}: drawn, not fetched: `fsc-bench run --demo` draws it.")
+        lines.append(f"{owner.name}: drawn, not fetched: `{owner.drawing}` draws it.")
     elif offline:
         lines.append(
             f"{owner.name}: not all there ({_path(owner)}), and --offline. `{again}` without it "
@@ -386,11 +386,11 @@ def _next(owner: Owner, state: str, states: dict[tuple[str, str], str], data: Pa
     if state not in USABLE:
         if owner.linked:
             return _command(data, "link", owner.word, "PATH")
-        return "fsc-bench run --demo" if owner.drawn else _command(data, "get", owner.name)
+        return owner.drawing if owner.drawn else _command(data, "get", owner.name)
     if owner.task is None:
         return ""
     if owner.drawn:
-        return "fsc-bench run --demo"
+        return owner.drawing
     for name in needs(owner.task, read_links(data)):
         if states.get(("images", name)) not in USABLE:
             return _command(data, "get", name)

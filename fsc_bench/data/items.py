@@ -98,6 +98,11 @@ class Owner:
         """Whether its data are drawn here, not fetched."""
         return self.task is not None and self.task.drawn
 
+    @property
+    def drawing(self) -> str:
+        """The command that draws a task whose data are drawn, and the others of its suite."""
+        return f"fsc-bench run --demo -t {self.task.suite}"
+
 
 def owners(tasks: Iterable[Task], data: Path, images: Iterable[str] = ()) -> list[Owner]:
     """The tasks, then each image source that they (or `images`) name, once."""

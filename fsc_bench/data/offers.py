@@ -65,7 +65,7 @@ def _offer(owner: Owner) -> Offer:
         _place(item, number > 0) for group in owner.groups for number, item in enumerate(group)
     )
     if owner.drawn:
-        places = (Place("drawn by `fsc-bench run --demo`", True, "", (), 0, "", False),)
+        places = (Place(f"drawn by `{owner.drawing}`", True, "", (), 0, "", False),)
     license = task.license if task is not None else known.license if known else "yours"
     return Offer(
         name=owner.name,

@@ -1,6 +1,6 @@
 """The demo world: procedural scenes, sentences that are true of them, and foils that are false.
 
-Everything here is numpy and Pillow. It knows no model, no benchmark format and no metric: `raw.py`
+Everything here is numpy and Pillow. It knows no model, no benchmark format and no metric: `raw/`
 writes benchmarks from it, `pretrain.py` and the trainer learn from it.
 
 A `Scene` is a value (what is where), `render` draws it, a `Description` is a value (what is said),

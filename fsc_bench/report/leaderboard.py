@@ -23,7 +23,8 @@ from fsc_bench.results import Cell, Result, Run
 class Row:
     """One line: a model and its cells by column; a column without a cell is a hole.
 
-    left_out: what the model has a result of that this table cannot show, and why, by task. draws:
+    left_out: what the model has a result of that this table cannot show, and why, by task, or by
+    column where it lacks one number of a task alone. draws:
     percent [replicates] by column, where they are known: one bootstrap, the same for all rows.
     rank: the first and last place that 95% of the draws give it among the complete rows; tied: the
     complete rows from which it differs within error. seeds: what groups it with runs of other seeds
@@ -148,6 +149,8 @@ def measured_row(
             left_out[task.name] = why
             continue
         cell = headline_cell(task, result, metric)
+        if cell is None and metric in result.lacks:
+            left_out[name] = result.lacks[metric]
         if cell:
             cells[name] = cell
             of_task = (draws or {}).get(task.name, {})

@@ -11,6 +11,7 @@ from fsc_bench.embed.plan import Plan
 from fsc_bench.errors import FscBenchError
 from fsc_bench.results import Result, slug
 from fsc_bench.system.distributed import Ranks
+from fsc_bench.system.stopping import LEFT, asked
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,12 @@ class Summary:
     failures: list[tuple[str, str, FscBenchError]] = field(default_factory=list)
     skipped: int = 0
     written: list[str] = field(default_factory=list)  # models with a new result
+    left: bool = False  # SIGUSR1 came: the same command continues
 
     @property
     def exit_code(self) -> int:
+        if self.left:
+            return LEFT
         return max((error.exit_code for _, _, error in self.failures), default=0)
 
 
@@ -90,8 +94,14 @@ class Job:
     summary: Summary
     reporter: Reporter
     ranks: Ranks
+    note: Callable[..., None] = lambda spec, **facts: None  # what is in hand, for who looks
     plans: dict[str, Plan] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # lines that are the same for every model
+
+    def leaves(self) -> bool:
+        """Whether to end here, as SIGUSR1 asked one of the processes; all are here."""
+        self.summary.left = any(self.ranks.gather(asked()))
+        return self.summary.left
 
 
 def together(ranks: Ranks, work: Callable[[], Any]) -> Any:

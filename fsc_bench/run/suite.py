@@ -8,35 +8,28 @@ result is set aside under `superseded/`. A model or a task that fails stops no o
 
 import os
 import sqlite3
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from fsc_bench.data.images import DigestCache, Images
 from fsc_bench.data.prepare import Prepared, prepare
-from fsc_bench.embed.encode import Encoder
-from fsc_bench.embed.pairs import PairEncoder
-from fsc_bench.embed.plan import Plan, check_prompts, make_plan, merged
-from fsc_bench.embed.store import Store, StoreFull
-from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError, near_miss
+from fsc_bench.embed.plan import check_prompts
+from fsc_bench.embed.store import StoreFull
+from fsc_bench.errors import FscBenchError, RunError, UsageError, near_miss
 from fsc_bench.model import DualEncoder, PairScorer, extras_of
 from fsc_bench.models import PRECISIONS, check_named, load_model, pick_device
-from fsc_bench.results import Busy, Result, RunDirectory, Samples, plain, task_facts
-from fsc_bench.run import pairs
+from fsc_bench.results import Busy, Result, RunDirectory
 from fsc_bench.run.claims import Claim, Claims
-from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together, without
-from fsc_bench.run.proof import difference, parts, sealed
-from fsc_bench.run.provenance import run_facts
-from fsc_bench.score.evaluate import evaluate
+from fsc_bench.run.job import Job, Options, Reporter, Silent, Summary, together
+from fsc_bench.run.orders import write_order
+from fsc_bench.run.turn import plan_of, standing, take_turn
 from fsc_bench.system.distributed import Ranks, join, own_device
 from fsc_bench.system.files import FULL
 from fsc_bench.system.settings import working
 from fsc_bench.task import Task
-
-LOT = 4096  # images and texts: smaller tasks are encoded together until they make as many
 
 
 def run(
@@ -79,7 +72,7 @@ def run_loaded(
             directory = RunDirectory(options.out, spec, model.identity.fingerprint)
             summary.folders[spec] = directory.path
             with directory.locked():
-                _run_model(spec, model, directory, job)
+                take_turn(spec, model, directory, job)
     return summary
 
 
@@ -109,20 +102,21 @@ def _run(
 ) -> Summary:
     summary = Summary()
     specs = well_formed(models, summary, reporter)
-    if not specs:
-        return summary
-    images = Images(options.data)
-    with ranks.first_goes_first():
-        prepared = prepare_all(tasks, options, images, summary, reporter)
+    images, prepared = Images(options.data), []
+    with ranks.first_goes_first() if specs else nullcontext():
+        prepared = prepare_all(tasks if specs else [], options, images, summary, reporter)
+    if ranks.first:
+        told = options.rounding, options.variant
+        write_order(models, tasks, options.out, told, summary.failures)
     if not prepared:
         return summary
     keep()  # the records stay, often a million
     with closing(DigestCache(options.data / "digests.sqlite")) as cache:
-        job = Job(prepared, images, cache, options, summary, reporter, ranks)
+        claims = Claims(options.out, options.rounding)
+        job = Job(prepared, images, cache, options, summary, reporter, ranks, claims.note)
         for item in prepared:
             with suppress(FscBenchError):  # told when the task is scored
-                _plan(item, job)
-        claims = Claims(options.out, options.rounding)
+                plan_of(item, job)
         with claims.begun() if ranks.first else nullcontext():
             _run_models(specs, job, claims)
     ranks.wait()  # whoever goes on finds all results written
@@ -145,14 +139,20 @@ def well_formed(models: Sequence[str], summary: Summary, reporter: Reporter) -> 
 
 def _run_models(specs: Sequence[str], job: Job, claims: Claims) -> None:
     """Scores the models in turn. One that another command holds is left for the end: it may be
-    finished by then.
+    finished by then, or its command gone.
     """
-    waiting = specs
-    for last_time in (False, True):
-        busy = [spec for spec in waiting if not _run_claimed(spec, job, claims)]
-        if last_time or len(busy) == len(specs):
+    busy = _run_each(specs, job, claims)
+    theirs: set[str] = set()  # taken and lost again, or their folder is another model's too
+    while busy and not job.summary.left:
+        wanted = [spec for spec in busy if spec not in theirs]
+        free = job.ranks.gather(claims.to_be_had(wanted) if job.ranks.first else None)[0]
+        if not free:
             break
-        waiting = busy
+        still = _run_each(free, job, claims)
+        theirs |= set(still)
+        busy = [spec for spec in busy if spec not in free or spec in still]
+    if job.summary.left:
+        return
     if len(busy) == len(specs):
         raise Busy(
             f"{', '.join(busy)}: another run is writing here, in {job.options.out}. Wait for it, "
@@ -162,14 +162,45 @@ def _run_models(specs: Sequence[str], job: Job, claims: Claims) -> None:
         job.reporter.say(f"{spec}: left to the other run that works on it.")
 
 
+def _run_each(specs: Sequence[str], job: Job, claims: Claims) -> list[str]:
+    """Those of the models that another command holds, after the others were scored."""
+    busy = []
+    for spec in specs:
+        if job.leaves():
+            break
+        if not _run_claimed(spec, job, claims):
+            busy.append(spec)
+    return busy
+
+
 def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
-    """Scores one model, unless another command is at it: then False. What goes wrong with it is
-    told and noted; the others go on.
+    """Scores one model, unless another command is at it: then False."""
+    first, failures = job.ranks.first, job.summary.failures
+    with claims.take(spec) if first else nullcontext(True) as taken:
+        claim = _claim(spec, taken, job, claims) if first else None
+        claim = job.ranks.gather(claim)[0]  # as process 0 has it
+        if claim is not Claim.OURS:
+            return claim is Claim.FINISHED
+        before = len(failures)
+        try:
+            fingerprint = _run_told(spec, job, claims)
+        except Busy:
+            return False
+        if first:
+            claims.fail(spec, [(task, error) for _, task, error in failures[before:]])
+            if fingerprint and len(failures) == before and not job.summary.left:
+                claims.finish(spec, fingerprint)
+    return True
+
+
+def _run_told(spec: str, job: Job, claims: Claims) -> str:
+    """Scores a model that is ours and gives its fingerprint. What goes wrong with it is told and
+    noted, and the fingerprint empty; the others go on. Raises Busy where its folder is another's.
     """
     try:
-        return _take_and_run(spec, job, claims)
-    except StoreFull:
-        raise  # the next model would fail alike
+        return _load_and_run(spec, job, claims)
+    except (StoreFull, Busy):
+        raise  # of the first the next model would die alike
     except FscBenchError as error:
         failure, told = error, f"fsc-bench: {error}"
     except (OSError, sqlite3.OperationalError, MemoryError):
@@ -183,37 +214,27 @@ def _run_claimed(spec: str, job: Job, claims: Claims) -> bool:
     job.summary.failures.append((spec, "", failure))
     for line in told.splitlines():
         job.reporter.say(line)
-    return True
+    return ""
 
 
-def _take_and_run(spec: str, job: Job, claims: Claims) -> bool:
+def _load_and_run(spec: str, job: Job, claims: Claims) -> str:
     first, ranks = job.ranks.first, job.ranks
-    with claims.take(spec) if first else nullcontext(True) as taken:
-        claim = _claim(spec, taken, job, claims) if first else None
-        claim = ranks.gather(claim)[0]  # as process 0 has it
-        if claim is not Claim.OURS:
-            return claim is Claim.FINISHED
-        # Models are loaded one at a time: one is in memory, however many are scored.
-        model = together(ranks, lambda: loaded(spec, job.options))
-        for note in extras_of(model).notes:
-            job.reporter.say(note)
-        fingerprint = model.identity.fingerprint
-        directory = RunDirectory(job.options.out, spec, fingerprint)
-        with ExitStack() as held:
-            try:
-                together(ranks, lambda: first and held.enter_context(directory.locked()))
-            except Busy:
-                return False
-            job.summary.folders[spec] = directory.path
-            failed = len(job.summary.failures)
-            _run_model(spec, model, directory, job)
-            if first and len(job.summary.failures) == failed:
-                claims.finish(spec, fingerprint)
-    return True
+    # Models are loaded one at a time: one is in memory, however many are scored.
+    model = together(ranks, lambda: loaded(spec, job.options))
+    for note in extras_of(model).notes:
+        job.reporter.say(note)
+    fingerprint = model.identity.fingerprint
+    directory = RunDirectory(job.options.out, spec, fingerprint)
+    with ExitStack() as held:
+        together(ranks, lambda: first and held.enter_context(directory.locked()))
+        claims.note(spec, fingerprint=fingerprint)
+        job.summary.folders[spec] = directory.path
+        take_turn(spec, model, directory, job)
+    return fingerprint
 
 
 def _claim(spec: str, taken: bool, job: Job, claims: Claims) -> Claim:
-    """Whose the model is, now that its lock was taken or was not to be had."""
+    """Whose the model is, now that it was claimed or was not to be had."""
     if not taken:
         return Claim.THEIRS
     fingerprint = claims.finished_meanwhile(spec)
@@ -235,41 +256,13 @@ def loaded(spec: str, options: Options) -> DualEncoder | PairScorer:
 def _found_finished(spec: str, fingerprint: str, job: Job) -> bool:
     """Takes over what another command finished since this one began."""
     directory = RunDirectory(job.options.out, spec, fingerprint)
-    found = {item.task.name: _standing(directory, item, fingerprint, job) for item in job.prepared}
+    found = {item.task.name: standing(directory, item, fingerprint, job) for item in job.prepared}
     if not all(isinstance(result, Result) for result in found.values()):
         return False
     job.summary.folders[spec] = directory.path
     job.summary.results[spec] = found
     job.summary.skipped += len(found)
     return True
-
-
-def _standing(
-    directory: RunDirectory,
-    item: Prepared,
-    identity: str,
-    job: Job,
-    model: DualEncoder | PairScorer | None = None,
-) -> Result | str:
-    """The result on disk, if all that decides its number is still the same; otherwise why not,
-    as the end of a sentence (empty: there is none). identity: the model's fingerprint. model: where
-    it is loaded; the results of one that scores pairs stand only then.
-    """
-    name, options = item.task.name, job.options
-    try:
-        result = directory.finished(name, options.variant)
-    except UsageError:
-        return "its file cannot be read"
-    plan = job.plans.get(name)
-    if result is None or plan is None:
-        return ""
-    found = parts(item, plan, identity, options.prompts, pairs.deciding(model, item.task))
-    samples = directory.samples_file(name, options.variant)
-    if why := difference(result, found, item, plan, samples):
-        return why
-    if result.settings.get("unreadable_images") and not options.allow_partial:
-        return "unreadable pictures are accepted with --allow-partial only"
-    return result
 
 
 def prepare_all(
@@ -305,200 +298,6 @@ def _limited(item: Prepared, limit: int) -> Prepared:
     flag = f"limited to {limit:,} records a subset"
     partial = f"{item.partial}; {flag}" if item.partial else flag
     return replace(item, records=kept, partial=partial)
-
-
-def _run_model(
-    spec: str, model: DualEncoder | PairScorer, directory: RunDirectory, job: Job
-) -> None:
-    identity = model.identity.fingerprint
-    standing = [_standing(directory, item, identity, job, model) for item in job.prepared]
-    standing = job.ranks.gather(standing)[0]
-    results = job.summary.results[spec] = {}
-    todo: dict[str, str] = {}  # task -> why its result does not stand; empty: there is none
-    for item, found in zip(job.prepared, standing, strict=True):
-        if isinstance(found, Result):
-            results[item.task.name] = _described(found, item, directory, job)
-            job.summary.skipped += 1
-        else:
-            todo[item.task.name] = found
-    if not todo:
-        return
-    folder = job.options.store / identity[:32]
-    with closing(Store(folder, vars(model.identity))) as store:
-        said = set(store.damage)
-        for line in store.damage:
-            job.reporter.say(line)
-        try:
-            with pairs.at_work(model, store, job) as encoder:
-                _score_all(spec, encoder, directory, todo, job)
-        finally:
-            for line in store.damage:  # found while its vectors were read
-                if line not in said:
-                    job.reporter.say(line)
-
-
-def _score_all(
-    spec: str, encoder: Encoder, directory: RunDirectory, todo: Mapping[str, str], job: Job
-) -> None:
-    """Scores the tasks named in `todo` (task -> why its old result does not stand) and writes."""
-    started, seconds = time.time(), {}
-    failed: set[str] = set()
-    items = [item for item in job.prepared if item.task.name in todo]
-    for item, spent in _encoded(items, encoder, job):
-        begun = time.time() - spent
-        name = item.task.name
-        try:
-            scored = _score(spec, item, encoder, job)
-        except StoreFull:
-            raise  # the next task would fail alike
-        except FscBenchError as error:
-            whose = "" if isinstance(error, DataError) else f"{spec}, {name}: "
-            job.summary.failures.append((spec, name, error))
-            if isinstance(error, UsageError) and str(error) in failed:
-                job.reporter.say(f"{spec}: stopped; it fails alike with every task.")
-                return
-            job.reporter.say(f"fsc-bench: {whose}{error}")
-            failed.add(str(error))
-            continue
-        if scored is None:
-            continue  # process 0 writes
-        if todo[name]:
-            _tell(f"{name}: {todo[name]}; scored anew, the old result is in superseded/.", job)
-        directory.set_aside(name, job.options.variant)
-        directory.write_result(*scored, job.options.variant)
-        seconds[name] = round(time.time() - begun, 3)
-        directory.write_run(run_facts(spec, encoder.model, started, seconds, directory))
-        job.summary.results[spec][name] = scored[0]
-        job.summary.written.append(spec)
-        job.reporter.say(f"{spec}  {name}  {_brief(scored[0])}  ({seconds[name]:.1f} s)")
-
-
-def _described(found: Result, item: Prepared, directory: RunDirectory, job: Job) -> Result:
-    """A result that stands, with its task's title, references and so on as they are now."""
-    facts = plain(task_facts(item.task))
-    if found.facts == facts:
-        return found
-    found = replace(found, facts=facts)
-    if job.ranks.first:
-        directory.write_facts(found, job.options.variant)
-    return found
-
-
-def _tell(line: str, job: Job) -> None:
-    """Says a line that is the same for every model once."""
-    if line not in job.told:
-        job.told.add(line)
-        job.reporter.say(line)
-
-
-def _encoded(
-    todo: Sequence[Prepared], encoder: Encoder, job: Job
-) -> Iterator[tuple[Prepared, float]]:
-    """The tasks in turn, each with the seconds that were spent on it so far.
-
-    Small tasks are encoded several at once: each would end in batches that are not full. What goes
-    wrong here goes wrong again, and is told, when the task it belongs to is scored. Pairs are told
-    task by task.
-    """
-    if isinstance(encoder, PairEncoder):
-        yield from ((item, 0.0) for item in todo)
-        return
-    waiting = list(todo)
-    while waiting:
-        lot, small, seconds, full = [], [], [], False
-        while waiting and not full:
-            begun = time.time()
-            lot.append(waiting.pop(0))
-            with suppress(FscBenchError):
-                plan = _plan(lot[-1], job)
-                if plan.size < LOT and (not plan.unreadable or job.options.allow_partial):
-                    small.append(plan)
-                # A large task ends the lot, but is encoded alone: the small ones are told first.
-                full = plan.size >= LOT or sum(one.size for one in small) >= LOT
-            seconds.append(time.time() - begun)
-        begun = time.time()
-        if len(small) > 1:
-            with suppress(FscBenchError):
-                name = f"{lot[0].task.name} and {len(small) - 1} more"
-                _encode_together(merged(small), encoder, name, job)
-        each = (time.time() - begun) / len(lot)
-        yield from ((item, spent + each) for item, spent in zip(lot, seconds, strict=True))
-
-
-def _plan(item: Prepared, job: Job) -> Plan:
-    name = item.task.name
-    if name not in job.plans:
-        with job.ranks.first_goes_first():
-            job.plans[name] = make_plan(
-                item,
-                job.images,
-                job.cache,
-                job.options.prompts,
-                lambda done, total: job.reporter.progress(f"{name}: hash", done, total),
-            )
-    return job.plans[name]
-
-
-def _score(spec: str, item: Prepared, encoder: Encoder, job: Job) -> tuple[Result, Samples] | None:
-    """One task: plan, encode with all processes, and score in the first; None in the others."""
-    options, ranks = job.options, job.ranks
-    plan = _plan(item, job)
-    readable, broken = item, dict(plan.unreadable)
-    if not broken or options.allow_partial:
-        failures = _worked_out(spec, item, plan, encoder, job)
-        broken |= {place: failures[key] for place, key in plan.image_key.items() if key in failures}
-    if broken:
-        line = min(broken.values())
-        more = f" ({len(broken) - 1:,} more like it)" if len(broken) > 1 else ""
-        if not options.allow_partial:
-            raise DataError(f"{line}{more} `--allow-partial` goes on without them.")
-        readable = without(item, broken)
-        if not readable.records:
-            raise DataError(f"{line}{more}")
-    if not ranks.first:
-        return None
-    model = encoder.model
-    settings = {"limit": options.limit, "batch_size": encoder.batch, **pairs.told(model, item.task)}
-    settings |= {"unreadable_images": len(broken)} if broken else {}
-    settings |= {} if encoder.exact else {"exact": False}
-    embeddings, scores = pairs.embeddings_of(plan, encoder), pairs.scores_of(plan, encoder)
-    scored = evaluate(readable, embeddings, model, options.prompts, settings, scores)
-    further = pairs.deciding(model, item.task)
-    found = parts(item, plan, model.identity.fingerprint, options.prompts, further)
-    return sealed(*scored, readable, plan, found)
-
-
-def _worked_out(
-    spec: str, item: Prepared, plan: Plan, encoder: Encoder, job: Job
-) -> dict[bytes, str]:
-    """Every process encodes its share, or scores its share of the pairs; see `_encode_together`."""
-
-    def encode(plan: Plan, encoder: Encoder) -> dict[bytes, str]:
-        return _encode_together(plan, encoder, item.task.name, job)
-
-    if not isinstance(encoder, PairEncoder):
-        return encode(plan, encoder)
-    pairs.check_first(encoder, item.task, spec)
-    return pairs.score_together(item, plan, encoder, job, encode)
-
-
-def _encode_together(plan: Plan, encoder: Encoder, name: str, job: Job) -> dict[bytes, str]:
-    """Every process encodes its share; all learn what was unreadable, or what stopped one."""
-
-    def progress(what: str, done: int, total: int) -> None:
-        job.reporter.progress(f"{name}: {what}", done, total)
-
-    failures = together(job.ranks, lambda: encoder.encode(plan, progress))
-    return {key: line for found in job.ranks.gather(failures) for key, line in found.items()}
-
-
-def _brief(result: Result) -> str:
-    parts = []
-    for metric in result.headline:
-        cell = result.metrics.get("headline", {}).get(metric)
-        if cell:
-            parts.append(f"{metric} {cell.value:.1f} {cell.interval}")
-    return " ".join(parts)
 
 
 def check_writable(out: Path) -> None:

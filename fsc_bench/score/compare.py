@@ -208,7 +208,10 @@ class Pair:
             stored.measures(one) for stored, one in zip((self.a, self.b), told, strict=True)
         )
         tree, within = self.a.tree, self.a.within
-        return {metric: paired(of_a[metric], of_b[metric], tree, within, keys) for metric in of_a}
+        both = [metric for metric in of_a if metric in of_b]
+        if not both:
+            raise UsageError("; ".join({**self.a.result.lacks, **self.b.result.lacks}.values()))
+        return {metric: paired(of_a[metric], of_b[metric], tree, within, keys) for metric in both}
 
 
 def _pairs(
@@ -240,7 +243,8 @@ def _pair(a: Run, b: Run, task: str) -> tuple[Pair, str]:
     if why := _differs(one, other):
         raise UsageError(why)
     stored_a, stored_b = open_stored(a, task), open_stored(b, task)
-    note = "; ".join(dict.fromkeys([*one.flags, *other.flags]))
+    lacks = [f"no {metric}: {why}" for metric, why in {**one.lacks, **other.lacks}.items()]
+    note = "; ".join(dict.fromkeys([*one.flags, *other.flags, *lacks]))
     if stored_a.ids != stored_b.ids:
         place = {name: row for row, name in enumerate(stored_b.ids)}
         both = [(row, place[name]) for row, name in enumerate(stored_a.ids) if name in place]
@@ -348,7 +352,7 @@ def _averages(
                 if table or result.facts["suite"] == suite
             }
             chosen = [task for task, metric in metrics.items() if metric]
-            parts = [found[task][metrics[task]].get(ROOT) for task in chosen]
+            parts = [found[task].get(metrics[task], {}).get(ROOT) for task in chosen]
             if not parts or None in parts:
                 continue
             whole = average(parts)
@@ -375,7 +379,8 @@ def _flips(pair: Pair, told: tuple[Told, Told], most: int) -> list[Flip]:
     biggest movers first.
     """
     result = pair.a.result
-    kind, metric = KINDS[result.kind], result.headline[0]
+    kind, lacks = KINDS[result.kind], {**pair.a.result.lacks, **pair.b.result.lacks}
+    metric = next(metric for metric in result.headline if metric not in lacks)
     hits_a, hits_b = (kind.hits(one, metric) for one in told)
     margins_a, margins_b = (kind.margins(one, metric) for one in told)
     rows = np.flatnonzero(hits_a != hits_b)
@@ -427,7 +432,7 @@ def against_totals(
     for task, one in stored.items():
         measures = one.measures(one.told(sources[task], one.result.headline))
         drawn = draws(measures, one.tree, one.within, sources[task].keys)
-        for metric in one.result.headline:
+        for metric in measures:
             column = task if len(one.result.headline) == 1 else f"{task} {metric}"
             value = points(measures[metric], one.tree, one.within)[ROOT]
             means[task, metric] = value, drawn[metric].get(ROOT, np.zeros(1))
@@ -474,7 +479,7 @@ def _total(
         for task, result in of.items()
         if result.facts["suite"] == suite.name
     }
-    parts = [means[task, metric] for task, metric in chosen.items() if metric]
+    parts = [means[task, metric] for task, metric in chosen.items() if (task, metric) in means]
     if name not in totals or not parts or len(parts) != _members(suite, name):
         return None
     value = sum(part[0] for part in parts) / len(parts)

@@ -12,7 +12,9 @@ Options (a name, or several):
     texts     columns, the first being right; a column of lists is several texts
     label     class of a classification task: a number, a name or a list of them
     first     the number of the first class, where numbers alone do not say it
-    id subset cluster stratum box   columns of that meaning; id defaults to the row's number
+    id subset cluster stratum box   columns of that meaning; id defaults to the row's number. Of
+              several columns for `subset` the cells are joined: ["type", "subtype"] is add_obj
+    by_file   true: a record's subset is what its file is called, without the ending
     source    image source of paths, such as "coco/val2014"; "." is the raw folder
     path      how a cell becomes a path, such as "images/{}.jpg"; an absolute path may stand in a
               cell where it leads into the raw folder
@@ -47,6 +49,7 @@ OPTIONS = {
     "first": UNSAID,
     "id": "",
     "subset": "",
+    "by_file": False,
     "cluster": "",
     "stratum": "",
     "box": "",
@@ -76,7 +79,8 @@ images = "image"
 path   = "images/{}"       # how a cell becomes a path
 texts  = ["caption", "foil"]   # the right one first
 """
-SEVERAL = ("files", "images", "texts", "split")  # options that take one name as well as a list
+# Options that take one name as well as a list.
+SEVERAL = ("files", "images", "texts", "split", "subset")
 LONGEST = 1000  # of a path; file systems allow little more
 BINARY = (".parquet", ".arrow")
 SUFFIXES = (*BINARY, ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
@@ -105,6 +109,9 @@ def hint(raw: Raw) -> str:
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
+    if options["by_file"] and options["subset"]:
+        where = f"{task.path}: [data.options]"
+        raise UsageError(f"{where} subset and by_file both say what the subset is; leave one out.")
     records: list[Record] = []
     labels = _LabelCells(raw, options["first"]) if task.kind == "classification" else None
     for path in _files(raw, options):
@@ -115,9 +122,7 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
             place = number if not options["id"] else row["id"]
             record = Record(
                 id=_text(raw, path, place, row.get("id", f"{number:06d}"), "id"),
-                subset=_text(
-                    raw, path, place, row.get("subset", next(iter(task.leaves))), "subset"
-                ),
+                subset=_subset(raw, path, place, row, options),
                 images=_images(raw, path, place, row, options),
                 texts=_texts(raw, path, place, row["texts"]),
                 cluster=_text(raw, path, place, row.get("cluster", f"{number:06d}"), "cluster"),
@@ -161,13 +166,19 @@ class _Table:
             self.label = options["label"] or self._guess("a label", LABEL_COLUMNS)[0]
         if twice := named_twice(names):
             raw.fail(path, None, f"names the column {twice!r:.60} twice; rename one.")
-        roles = {role: options[role] for role in ("id", "subset", "cluster", "stratum", "box")}
+        roles = {role: options[role] for role in ("id", "cluster", "stratum", "box")}
         self.roles = {role: column for role, column in roles.items() if column}
-        for column in [*self.images, *self.texts, self.label, *self.roles.values()]:
+        self.subset = _several(options["subset"])
+        for column in [*self.images, *self.texts, self.label, *self.subset, *self.roles.values()]:
             if column and column not in names:
                 hint = near_miss(column, names) or f" It has: {', '.join(names)}."
                 raw.fail(path, None, f"has no column {column!r}.{hint:.300}")
         self._check_texts()
+
+    @property
+    def plain(self) -> list[str]:
+        """The columns that hold no image."""
+        return [*self.texts, *filter(None, [self.label]), *self.subset, *self.roles.values()]
 
     def _check_texts(self) -> None:
         """What a record will lack is said with the columns that there are, before any is made."""
@@ -203,6 +214,7 @@ class _Table:
             "images": images,
             "texts": [cells[column] for column in self.texts],
             "label": cells.get(self.label),
+            "subset": [cells[column] for column in self.subset],
             **{role: cells[column] for role, column in self.roles.items()},
         }
 
@@ -234,7 +246,7 @@ class _Lines(_Table):
         super().__init__(raw, path, options, list(first))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        needed = [*self.images, *self.texts, *filter(None, [self.label]), *self.roles.values()]
+        needed = [*self.images, *self.plain]
         for number, cells in self.read(self.file):
             for column in needed:
                 if column not in cells:
@@ -267,7 +279,7 @@ class _Binary(_Table):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         kinds = {column: self._image_kind(column) for column in self.images}
-        plain = [*self.texts, *filter(None, [self.label]), *self.roles.values()]
+        plain = list(self.plain)
         plain += [column for column, kind in kinds.items() if kind == "path"]
         number = 0
         mixed = {c: self._with_bytes(c) for c, kind in kinds.items() if kind == "mixed"}
@@ -418,6 +430,15 @@ def _images(
             place = f"{raw.task.path}: path = {options['path']!r}"
             raise UsageError(f"{place} cannot hold {image!r:.60}.") from None
     return tuple(found)
+
+
+def _subset(
+    raw: Raw, path: Path, record: Any, row: Mapping[str, Any], options: Mapping[str, Any]
+) -> str:
+    if options["by_file"]:
+        return path.name.removesuffix(".gz").rpartition(".")[0]
+    cells = row["subset"] or [next(iter(raw.task.leaves))]
+    return "_".join(_text(raw, path, record, cell, "subset") for cell in cells)
 
 
 def _texts(raw: Raw, path: Path, record: Any, cells: list[Any]) -> tuple[str, ...]:
