@@ -16,6 +16,7 @@ from fsc_bench.data.hub import how_to_accept
 from fsc_bench.data.images import Images, read_links
 from fsc_bench.data.items import Item, Owner, needs, owners
 from fsc_bench.data.lock import Lock, hold
+from fsc_bench.data.mirror import fetch_mirror
 from fsc_bench.data.prepare import is_fresh, prepared_path
 from fsc_bench.data.session import (
     Progress,
@@ -173,7 +174,7 @@ def _fetch_group(
     complaints = []
     for item in group:
         try:
-            marker = fetch(item, session)
+            marker = fetch_mirror(item, session) if item.shards else fetch(item, session)
             return [marker], [f"{line} {item.where} is taken instead." for line in complaints]
         except DataError as error:
             complaints.append(str(error))
@@ -319,7 +320,7 @@ def _users(item: Item) -> bool:
     if read_marker(item) is not None:
         return False
     if item.url:
-        return not item.unpack and item.path.is_file()
+        return not (item.unpack or item.shards) and item.path.is_file()
     if not item.path.is_dir() or _hub_notes(item).exists():
         return False
     names = [path.relative_to(item.path).as_posix() for path in item.path.rglob("*")]
@@ -328,7 +329,7 @@ def _users(item: Item) -> bool:
 
 def _begun(item: Item) -> bool:
     if item.url:
-        return item.part.exists()
+        return item.part.exists() or bool(item.shards and item.path.exists())
     return any(_hub_notes(item).rglob("*.metadata")) or any(_hub_notes(item).rglob("*.incomplete"))
 
 

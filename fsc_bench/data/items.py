@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsc_bench.clip_benchmark import MIRROR
 from fsc_bench.data.archives import COMPRESSED, is_archive
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.data.sources import check_source, last_part, sources
@@ -32,6 +33,7 @@ class Item:
     bytes: int | None = None  # about
     served: str = ""  # what the URL serves is called so; `path` may be what becomes of it
     unpack: bool = False  # an archive, unpacked into the folder `path`
+    shards: str = ""  # a split: `url` is a mirror's folder of WebDataset shards (mirror.py)
     differs: str = ""  # from what was published, as the task file says
     resolved: bool = (
         False  # `revision` is not the task file's: it was the newest, or a lock names it
@@ -195,6 +197,10 @@ def _item(owner: str, source: Mapping[str, Any], folder: Path) -> Item:
             bytes=source.get("bytes"),
             differs=source.get("differs", ""),
         )
+    if "shards" in source:
+        path = folder / MIRROR
+        return Item(owner=owner, path=path, url=source["url"], served=path.name,
+                    shards=source["shards"])  # fmt: skip
     served = last_part(source["url"])
     if to.endswith("/"):
         return _url_item(owner, source, folder / to, served, unpack=True)

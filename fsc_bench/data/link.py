@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fsc_bench.clip_benchmark import PREFIX, filled
 from fsc_bench.data.archives import PLAIN, check_link
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import ALWAYS, FLAG, ForeignData, check_evidence, examine, pictures_fit
@@ -34,6 +35,8 @@ def link(word: str, path: Path, data: Path) -> str:
     word: its name, or the TOML file of one's own. Raises UsageError where nothing is there,
     DataError where it is something else.
     """
+    if word.startswith(PREFIX):
+        path = Path(filled(str(path), word))
     path = path.expanduser().resolve()
     task, source = named(word, path)
     name = task.name if task is not None else source.name

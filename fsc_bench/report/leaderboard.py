@@ -34,7 +34,8 @@ class Row:
     (results.py), if anything does. base: the row's name that it was fine-tuned from, if one is;
     signature: what that did (ranking.py, `signature`). scorer: how a model that is no dual encoder
     came to its numbers, in words; its name is marked. trained_on: what it was fine-tuned on, if it
-    says so. path: the run's folder, of a measured row.
+    says so. official: what another program's metrics are of the same samples, by "task metric";
+    a cell's note says whose they are. path: the run's folder, of a measured row.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Row:
     signature: str = ""
     scorer: str = ""
     trained_on: str = ""
+    official: Mapping[str, Cell] = field(default_factory=dict)
     path: Path | None = None
 
 
@@ -172,8 +174,18 @@ def measured_row(
         base=str(run.facts.get("base", "")),
         trained_on=str(run.facts.get("trained_on", "")),
         scorer=scorer_of(run),
+        official=_official(run, [task.name for task in tasks if task.name not in left_out]),
         path=run.path,
     )
+
+
+def _official(run: Run, tasks: Sequence[str]) -> dict[str, Cell]:
+    found = {}
+    for task in tasks:
+        told = run.results[task].official if task in run.results else {}
+        for metric, value in told.get("metrics", {}).items():
+            found[f"{task} {metric}"] = Cell(value, note=str(told.get("source", "")))
+    return found
 
 
 def scorer_of(run: Run) -> str:

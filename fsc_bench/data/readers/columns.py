@@ -161,6 +161,8 @@ class _Table:
     def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any], names: list[str]):
         self.raw, self.path, self.options, self.names = raw, path, options, names
         self.class_names: dict[str, list[str]] = {}
+        if not names:
+            raw.fail(path, None, "is empty: it has no columns.")
         self.images = _several(options["images"]) or self._guess("an image", IMAGE_COLUMNS)
         self.texts = _several(options["texts"])
         if raw.task.kind == "classification":
