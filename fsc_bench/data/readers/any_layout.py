@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from fsc_bench.data import readers
 from fsc_bench.data.evidence import labels_fit
-from fsc_bench.data.listing import describe, entries
+from fsc_bench.data.listing import describe, entries, files_below
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import Record
@@ -67,8 +67,7 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
             if name not in matching and reader.detect(view):
                 matching[name] = view
     if len(matching) > 1:
-        last = [name for name in matching if getattr(_layouts()[name], "LAST", False)]
-        matching = {name: view for name, view in matching.items() if name not in last}
+        matching = _without_last(matching)
     if not matching:
         _nothing(task, raw)
     if len(matching) > 1:  # a folder with several data sets in it: the labels may tell which
@@ -78,6 +77,27 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         raw.fail(raw.folder, None, f"holds {kinds}; link the one to be read.")
     ((name, view),) = matching.items()
     yield from _layouts()[name].read(view.task, view)
+
+
+def _without_last(matching: dict[str, Raw]) -> dict[str, Raw]:
+    """Without the readers of what no other knows; but a list of pictures that are not where it says
+    gives way: Kaggle's ImageNet, sorted into class folders, still has its list.
+    """
+    last = {name for name in matching if getattr(_layouts()[name], "LAST", False)}
+    others = {name: view for name, view in matching.items() if name not in last}
+    if last and others and not any(_has_pictures(name, view) for name, view in others.items()):
+        return {name: view for name, view in matching.items() if name in last}
+    return others
+
+
+def _has_pictures(name: str, view: Raw) -> bool:
+    """Whether a layout's first picture lies where its record says, or the layout is damaged."""
+    try:
+        first = next(iter(_layouts()[name].read(view.task, view)), None)
+    except DataError:
+        return True
+    outer = first.images[0].path.partition("::")[0] if first is not None else ""
+    return first is None or view.has(outer) or bool(files_below(view.folder, (".zip", ".tar"), 1))
 
 
 def _fitting(task: Task, matching: dict[str, Raw]) -> dict[str, Raw]:

@@ -23,6 +23,7 @@ from fsc_bench.data.listing import (
     IMAGE_SUFFIXES,
     entries,
     files_below,
+    folders_below,
     inside,
     member,
     natural,
@@ -203,16 +204,10 @@ def _may_be_class(labels: Labels, lists: ClassLists, name: str) -> bool:
 
 def _folders(raw: Raw) -> Iterator[tuple[Path, list[str]]]:
     """(place, its folders), outer places first; not below a place of many folders."""
-    places = [raw.folder] if raw.folder.is_dir() else []
-    for _ in range(DEPTH):
-        deeper: list[Path] = []
-        for place in places:
-            folders = [entry.name for entry in entries(place, hidden=True) if entry.is_dir()]
-            if folders:
-                yield place, folders
-            if len(folders) <= WIDEST:
-                deeper += [place / name for name in folders if not name.startswith(".")]
-        places = deeper
+    for place in folders_below(raw.folder, DEPTH, WIDEST):
+        folders = [entry.name for entry in entries(place, hidden=True) if entry.is_dir()]
+        if folders:
+            yield place, folders
 
 
 def _root(raw: Raw, labels: Labels, place: Path, folders: list[str]) -> Root:
