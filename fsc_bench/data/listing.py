@@ -240,6 +240,11 @@ def inside(raw: "Raw", path: Path) -> str:
     return path.name if path == raw.folder else path.relative_to(raw.folder).as_posix()
 
 
+def prefix(raw: "Raw", folder: Path) -> str:
+    """What stands before the names of a folder's files, below the raw folder: nothing, or `a/b/`."""
+    return "" if folder == raw.folder else f"{folder.relative_to(raw.folder).as_posix()}/"
+
+
 def member(raw: "Raw", container: Path, name: str) -> str:
     """The path by which records name a container's member; it may be all of the raw data."""
     return name if container == raw.folder else f"{inside(raw, container)}::{name}"

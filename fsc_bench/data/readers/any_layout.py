@@ -1,7 +1,8 @@
 """Whatever layout labelled images lie in: asks each reader that can tell, and lets that one read.
 
 A reader takes part by having `detect(raw) -> bool` and `LAYOUT`, what it reads in words; a new
-format is one more file. One that says `LAST` reads only what no other knows: many formats keep
+format is one more file. `begins_with(raw)` may name the files that it begins with: one of those
+inside an archive is a hint to unpack it. One that says `LAST` reads only what no other knows: many formats keep
 their images in class folders too. Where nothing is recognised, `hint(raw) -> str` may say what is
 nearly a reader's layout. Options: a table (or a list of tables, tried in turn) for each reader that
 needs to be told something, under its name.
@@ -16,8 +17,9 @@ from types import ModuleType
 from typing import NoReturn
 
 from fsc_bench.data import readers
+from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import labels_fit
-from fsc_bench.data.listing import describe, entries, files_below
+from fsc_bench.data.listing import describe, entries, files_below, inside
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import Record
@@ -117,7 +119,7 @@ def _nothing(task: Task, raw: Raw) -> NoReturn:
         raw.fail(
             raw.folder, None, f"is the Hub's cache, with {describe(raw.folder)}; link one of these."
         )
-    hints = [
+    hints = list(_once_unpacked(task, raw)) or [
         reader.hint(_view(task, raw, name, _settings(task, name, reader)[0]))
         for name, reader in _layouts().items()
         if hasattr(reader, "hint")
@@ -132,6 +134,30 @@ def _nothing(task: Task, raw: Raw) -> NoReturn:
         f"nothing here looks like a layout that can be read: it {holds}. {nearest}"
         f"Expected is one of: {layouts}.",
     )
+
+
+def _once_unpacked(task: Task, raw: Raw) -> Iterator[str]:
+    """What could be read if an archive were unpacked: lists in archives are not looked into."""
+    begin = {
+        name.casefold()
+        for module, reader in _layouts().items()
+        if hasattr(reader, "begins_with")
+        for options in _settings(task, module, reader)
+        for name in reader.begins_with(_view(task, raw, module, options))
+    }
+    for archive in files_below(raw.folder, (".zip", ".tar")):
+        with suppress(OSError, ValueError):
+            names = container_module(archive).Container(archive).names()
+            for name in names:
+                path = f"/{name}".casefold()
+                if any(path.endswith(f"/{one}") for one in begin):
+                    place = archive.name if archive == raw.folder else inside(raw, archive)
+                    tool = "unzip" if archive.suffix.casefold() == ".zip" else "tar -xf"
+                    yield (
+                        f"{place} holds {name!r:.100}, which is read once it is unpacked "
+                        f"(`{tool} {place}`); then link the folder that comes of it."
+                    )
+                    break
 
 
 def _settings(task: Task, name: str, reader: ModuleType) -> list[dict]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fsc_bench.data.border import reason
 from fsc_bench.data.labels import Labels
-from fsc_bench.data.listing import files_below, inside
+from fsc_bench.data.listing import files_below, prefix
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers.image_list import first_there
 from fsc_bench.data.readers.mat_list import load_mat
@@ -36,6 +36,11 @@ LAYOUT = f"ImageNet's development kit ({TRUTH} and {META}) beside the images"
 
 def detect(raw: Raw) -> bool:
     return bool(files_below(raw.folder, (TRUTH,)))
+
+
+def begins_with(raw: Raw) -> list[str]:
+    """The name of the file of classes."""
+    return [TRUTH]
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
@@ -67,8 +72,8 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
 def _pattern(raw: Raw, path: Path, patterns: list[str]) -> str:
     """Where the images lie: in the kit's folder, or in one around it."""
     around = [place for place in (path.parent, *path.parents) if place.is_relative_to(raw.folder)]
-    bases = [inside(raw, place) for place in dict.fromkeys(around)]
-    full = [f"{base}/{one}".removeprefix("./") for base in reversed(bases) for one in patterns]
+    bases = [prefix(raw, place) for place in dict.fromkeys(around)]
+    full = [f"{base}{one}" for base in reversed(bases) for one in patterns]
     return first_there(raw, full, 1)
 
 

@@ -155,6 +155,12 @@ def _images(
         yield name, image, _label(raw, answers, path, number, row, options, image)
 
 
+def begins_with(raw: Raw) -> list[str]:
+    """The names that the list may have."""
+    names = {**OPTIONS, **raw.task.data.options}["file"]
+    return [names] if isinstance(names, str) and names else list(names)
+
+
 def _find(raw: Raw, options: Mapping[str, Any]) -> tuple[Path, Path] | None:
     """(the list, the folder that its name starts in), at most two folders below the raw folder."""
     names = options["file"]

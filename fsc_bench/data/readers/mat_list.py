@@ -20,7 +20,7 @@ import numpy as np
 from fsc_bench.data.border import reason
 from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.labels import Answers, Labels
-from fsc_bench.data.listing import files_below, inside
+from fsc_bench.data.listing import files_below, prefix
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError
 from fsc_bench.records import OWN, ImageRef, Record
@@ -43,6 +43,11 @@ FOLDERS = {
 
 def detect(raw: Raw) -> bool:
     return bool(_files(raw, raw.task.data.options.get("layout", "")))
+
+
+def begins_with(raw: Raw) -> tuple[str, ...]:
+    """The names that the file of labels may have."""
+    return FILES.get(raw.task.data.options.get("layout", ""), ())
 
 
 def _files(raw: Raw, layout: str) -> list[Path]:
@@ -82,8 +87,7 @@ def _base(raw: Raw, path: Path, image: str) -> str:
     """
     around = [path.parent, *([path.parent.parent] if path.parent != raw.folder else [])]
     folders = FOLDERS[path.name.casefold()]
-    places = [f"{inside(raw, place)}/{folder}" for place in around for folder in folders]
-    places = [place.removeprefix("./") for place in places]
+    places = [f"{prefix(raw, place)}{folder}" for place in around for folder in folders]
     for place in places:
         if raw.has(f"{place}{image}"):
             return place

@@ -27,6 +27,11 @@ def detect(raw: Raw) -> bool:
     return _root(raw) is not None
 
 
+def begins_with(raw: Raw) -> list[str]:
+    """The list of the split's images."""
+    return ["ImageSets/Main/{split}.txt".format(**{**OPTIONS, **raw.task.data.options})]
+
+
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     if options["difficult"] not in DIFFICULT:
