@@ -59,13 +59,37 @@ class Shown:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """A picture and all its classes, by place."""
+
+    places: tuple[int, ...]
+    picture: Image.Image
+
+    @property
+    def png(self) -> bytes:
+        return encoded(self.picture)
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture, what its file is called, and its captions."""
+
+    name: str
+    captions: list[str]
+    picture: Image.Image
+
+    @property
+    def png(self) -> bytes:
+        return encoded(self.picture)
+
+
+@dataclass(frozen=True)
 class Layout:
     task: str
     name: str
-    make: Callable[[Path, list[Any]], Path | None]
+    make: Callable[[Path, list[Any]], Path | dict[str, Path] | None]
     theirs: Callable[[Path], Iterable[tuple[Any, Any]]] | None = None
     refused: str = ""  # words of the line that refuses it, where it cannot be read or must be asked
-    links: str = ""  # another name than the task's, to link it by
 
     def __str__(self) -> str:
         return f"{self.task}: {self.name}"
@@ -94,23 +118,45 @@ def encoded(picture: Image.Image, form: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-@cache
-def shown(name: str) -> list[Shown]:
-    """Seven pictures of noise: of the first class, the last, and others; one class has two."""
-    task, (side, mode) = FSC[name], SIZES.get(name, (20, "RGB"))
+def noise(name: str, count: int) -> list[Image.Image]:
+    """Pictures of a size that is the task's, each another."""
+    side, mode = SIZES.get(name, (20, "RGB"))
     rng = np.random.default_rng(sorted(FSC).index(name))
-    count = len(task.classes)
+    shape = (side, side) if mode == "L" else (side, side, 3)
+    return [Image.fromarray(rng.integers(0, 256, shape, np.uint8)) for _ in range(count)]
+
+
+CAPTIONS = {
+    "coco_karpathy": "COCO_val2014_{:012d}.jpg",
+    "flickr30k": "{:010d}.jpg",
+    "coco_counterfactuals": "{}_1_img_{}",
+}
+
+
+@cache
+def shown(name: str) -> list[Any]:
+    """The pictures of a task's miniature, with what is known of each."""
+    pictures = noise(name, 7)
+    if name == "voc2007":
+        sets = [(0,), (19,), (3, 7), (14,), (1, 14, 19), (5,), (8, 14)]
+        return [Labelled(*pair) for pair in zip(sets, pictures, strict=True)]
+    if name in CAPTIONS:
+        names = [CAPTIONS[name].format(n // 2 if "{}" in CAPTIONS[name] else n, n % 2) for n in range(8)]
+        texts = [[f"Picture {n}, said first.", f'a "{n}", said; again'] for n in range(7)]
+        return [Captioned(*row) for row in zip(names, texts, pictures, strict=False)]
+    return _of_one_class(name, pictures)
+
+
+def _of_one_class(name: str, pictures: list[Image.Image]) -> list[Shown]:
+    """Of the first class, the last, and others; one class has two."""
+    task, count = FSC[name], len(FSC[name].classes)
     words = task.class_ids or task.classes
-    found = []
-    for place in (count - 1, 0, count // 2, count // 3, 0, min(2, count - 1), min(1, count - 1)):
-        shape = (side, side) if mode == "L" else (side, side, 3)
-        pixels = rng.integers(0, 256, shape, np.uint8)
-        found.append(Shown(place, words[place], Image.fromarray(pixels)))
-    return found
+    places = (count - 1, 0, count // 2, count // 3, 0, min(2, count - 1), min(1, count - 1))
+    return [Shown(place, words[place], one) for place, one in zip(places, pictures, strict=True)]
 
 
 def digest(picture: Image.Image | np.ndarray) -> str:
-    return pixel_digest(Image.open(io.BytesIO(encoded(_image(picture)))).convert("RGB"))
+    return pixel_digest(_image(picture).convert("RGB"))
 
 
 def _image(picture: Any) -> Image.Image:
@@ -149,34 +195,48 @@ def try_layout(one: Layout, folder: Path) -> Outcome:
     return outcome(small, linked, folder / "data")
 
 
-def outcome(task: Task, linked: Path, data: Path) -> Outcome:
-    """As `fsc-bench data link` and a run: the link is made, the records are prepared."""
+def outcome(task: Task, linked: Path | dict[str, Path], data: Path) -> Outcome:
+    """As `fsc-bench data link` and a run: the links are made, the records are prepared."""
     try:
-        linked = in_hub_cache(task.name, task.data.sources, linked)
-        if linked.is_file():
-            check_link(linked)
-        write_link(data, task.name, linked)
+        for name, place in (linked if isinstance(linked, dict) else {task.name: linked}).items():
+            place = in_hub_cache(name, task.data.sources, place)
+            if place.is_file():
+                check_link(place)
+            write_link(data, name, place)
         prepared = prepare(task, data)
         images = Images(data)
         found = {}
         for row in prepared.records:
             picture = decode(images.content(task.name, row.images[0]), "a picture")
-            names = [task.classes[label] for label in row.labels if label >= 0]
-            found[digest(picture)] = " and ".join(names)
+            names = sorted(task.classes[label] for label in row.labels if label >= 0)
+            found[digest(picture)] = " and ".join(row.texts or names)
         return Outcome(found, len(prepared.records), "")
     except FscBenchError as error:
         return Outcome({}, 0, str(error))
 
 
 def expected(name: str) -> dict[str, str]:
-    return {digest(one.picture): FSC[name].classes[one.place] for one in shown(name)}
+    return {digest(one.picture): _said(FSC[name], one) for one in shown(name)}
+
+
+def _said(task: Task, one: Any) -> str:
+    if task.name == "coco_counterfactuals":
+        return one.captions[0]
+    if isinstance(one, Captioned):
+        return " and ".join(one.captions)
+    places = one.places if isinstance(one, Labelled) else (one.place,)
+    return " and ".join(sorted(task.classes[place] for place in places))
 
 
 def read_by_others(one: Layout, folder: Path) -> dict[str, str]:
     """`{picture: class}` as torchvision or `datasets` read what `try_layout` made."""
     task = FSC[one.task]
-    pairs = one.theirs(folder / "linked")
-    return {digest(_image(picture)): class_of(task, word) for picture, word in pairs}
+    found = {}
+    for picture, said in one.theirs(folder / "linked"):
+        words = said if isinstance(said, list) else [said]
+        words = words if task.kind == "retrieval" else sorted(class_of(task, one) for one in words)
+        found[digest(_image(picture))] = " and ".join(words)
+    return found
 
 
 # ---------------------------------------------------------------- files

@@ -87,6 +87,8 @@ def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) 
         if isinstance(records, DataError):
             raise error from None
         return _look_at_task(task, path, data)
+    if not isinstance(_read(task, path, data), DataError):
+        return f"{found}; {_look_at_task(task, path, data)}"
     return f"{found} (the pictures; the task's own files come with `fsc-bench data get {name}`)"
 
 

@@ -22,10 +22,12 @@ import ast
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fsc_bench.data.containers.tar import Container
 from fsc_bench.data.listing import describe, files_below
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import columns, wds
@@ -80,10 +82,23 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         )
 
 
+def holds(raw: Raw) -> bool:
+    """Whether captions lie there; a folder of the same name's pictures may hold none."""
+    if _file(raw, {**OPTIONS, **raw.task.data.options}["file"]) is not None:
+        return True
+    if files_below(raw.folder, columns.BINARY):
+        return True
+    for path in files_below(raw.folder, (".tar",))[:1]:
+        with suppress(OSError, ValueError):
+            return any(name.endswith(wds.CAPTIONS) for name in Container(path).names())
+    return False
+
+
 def _file(raw: Raw, names: str | list[str]) -> Path | None:
     """The file that is linked, or the first of `names` in the folder or up to two below."""
     if raw.folder.is_file():
-        return None if raw.folder.name.endswith((".parquet", ".arrow", ".tar")) else raw.folder
+        plain = raw.folder.name.casefold().removesuffix(".gz")
+        return raw.folder if plain.endswith((".json", *TABLES)) else None
     names = [names] if isinstance(names, str) else names
     endings = tuple(end for name in names for end in (name, f"{name}.gz"))
     found = {path.name.casefold(): path for path in reversed(files_below(raw.folder, endings))}
