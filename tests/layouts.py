@@ -141,7 +141,9 @@ def shown(name: str) -> list[Any]:
         sets = [(0,), (19,), (3, 7), (14,), (1, 14, 19), (5,), (8, 14)]
         return [Labelled(*pair) for pair in zip(sets, pictures, strict=True)]
     if name in CAPTIONS:
-        names = [CAPTIONS[name].format(n // 2 if "{}" in CAPTIONS[name] else n, n % 2) for n in range(8)]
+        names = [
+            CAPTIONS[name].format(n // 2 if "{}" in CAPTIONS[name] else n, n % 2) for n in range(8)
+        ]
         texts = [[f"Picture {n}, said first.", f'a "{n}", said; again'] for n in range(7)]
         return [Captioned(*row) for row in zip(names, texts, pictures, strict=False)]
     return _of_one_class(name, pictures)
@@ -168,9 +170,7 @@ def class_of(task: Task, word: Any) -> str:
     if isinstance(word, (int, np.integer)):
         return task.classes[int(word)]
     plain = [re.sub(r"[\W_]", "", text.casefold()) for text in (*task.classes, *task.class_ids)]
-    return task.classes[
-        plain.index(re.sub(r"[\W_]", "", str(word).casefold())) % len(task.classes)
-    ]
+    return task.classes[plain.index(re.sub(r"[\W_]", "", str(word).casefold())) % len(task.classes)]
 
 
 # ---------------------------------------------------------------- linked and read
@@ -286,7 +286,9 @@ def image_table(pictures: list[Shown], label: str, names: list[str] | None) -> p
         "image": {"_type": "Image"},
         label: {"names": list(names), "_type": "ClassLabel"},
     }
-    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return table.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
 
 
 def mirror_names(name: str) -> list[str]:

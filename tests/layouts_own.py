@@ -153,14 +153,18 @@ def cifar_binary(folder, pictures):
     heads = [[one.place] if name == "cifar10" else [0, one.place] for one in pictures]
     rows = pixels(pictures).transpose(0, 3, 1, 2).reshape(len(pictures), -1)
     content = np.hstack([np.array(heads, np.uint8), rows]).tobytes()
-    path = "cifar-10-batches-bin/test_batch.bin" if name == "cifar10" else "cifar-100-binary/test.bin"
+    path = (
+        "cifar-10-batches-bin/test_batch.bin" if name == "cifar10" else "cifar-100-binary/test.bin"
+    )
     write(folder / path, content)
 
 
 @layout("cifar100", "Parquet with fine_label")
 def cifar100_fine(folder, pictures):
     table = image_table(pictures, "fine_label", list(FSC["cifar100"].classes))
-    pq.write_table(table.append_column("coarse_label", [[0] * len(pictures)]), folder / "test.parquet")
+    pq.write_table(
+        table.append_column("coarse_label", [[0] * len(pictures)]), folder / "test.parquet"
+    )
 
 
 @layout(["cifar100", "fgvc_aircraft"], "Parquet with a label column of numbers")
@@ -232,7 +236,9 @@ def rendered_sst2(folder, pictures):
 def resisc(folder, pictures):
     for number, one in enumerate(pictures):
         word = one.word.replace(" ", "_")
-        write(folder / "NWPU-RESISC45" / "NWPU-RESISC45" / word / f"{word}_{number:03d}.jpg", one.png)
+        write(
+            folder / "NWPU-RESISC45" / "NWPU-RESISC45" / word / f"{word}_{number:03d}.jpg", one.png
+        )
 
 
 @layout("patchcamelyon", "folders normal and tumor")
@@ -259,7 +265,11 @@ def pcam(folder, pictures):
         file.create_dataset("y", data=np.array(places(pictures), np.uint8).reshape(-1, 1, 1, 1))
 
 
-@layout("patchcamelyon", "HDF5 still packed", refused="gunzip -k camelyonpatch_level_2_split_test_x.h5.gz")
+@layout(
+    "patchcamelyon",
+    "HDF5 still packed",
+    refused="gunzip -k camelyonpatch_level_2_split_test_x.h5.gz",
+)
 def pcam_packed(folder, pictures):
     for part in "xy":
         write(folder / f"camelyonpatch_level_2_split_test_{part}.h5.gz", b"\x1f\x8b")
@@ -314,7 +324,10 @@ def fer_folders(folder, pictures):
 
 
 def aircraft_files(pictures) -> dict[str, bytes]:
-    words = [word.replace("F-A-18", "F/A-18").replace("F-16A-B", "F-16A/B") for word in FSC["fgvc_aircraft"].classes]
+    words = [
+        word.replace("F-A-18", "F/A-18").replace("F-16A-B", "F-16A/B")
+        for word in FSC["fgvc_aircraft"].classes
+    ]
     files = {f"data/images/{n:07d}.jpg": one.png for n, one in enumerate(pictures)}
     lines = [f"{n:07d} {words[one.place]}" for n, one in enumerate(pictures)]
     return {
@@ -386,7 +399,10 @@ def gtsrb_kaggle(folder, pictures):
 
 @layout("hateful_memes", "its archive, unpacked")
 def memes(folder, pictures):
-    rows = [{"id": n, "img": f"img/{n:05d}.png", "label": one.place, "text": "x"} for n, one in enumerate(pictures)]
+    rows = [
+        {"id": n, "img": f"img/{n:05d}.png", "label": one.place, "text": "x"}
+        for n, one in enumerate(pictures)
+    ]
     for row, one in zip(rows, pictures, strict=True):
         write(folder / row["img"], one.png)
     for name in ("dev_seen", "train", "dev_unseen"):
@@ -421,7 +437,10 @@ def _torchvision_flowers(folder):
     from torchvision.datasets import Flowers102
 
     base = folder / "flowers-102"
-    files = {key: (name, md5(base / name)) for key, name in (("label", "imagelabels.mat"), ("setid", "setid.mat"))}
+    files = {
+        key: (name, md5(base / name))
+        for key, name in (("label", "imagelabels.mat"), ("setid", "setid.mat"))
+    }
     found = type("Small", (Flowers102,), {"_file_dict": {"image": ("x", ""), **files}})
     return found(str(folder), split="test")
 
@@ -524,7 +543,14 @@ def devkit(folder: Path, pictures) -> None:
     chosen = sorted({one.word for one in pictures}, reverse=True)
     rows = np.zeros((len(chosen) + 1, 1), dtype=[(name, object) for name in names])
     for number, synset in enumerate(chosen):
-        rows[number, 0] = (1000 - synsets.index(synset), synset, "a, b", "a thing", 0, np.zeros((1, 0)))
+        rows[number, 0] = (
+            1000 - synsets.index(synset),
+            synset,
+            "a, b",
+            "a thing",
+            0,
+            np.zeros((1, 0)),
+        )
     rows[-1, 0] = (1001, "n00001740", "entity", "all", 2, np.array([[1, 2]]))
     data = folder / "ILSVRC2012_devkit_t12" / "data"
     data.mkdir(parents=True)
@@ -635,7 +661,9 @@ def pets_packed(folder, pictures):
 def memes_zip(folder, pictures):
     lines = [{"id": 0, "img": "img/00000.png", "label": 0}]
     files = {"hateful_memes/dev_seen.jsonl": json.dumps(lines[0]).encode()}
-    return write_zip(folder / "hateful_memes.zip", {**files, "hateful_memes/img/00000.png": pictures[0].png})
+    return write_zip(
+        folder / "hateful_memes.zip", {**files, "hateful_memes/img/00000.png": pictures[0].png}
+    )
 
 
 @layout("gtsrb", "the owners' two zips", refused="unzip")

@@ -173,7 +173,10 @@ def of_coco(folder, pictures):
 
 @layout(COCO, "captions_val2014.json alone", refused="does not say which 7 of them are the split")
 def whole_coco(folder, pictures):
-    more = [*pictures, *(type(one)(f"more{one.name}", one.captions, one.picture) for one in pictures)]
+    more = [
+        *pictures,
+        *(type(one)(f"more{one.name}", one.captions, one.picture) for one in pictures),
+    ]
     write(folder / "annotations" / "captions_val2014.json", coco_json(more))
     return usual_pictures(folder, pictures)
 

@@ -1,6 +1,6 @@
 """Prints, for each of the 35, the layouts that are tried, what is read of them, and how many pictures.
 
-    python tests/layouts_table.py [WORD]     only lines with WORD in them
+python tests/layouts_table.py [WORD]     only lines with WORD in them
 """
 
 import sys

@@ -39,7 +39,9 @@ def test_a_layout_is_read_as_it_lies_or_refused_with_the_reason(one, tmp_path):
 
 
 def test_each_of_the_21_and_the_3_has_layouts_that_are_read():
-    read = {name: {one.name for one in LAYOUTS if one.task == name and not one.refused} for name in FSC}
+    read = {
+        name: {one.name for one in LAYOUTS if one.task == name and not one.refused} for name in FSC
+    }
     assert {name: len(found) for name, found in read.items() if found} == {
         name: len(found) for name, found in read.items() if FSC[name].group != "compositionality"
     }

@@ -58,7 +58,7 @@ def _base(root: Path) -> Path:
 
 
 def _names(folder: Path) -> list[str]:
-    """Entries in name order, folders with a `/` behind; hidden ones and junk belong to no data set."""
+    """Entries in name order, folders with a `/` behind; hidden ones and junk are no data."""
     with os.scandir(folder) as entries:
         found = [
             f"{entry.name}/" if entry.is_dir() else entry.name

@@ -241,7 +241,7 @@ def inside(raw: "Raw", path: Path) -> str:
 
 
 def prefix(raw: "Raw", folder: Path) -> str:
-    """What stands before the names of a folder's files, below the raw folder: nothing, or `a/b/`."""
+    """What stands before the names of a folder's files, below the raw folder: "" or `a/b/`."""
     return "" if folder == raw.folder else f"{folder.relative_to(raw.folder).as_posix()}/"
 
 

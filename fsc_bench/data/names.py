@@ -37,8 +37,8 @@ JUNK = {
     "system volume information",
     "thumbs.db",
 }
-# What `Dataset.map` leaves beside the files of `Dataset.save_to_disk` (results, not the data), locks
-# and what is half fetched or half written.
+# What `Dataset.map` leaves beside the files of `Dataset.save_to_disk` (results, not data), locks,
+# checksums, and what is half fetched or half written.
 LEFT_BEHIND = re.compile(
     r"cache-[0-9a-f]{8,}\w*\.arrow|tmp\w{8}|.*\.(lock|incomplete|crdownload|aria2|md5|sha1|sha256)"
     r"|(md5|sha1|sha256)sums?(\.txt)?",
@@ -50,9 +50,7 @@ LARGEST_NEAR = 20_000  # of a longer listing no names that are spelt alike are s
 def is_junk(path: str) -> bool:
     """Whether a file or folder was left by an operating system or tool and holds no data."""
     return any(
-        part.startswith("._")
-        or part.casefold() in JUNK
-        or LEFT_BEHIND.fullmatch(part) is not None
+        part.startswith("._") or part.casefold() in JUNK or LEFT_BEHIND.fullmatch(part) is not None
         for part in path.split("/")
     )
 

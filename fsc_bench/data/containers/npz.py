@@ -22,14 +22,20 @@ class Container:
         self.lock = threading.Lock()
 
     def names(self) -> Collection[str]:
-        return [f"{name}/{n}" for name in self.arrays.names() for n in range(len(self._array(name)))]
+        return [
+            f"{name}/{n}" for name in self.arrays.names() for n in range(len(self._array(name)))
+        ]
 
     def read(self, member: str) -> np.ndarray:
         name, _, number = member.rpartition("/")
         if name not in self.arrays.names() or not number.isdigit():
             raise KeyError(member)
         pixels = self._array(name)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[3:] not in ((), (3,)):
+        if (
+            pixels.dtype != np.uint8
+            or pixels.ndim not in (3, 4)
+            or pixels.shape[3:] not in ((), (3,))
+        ):
             raise ValueError(f"{name!r} holds {pixels.dtype} {pixels.shape}, no images of 8 bits")
         if int(number) >= len(pixels):
             raise KeyError(member)

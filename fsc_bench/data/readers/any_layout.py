@@ -2,10 +2,10 @@
 
 A reader takes part by having `detect(raw) -> bool` and `LAYOUT`, what it reads in words; a new
 format is one more file. `begins_with(raw)` may name the files that it begins with: one of those
-inside an archive is a hint to unpack it. One that says `LAST` reads only what no other knows: many formats keep
-their images in class folders too. Where nothing is recognised, `hint(raw) -> str` may say what is
-nearly a reader's layout. Options: a table (or a list of tables, tried in turn) for each reader that
-needs to be told something, under its name.
+inside an archive is a hint to unpack it. A reader that says `LAST` reads only what no other knows:
+many formats keep their images in class folders too. Where nothing is recognised, `hint(raw) -> str`
+may say what is nearly a reader's layout. Options: a table (or a list of tables, tried in turn) for
+each reader that needs to be told something, under its name.
 """
 
 import importlib
@@ -13,6 +13,7 @@ import pkgutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import PurePosixPath
 from types import ModuleType
 from typing import NoReturn
 
@@ -82,24 +83,28 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
 
 
 def _without_last(matching: dict[str, Raw]) -> dict[str, Raw]:
-    """Without the readers of what no other knows; but a list of pictures that are not where it says
-    gives way: Kaggle's ImageNet, sorted into class folders, still has its list.
+    """Without the readers of what no other knows. But a list gives way where its pictures lie in
+    class folders: Kaggle's ImageNet, sorted, still has its list.
     """
     last = {name for name in matching if getattr(_layouts()[name], "LAST", False)}
     others = {name: view for name, view in matching.items() if name not in last}
-    if last and others and not any(_has_pictures(name, view) for name, view in others.items()):
-        return {name: view for name, view in matching.items() if name in last}
+    for name in last if len(others) == 1 else ():
+        (other,) = others.items()
+        if _lies_sorted(*other, name, matching[name]):
+            return {name: matching[name]}
     return others
 
 
-def _has_pictures(name: str, view: Raw) -> bool:
-    """Whether a layout's first picture lies where its record says, or the layout is damaged."""
-    try:
+def _lies_sorted(name: str, view: Raw, last: str, sorted_view: Raw) -> bool:
+    """Whether a list's first picture is not where the list says, but in a class folder."""
+    with suppress(DataError):
         first = next(iter(_layouts()[name].read(view.task, view)), None)
-    except DataError:
-        return True
-    outer = first.images[0].path.partition("::")[0] if first is not None else ""
-    return first is None or view.has(outer) or bool(files_below(view.folder, (".zip", ".tar"), 1))
+        if first is None or view.has(first.images[0].path.partition("::")[0]):
+            return False
+        rows = _layouts()[last].read(sorted_view.task, sorted_view)
+        wanted = PurePosixPath(first.images[0].path).name
+        return any(PurePosixPath(row.images[0].path).name == wanted for row in rows)
+    return False
 
 
 def _fitting(task: Task, matching: dict[str, Raw]) -> dict[str, Raw]:

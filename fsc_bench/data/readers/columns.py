@@ -80,7 +80,13 @@ images = "image"
 path   = "images/{}"       # how a cell becomes a path
 texts  = ["caption", "foil"]   # the right one first
 """
-SEVERAL = ("files", "images", "texts", "split", "label")  # options that take one name as well as a list
+SEVERAL = (
+    "files",
+    "images",
+    "texts",
+    "split",
+    "label",
+)  # options that take one name as well as a list
 LONGEST = 1000  # of a path; file systems allow little more
 BINARY = (".parquet", ".arrow")
 SUFFIXES = (*BINARY, ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
@@ -111,7 +117,9 @@ def _says_classes(path: Path, options: Mapping[str, Any]) -> bool:
             head = set(re.findall(r"[\w ]+", file.readline(65536)))
     except OSError:
         return True  # reading it says why
-    return "file_name" in head and bool(head & {*_several(options.get("label", "")), *LABEL_COLUMNS})
+    return "file_name" in head and bool(
+        head & {*_several(options.get("label", "")), *LABEL_COLUMNS}
+    )
 
 
 def hint(raw: Raw) -> str:

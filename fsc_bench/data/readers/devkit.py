@@ -10,6 +10,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from fsc_bench.data.border import reason
 from fsc_bench.data.labels import Labels
@@ -93,13 +96,19 @@ def _synsets(raw: Raw, path: Path) -> dict[str, str]:
         raw.fail(path, None, f"is no MATLAB file with 'synsets': {reason(error)}.")
     found: dict[str, str] = {}
     for row in rows if isinstance(rows, list) else []:
-        number, synset = row.get("ILSVRC2012_ID"), row.get("WNID")
-        children = row.get("num_children")
-        if not isinstance(synset, str) or getattr(number, "size", 0) != 1:
+        number, children = _whole(row.get("ILSVRC2012_ID")), _whole(row.get("num_children"))
+        synset = row.get("WNID")
+        if not isinstance(synset, str) or number is None:
             raw.fail(path, None, "has a synset without 'WNID' and 'ILSVRC2012_ID'.")
-        if getattr(children, "size", 0) == 1 and int(children[0]) == 0:
-            if found.setdefault(str(int(number[0])), synset) != synset:
-                raw.fail(path, None, f"gives the number {int(number[0])} to two synsets.")
+        if children == 0 and found.setdefault(str(number), synset) != synset:
+            raw.fail(path, None, f"gives the number {number} to two synsets.")
     if not found:
         raw.fail(path, None, "holds no synset without children.")
     return found
+
+
+def _whole(values: Any) -> int | None:
+    """The one whole number that a field of the file holds; None for anything else."""
+    if not isinstance(values, np.ndarray) or values.size != 1 or not np.isfinite(values[0]):
+        return None
+    return int(values[0]) if values[0] == int(values[0]) else None

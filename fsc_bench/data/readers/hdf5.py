@@ -1,5 +1,6 @@
-"""HDF5 files of images and labels, as PatchCamelyon publishes its test set (github.com/basveeling/
-pcam): an array `x` [n, 96, 96, 3] in one file, `y` [n, 1, 1, 1] in another.
+"""HDF5 files of images and labels, the form in which PatchCamelyon publishes its test set.
+
+An array `x` [n, 96, 96, 3] in one file, `y` [n, 1, 1, 1] in another (github.com/basveeling/pcam).
 
 Options: `images` and `labels`, names that the files may have; `first`, the number of the first
 class. Needs h5py: `pip install 'fsc-bench[h5]'`.
@@ -22,7 +23,9 @@ OPTIONS = {
     "labels": ["camelyonpatch_level_2_split_test_y.h5"],
     "first": 0,
 }
-LAYOUT = "HDF5 files (camelyonpatch_level_2_split_test_x.h5 and camelyonpatch_level_2_split_test_y.h5)"
+LAYOUT = (
+    "HDF5 files (camelyonpatch_level_2_split_test_x.h5 and camelyonpatch_level_2_split_test_y.h5)"
+)
 LABELS = "y"
 
 

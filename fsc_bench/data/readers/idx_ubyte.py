@@ -78,4 +78,3 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
             labels=(classes[key],),
             cluster=name,
         )
-

@@ -211,7 +211,7 @@ def _pattern(raw: Raw, root: Path, options: Mapping[str, Any], name: str | int) 
 
 
 def first_there(raw: Raw, patterns: Sequence[str], name: str | int) -> str:
-    """The first pattern under which the picture `name`, or its archive, is there; else the first."""
+    """The first pattern under which a picture, or its archive, is there; else the first of all."""
     for pattern in patterns:
         if raw.has(_fill(raw, pattern, name).partition("::")[0]):
             return pattern

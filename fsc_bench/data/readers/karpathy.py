@@ -32,7 +32,7 @@ from fsc_bench.data.listing import describe, files_below
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import columns, wds
 from fsc_bench.records import ImageRef, Record
-from fsc_bench.task import Task
+from fsc_bench.task import Task, is_shipped
 
 OPTIONS = {"file": "", "images": "", "strip": "", "split": "test"}
 SEVERAL = ("file",)
@@ -137,52 +137,65 @@ def _rows(task: Task, raw: Raw, path: Path, options: Mapping[str, Any]) -> Itera
     else:
         rows = _of_json(raw, path, options["split"])
     found: dict[str, list[str]] = {}
-    whole = True
-    for image, captions, said in rows:
+    chosen = False
+    for image, captions, is_chosen in rows:
         found.setdefault(image, []).extend(captions)
-        whole = whole and not said
-    if whole and len(found) > task.n > 0:
+        chosen = chosen or is_chosen
+    if not chosen and is_shipped(task) and len(found) > task.n:
         raw.fail(
             path,
             None,
             f"holds the captions of {len(found):,} images and does not say which {task.n:,} of "
-            f"them are the split {options['split']!r}. Karpathy's own file does (dataset_coco.json, "
-            f"dataset_flickr30k.json), and so does what `fsc-bench data get {task.name}` fetches.",
+            f"them are the split {options['split']!r}. Karpathy's own files do (dataset_coco.json, "
+            f"dataset_flickr30k.json), and so does what `fsc-bench data get {task.word}` fetches.",
         )
-    for image, captions in found.items():
-        if not captions:
-            raw.fail(path, image, "has no caption.")
-        yield image, captions
+    yield from found.items()
 
 
-def _of_json(raw: Raw, path: Path, split: str) -> Iterator[tuple[str, list[str], bool]]:
-    """(image, captions, whether the file says its split) of each entry."""
+Entry = tuple[str, list[str], bool]  # (image, captions, whether the file says that it is chosen)
+
+
+def _of_json(raw: Raw, path: Path, split: str) -> Iterator[Entry]:
     content = raw.parse(path, None, raw.text_of(path))
     if isinstance(content, Mapping) and isinstance(content.get("annotations"), list):
         yield from _of_coco(raw, path, content)
         return
     if isinstance(content, Mapping) and isinstance(content.get("images"), list):
         content = content["images"]
+    seen: set[str] = set()
     for key, row in raw.items(path, content):
         if isinstance(row, Mapping) and "sentences" in row:
-            if raw.field(path, key, row, "split") == split:
-                folder = row.get("filepath") or ""
-                name = raw.field(path, key, row, "filename")
-                sentences = raw.field(path, key, row, "sentences", list)
-                texts = [raw.field(path, key, one, "raw") for one in sentences]
-                yield (f"{folder}/{name}" if isinstance(folder, str) and folder else name), texts, True
-            continue
-        image = raw.field(path, key, row, "image")
-        captions = raw.field(path, key, row, "caption", (list, str))
-        captions = [captions] if isinstance(captions, str) else captions
-        for place in range(len(captions)):
-            raw.field(path, key, captions, place)
-        if not captions:
-            raw.fail(path, key, "has no caption.")
-        yield image, captions, False
+            if raw.field(path, key, row, "split") != split:
+                continue
+            image, captions = _of_karpathy(raw, path, key, row)
+        else:
+            image, captions = _of_blip(raw, path, key, row)
+        if image in seen:
+            raw.fail(path, key, f"names the image {image!r:.80} a second time.")
+        seen.add(image)
+        yield image, captions, True
 
 
-def _of_coco(raw: Raw, path: Path, content: Any) -> Iterator[tuple[str, list[str], bool]]:
+def _of_karpathy(raw: Raw, path: Path, key: str, row: Any) -> Row:
+    folder, name = row.get("filepath"), raw.field(path, key, row, "filename")
+    sentences = raw.field(path, key, row, "sentences", list)
+    captions = [raw.field(path, key, one, "raw") for one in sentences]
+    if not captions:
+        raw.fail(path, key, "has no caption.")
+    return (f"{folder}/{name}" if isinstance(folder, str) and folder else name), captions
+
+
+def _of_blip(raw: Raw, path: Path, key: str, row: Any) -> Row:
+    image = raw.field(path, key, row, "image")
+    captions = raw.field(path, key, row, "caption", list)
+    for place in range(len(captions)):
+        raw.field(path, key, captions, place)
+    if not captions:
+        raw.fail(path, key, "has no caption.")
+    return image, captions
+
+
+def _of_coco(raw: Raw, path: Path, content: Any) -> Iterator[Entry]:
     names: dict[int, str] = {}
     for key, row in raw.items(path, content.get("images")):
         names[raw.field(path, key, row, "id", int)] = raw.field(path, key, row, "file_name")
@@ -193,7 +206,7 @@ def _of_coco(raw: Raw, path: Path, content: Any) -> Iterator[tuple[str, list[str
         yield names[number], [raw.field(path, key, row, "caption")], False
 
 
-def _of_table(raw: Raw, path: Path, split: str) -> Iterator[tuple[str, list[str], bool]]:
+def _of_table(raw: Raw, path: Path, split: str) -> Iterator[Entry]:
     text = raw.text_of(path)
     head = text.partition("\n")[0]
     if "#0\t" in head:  # 1000092795.jpg#0<TAB>a caption, as Flickr30k's authors publish it

@@ -95,8 +95,8 @@ def hint(raw: Raw) -> str:
         return _gunzip(packed[0])
     if packed:
         return (
-            f"{packed[0]} is a compressed tar, which cannot be read in place. `tar -xf {packed[0]}` "
-            "unpacks it; then link the folder that comes of it."
+            f"{packed[0]} is a compressed tar, which cannot be read in place. `tar -xf "
+            f"{packed[0]}` unpacks it; then link the folder that comes of it."
         )
     for shard in files_below(raw.folder, (".tar",))[:1]:
         try:
