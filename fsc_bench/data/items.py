@@ -15,7 +15,7 @@ from fsc_bench.clip_benchmark import MIRROR
 from fsc_bench.data.archives import COMPRESSED, is_archive
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.data.sources import check_source, last_part, sources
-from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.task import DRAWN, Task
 
 
@@ -139,7 +139,7 @@ def _task_owner(task: Task, data: Path, links: Mapping[str, str]) -> Owner:
     folder = raw_folder(data, task.name, links)
     if linked and task.name in sources():  # the link may be meant for the images of that name
         names = [source.get("to") or last_part(source.get("url", "")) for _, source in own]
-        linked = all((folder / name).exists() for name in names)
+        linked = all((folder / name).exists() for name in names) or _holds(task, folder)
         folder = folder if linked else data / "raw" / task.name
     return Owner(
         name=task.name,
@@ -151,6 +151,18 @@ def _task_owner(task: Task, data: Path, links: Mapping[str, str]) -> Owner:
         groups=_groups([_item(task.name, source, folder) for _, source in own]),
         task=task,
     )
+
+
+def _holds(task: Task, folder: Path) -> bool:
+    """Whether the task's own files lie in a folder, as its reader knows them."""
+    from fsc_bench.data.raw import Raw
+    from fsc_bench.data.readers import load_reader
+
+    holds = getattr(load_reader(task.data.reader, str(task.path)), "holds", None)
+    try:
+        return holds is not None and holds(Raw(task, folder))
+    except DataError:
+        return False
 
 
 def _image_owner(name: str, data: Path, links: Mapping[str, str]) -> Owner:

@@ -117,6 +117,11 @@ class Raw:
         read = [path for path, stamp in self.inputs.items() if stamp != ABSENT]
         return read[0] if len(read) == 1 else str(self.folder)
 
+    def bytes_of(self, path: Path) -> bytes:
+        """Content of a file that was found in another way, unpacked when it is gzip; an input."""
+        self.note(path)
+        return self._bytes_of(path)
+
     def _bytes_of(self, path: Path) -> bytes:
         try:
             return read_packed(path)
