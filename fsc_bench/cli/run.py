@@ -121,6 +121,7 @@ def _watch(
     from fsc_bench.cli import watching
     from fsc_bench.cli.show import tell
     from fsc_bench.errors import FscBenchError
+    from fsc_bench.system.stopping import LEFT
 
     if dry_run or shown.json:
         raise UsageError("--watch goes with neither --dry-run nor --json: it never ends by itself.")
@@ -128,10 +129,13 @@ def _watch(
 
     def score(model: str) -> int:
         try:
-            return _carry_out([model], tasks, options, False, shown)
+            code = _carry_out([model], tasks, options, False, shown)
         except FscBenchError as error:
             tell(str(error))
             return error.exit_code
+        if code == LEFT:  # which was told
+            raise typer.Exit(code)
+        return code
 
     watching.watch(folder, of, score, tell)
 
@@ -212,9 +216,11 @@ def _show_results(
             str(file) for file in write_leaderboards([options.out], options.out / "leaderboards")
         ]
     fresh = sum(len(found) for found in results.values()) - summary.skipped
+    if summary.left:
+        tell("fsc-bench: left, as SIGUSR1 asked. The same command continues.")
     if shown.quiet:
         return
-    if not fresh and not summary.failures:
+    if not (fresh or summary.failures or summary.left):
         print("Nothing to do: every result was there already.", file=sys.stderr)
     if written:
         print(f"Written: {', '.join(written)}", file=sys.stderr)
