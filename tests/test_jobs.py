@@ -387,3 +387,86 @@ def test_status_changes_nothing_and_needs_something(ordered, tmp_path):
         assert (done.exit_code, done.stdout) == (2, "")
         assert done.stderr.count("\n") == 1 and f"{folder}: {why}." in done.stderr
     assert not list(empty.iterdir())
+
+
+# ---------------------------------------------------------------- leaving
+
+ASKED = """
+import hashlib, os, signal, time
+import numpy as np
+from fsc_bench.system.stopping import asked
+
+class Asked:
+    '''Is asked to leave as it encodes its first picture, TIMES times, in the last process.'''
+    identity = "asked"
+    times = int(os.environ.get("TIMES", "0"))
+    def vectors(self, items):
+        rows = []
+        for item in items:
+            seed = int.from_bytes(hashlib.sha256(item).digest()[:4])
+            row = np.random.default_rng(seed).normal(size=8)
+            rows.append(row / np.linalg.norm(row))
+        return np.array(rows, np.float32)
+    def preprocess(self, image):
+        return np.asarray(image.resize((8, 8)))
+    def encode_images(self, images):
+        while self.times and os.environ.get("RANK", "1") == "1":
+            self.times -= 1
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while not asked():
+                time.sleep(0.001)
+            time.sleep(0.3 * (not self.times and os.environ["TIMES"] == "2"))
+        return self.vectors([image.tobytes() for image in images])
+    def encode_texts(self, texts):
+        return self.vectors([text.encode() for text in texts])
+
+model, other = Asked(), Asked()
+"""
+LEFT = "fsc-bench: left, as SIGUSR1 asked. The same command continues."
+STOPPED = "fsc-bench: stopped. The same command continues."
+
+
+@pytest.mark.parametrize(
+    ("count", "times", "codes", "line", "done"),
+    [(1, 1, [75], LEFT, 1), (2, 1, [75, 75], LEFT, 1), (1, 2, [143], STOPPED, 0)],
+    ids=["alone", "two processes", "asked twice"],
+)
+def test_sigusr1_finishes_the_task_in_hand_and_ends_with_75(
+    tiny, tmp_path, count, times, codes, line, done
+):
+    (tmp_path / "asked.py").write_text(ASKED)
+    names = ["tiny", "second", "third"]
+    words = ["run", "-o", str(tiny["out"]), "--data", str(tiny["data"])]
+    for attribute in ("model", "other"):
+        words += ["-m", f"py:{tmp_path / 'asked.py'}:{attribute}"]
+    for name in names:
+        task = tiny["task"].with_name(f"{name}.toml")
+        task.write_text(tiny["task"].read_text())
+        write_link(tiny["data"], name, tiny["raw"])
+        words += ["-t", str(task)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    started = []
+    for rank in range(count):
+        ranks = {**meeting, "RANK": str(rank), "WORLD_SIZE": str(count)} if count > 1 else {}
+        environment = {"TIMES": str(times), **ranks}
+        said = tmp_path / f"said.{rank}"
+        started.append(processes.start(processes.command, words, said, environment))
+    for process in started:
+        process.join()
+
+    said = [(tmp_path / f"said.{rank}").read_text() for rank in range(count)]
+    assert [process.exitcode for process in started] == codes, said
+    assert [text.count(line) for text in said] == [1, 0][:count], said
+    there = sorted(file.stem for file in tiny["out"].rglob("tasks/*.json"))
+    assert there == names[:done]
+    held = tiny["out"].rglob("[0-9]*.held")
+    assert not [file for file in held if '"held"' in file.read_text()]
+    if count == 1 == times:
+        again = cli(*words)
+        assert again.exit_code == 0, again.stderr
+        results = [file.read_bytes() for file in sorted(tiny["out"].rglob("tasks/*.json"))]
+        cli(*words, "-o", str(tmp_path / "undisturbed"))
+        whole = sorted((tmp_path / "undisturbed").rglob("tasks/*.json"))
+        assert results == [file.read_bytes() for file in whole] and len(results) == 6

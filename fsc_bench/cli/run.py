@@ -19,6 +19,7 @@ from fsc_bench.cli.options import (
     ExcludeOption,
     JsonOption,
     LimitOption,
+    LockedOption,
     ModelsOption,
     PartialOption,
     PrecisionOption,
@@ -70,6 +71,7 @@ def run(
     prompts: PromptsOption = None,
     quiet: QuietOption = False,
     allow_partial: PartialOption = False,
+    locked: LockedOption = None,
     budget: BudgetOption = None,
     watch: WatchOption = None,
     json: JsonOption = False,
@@ -87,6 +89,7 @@ def run(
             "no model. Name one with -m, such as -m open_clip:ViT-B-32-quickgelu/openai, or try "
             "--demo. `fsc-bench models` lists the families."
         )
+    from fsc_bench.data.lock import read_lock
     from fsc_bench.run.job import Options
 
     demo = demo or _only_demo(chosen)
@@ -102,6 +105,7 @@ def run(
         device=device,
         compile=compile,
         exact=exact,
+        lock=read_lock(locked) if locked else None,
     )
     shown = Shown(demo, json, quiet)
     if watch is not None:
