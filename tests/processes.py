@@ -103,14 +103,13 @@ def start(work: Callable[..., Any], *arguments: Any) -> multiprocessing.Process:
     return process
 
 
-def command(arguments: list, said: str, environment: dict, before: Any = None) -> None:
+def command(arguments: list, said: Path, environment: dict, before: Any = None) -> None:
     """What such a process does as `fsc-bench ARGUMENTS`; what it prints goes to the file `said`."""
     import torch
 
     torch.set_num_threads(1)
     os.environ |= environment
-    stream = open(said, "w", buffering=1)  # noqa: SIM115 (until the process ends)
-    sys.stdout = sys.stderr = stream
+    sys.stdout = sys.stderr = said.open("w", buffering=1)
     if before is not None:
         before()
     from fsc_bench.cli.main import app

@@ -11,11 +11,19 @@ from pathlib import Path
 
 import processes
 import pytest
+from typer.testing import CliRunner
 
+from fsc_bench.cli.main import app
+from fsc_bench.data.images import write_link
 from fsc_bench.errors import UsageError
 from fsc_bench.results import Busy, RunDirectory
+from fsc_bench.run.claims import Claims
+from fsc_bench.run.job import Options
+from fsc_bench.run.orders import write_order
+from fsc_bench.run.suite import run
 from fsc_bench.system import lease
 from fsc_bench.system.lease import Beating, Lease, Seen, Standing, Watcher, interval
+from fsc_bench.task import read_task
 
 ROOT = Path(__file__).parent.parent
 HOUR = 3600.0
@@ -239,7 +247,7 @@ def job(tiny, name: str, models, meet: str, clock: float = 0.0):
     environment = {
         "JOB": name, "MEET": meet, "CLOCK": str(clock), lease.VARIABLE: "0.05",
     }  # fmt: skip
-    said = str(tiny["out"].parent / f"{name}.txt")
+    said = tiny["out"].parent / f"{name}.txt"
     return processes.start(processes.command, words, said, environment, another_machine)
 
 
@@ -270,3 +278,195 @@ def test_jobs_an_hour_apart_share_eight_models_and_take_over_what_a_killed_one_h
     runs = [json.loads(file.read_text()) for file in tiny["out"].rglob("run.json")]
     assert sorted(one["model"][-2:] for one in runs) == names
     assert all(one["seconds"]["tiny"] > 0 for one in runs)  # though a clock was set back
+
+
+# ---------------------------------------------------------------- status
+
+
+def cli(*words: str):
+    return CliRunner().invoke(app, [*words])
+
+
+def states(out: Path) -> dict[str, str]:
+    """The state of each pair by "model task", and why in brackets where it says."""
+    found = json.loads(cli("status", "-o", str(out), "--json").stdout)
+    said = {True: "{state} ({why})", False: "{state}"}
+    return {
+        f"{pair['model'][-6:]} {pair['task']}": said[bool(pair["why"])].format(**pair)
+        for pair in found["pairs"]
+    }
+
+
+@pytest.fixture
+def ordered(tiny) -> dict:
+    """Two models and a broken one were told three tasks, one without data; one model was scored."""
+    second, absent = tiny["task"].with_name("second.toml"), tiny["task"].with_name("absent.toml")
+    for other in (second, absent):
+        other.write_text(tiny["task"].read_text())
+    write_link(tiny["data"], "second", tiny["raw"])
+    tasks = [read_task(one) for one in (tiny["task"], second, absent)]
+    options = Options(data=tiny["data"], out=tiny["out"])
+    broken = tiny["out"].parent / "broken.py"
+    broken.write_text("raise ValueError('no weights here')\n")
+    run(["control:chance", f"py:{broken}:model", "control:chanc"], tasks, options)
+    told = options.rounding, options.variant
+    write_order(["control:chance?seed=1"], tasks[:2], tiny["out"], told, [])
+    return {**tiny, "tasks": tasks, "options": options, "broken": broken}
+
+
+def test_status_says_of_each_pair_what_is_done_failed_running_and_left(ordered):
+    out = ordered["out"]
+    found = states(out)
+    assert {key: value.partition(" (")[0] for key, value in found.items()} == {
+        "chance tiny": "done", "chance second": "done", "chance absent": "failed",
+        ":model tiny": "failed", ":model second": "failed", ":model absent": "failed",
+        ":chanc tiny": "failed", ":chanc second": "failed", ":chanc absent": "failed",
+        "seed=1 tiny": "left", "seed=1 second": "left",
+    }  # fmt: skip
+    shown = cli("status", "-o", str(out)).stdout
+    assert shown.count("no weights here") == 1
+    assert f"failed: py:{ordered['broken']}:model, 3 tasks: " in shown
+    assert found["chance absent"].startswith("failed (absent: no raw data")
+    assert "no weights here" in found[":model tiny"]
+    assert "Did you mean 'chance'?" in found[":chanc tiny"]
+
+    claims = Claims(out, "fp32")
+    with claims.take("control:chance?seed=1"):
+        claims.note("control:chance?seed=1", task="second")
+        assert states(out)["seed=1 second"] == "running"
+        assert states(out)["seed=1 tiny"] == "left"
+        line = f"{socket.gethostname()} process {os.getpid()}, second, since 20"
+        assert line in cli("status", "-o", str(out)).stdout
+        (held,) = claims.place("control:chance?seed=1").glob("*.held")
+        elsewhere(held, host="node7", beat=57)
+        (worker,) = json.loads(cli("status", "-o", str(out), "--json").stdout)["workers"]
+        assert (worker["state"], worker["host"]) == ("elsewhere", "node7")
+    assert states(out)["seed=1 second"] == "left"
+
+
+def test_status_knows_results_of_another_version_and_of_other_weights(ordered):
+    task = ordered["task"]
+    task.write_text(task.read_text().replace("version = 1", "version = 3"))
+    told = "fp32", ""
+    write_order(["control:chance"], [read_task(task)], ordered["out"], told, [])
+    old = "stale (a result of version 1 of the task; it has version 3)"
+    assert states(ordered["out"])["chance tiny"] == old
+
+    claims = Claims(ordered["out"], "fp32")
+    with claims.take("control:chance"):
+        claims.note("control:chance", fingerprint="f" * 64)
+    (folder,) = ordered["out"].glob("control-chance-*")
+    other = f"stale (a result of other weights, in {folder.name})"
+    assert states(ordered["out"])["chance second"] == other
+
+
+def test_status_tells_the_time_spent_and_about_the_rest(ordered):
+    (file,) = ordered["out"].glob("*/run.json")
+    facts = json.loads(file.read_text())
+    file.write_text(json.dumps({**facts, "seconds": {"tiny": 30.0, "second": 80.5}}))
+
+    found = json.loads(cli("status", "-o", str(ordered["out"]), "--json").stdout)
+    assert found["seconds"] == {"spent": 110.5, "rest": 110.5}  # seed=1 has both before it
+    assert found["counts"] == {"done": 2, "running": 0, "failed": 7, "stale": 0, "left": 2}
+    shown = cli("status", "-o", str(ordered["out"])).stdout
+    assert "2 left, about 2 min; 0 commands work on it." in shown
+
+
+def test_status_changes_nothing_and_needs_something(ordered, tmp_path):
+    before = {file: file.stat().st_mtime_ns for file in ordered["out"].rglob("*")}
+    cli("status", "-o", str(ordered["out"]))
+    assert {file: file.stat().st_mtime_ns for file in ordered["out"].rglob("*")} == before
+    (ordered["out"] / ".claims" / "asked" / "x.json").write_text('{"models": ')
+    (next(ordered["out"].glob("*/tasks")) / "half.json").write_text('{"task": "half"')
+    assert states(ordered["out"])["chance half"].startswith("stale (")
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder, why in ((empty, "no runs there"), (tmp_path / "none", "no such folder")):
+        done = cli("status", "-o", str(folder))
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1 and f"{folder}: {why}." in done.stderr
+    assert not list(empty.iterdir())
+
+
+# ---------------------------------------------------------------- leaving
+
+ASKED = """
+import hashlib, os, signal, time
+import numpy as np
+from fsc_bench.system.stopping import asked
+
+class Asked:
+    '''Is asked to leave as it encodes its first picture, TIMES times, in the last process.'''
+    identity = "asked"
+    times = int(os.environ.get("TIMES", "0"))
+    def vectors(self, items):
+        rows = []
+        for item in items:
+            seed = int.from_bytes(hashlib.sha256(item).digest()[:4])
+            row = np.random.default_rng(seed).normal(size=8)
+            rows.append(row / np.linalg.norm(row))
+        return np.array(rows, np.float32)
+    def preprocess(self, image):
+        return np.asarray(image.resize((8, 8)))
+    def encode_images(self, images):
+        while self.times and os.environ.get("RANK", "1") == "1":
+            self.times -= 1
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while not asked():
+                time.sleep(0.001)
+            time.sleep(0.3 * (not self.times and os.environ["TIMES"] == "2"))
+        return self.vectors([image.tobytes() for image in images])
+    def encode_texts(self, texts):
+        return self.vectors([text.encode() for text in texts])
+
+model, other = Asked(), Asked()
+"""
+LEFT = "fsc-bench: left, as SIGUSR1 asked. The same command continues."
+STOPPED = "fsc-bench: stopped. The same command continues."
+
+
+@pytest.mark.parametrize(
+    ("count", "times", "codes", "line", "done"),
+    [(1, 1, [75], LEFT, 1), (2, 1, [75, 75], LEFT, 1), (1, 2, [143], STOPPED, 0)],
+    ids=["alone", "two processes", "asked twice"],
+)
+def test_sigusr1_finishes_the_task_in_hand_and_ends_with_75(
+    tiny, tmp_path, count, times, codes, line, done
+):
+    (tmp_path / "asked.py").write_text(ASKED)
+    names = ["tiny", "second", "third"]
+    words = ["run", "-o", str(tiny["out"]), "--data", str(tiny["data"])]
+    for attribute in ("model", "other"):
+        words += ["-m", f"py:{tmp_path / 'asked.py'}:{attribute}"]
+    for name in names:
+        task = tiny["task"].with_name(f"{name}.toml")
+        task.write_text(tiny["task"].read_text())
+        write_link(tiny["data"], name, tiny["raw"])
+        words += ["-t", str(task)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    started = []
+    for rank in range(count):
+        ranks = {**meeting, "RANK": str(rank), "WORLD_SIZE": str(count)} if count > 1 else {}
+        environment = {"TIMES": str(times), **ranks}
+        said = tmp_path / f"said.{rank}"
+        started.append(processes.start(processes.command, words, said, environment))
+    for process in started:
+        process.join()
+
+    said = [(tmp_path / f"said.{rank}").read_text() for rank in range(count)]
+    assert [process.exitcode for process in started] == codes, said
+    assert [text.count(line) for text in said] == [1, 0][:count], said
+    there = sorted(file.stem for file in tiny["out"].rglob("tasks/*.json"))
+    assert there == names[:done]
+    held = tiny["out"].rglob("[0-9]*.held")
+    assert not [file for file in held if '"held"' in file.read_text()]
+    if count == 1 == times:
+        again = cli(*words)
+        assert again.exit_code == 0, again.stderr
+        results = [file.read_bytes() for file in sorted(tiny["out"].rglob("tasks/*.json"))]
+        cli(*words, "-o", str(tmp_path / "undisturbed"))
+        whole = sorted((tmp_path / "undisturbed").rglob("tasks/*.json"))
+        assert results == [file.read_bytes() for file in whole] and len(results) == 6

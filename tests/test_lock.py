@@ -15,7 +15,9 @@ import pytest
 from draw_images import draw
 from hub_server import Hub
 from tars import write_tar
+from typer.testing import CliRunner
 
+from fsc_bench.cli.main import app
 from fsc_bench.data import download, sources
 from fsc_bench.data.get import get, status
 from fsc_bench.data.lock import read_lock, write_lock
@@ -523,3 +525,34 @@ def test_the_command_line_locks_and_refuses(moving, hub, tmp_path, pictures):
     refused = bench("get", task.path, "--data", "two", "--locked", "lock.toml")
     assert refused.returncode == 3 and refused.stderr.count("\n") == 1
     assert f"was fetched at {repository.newest}, and lock.toml has" in refused.stderr
+
+
+def test_a_run_is_held_to_a_lock_and_says_so(moving, hub, tmp_path, pictures):
+    task, repository = moving
+    get([task], tmp_path / "one")
+    lock = tmp_path / "lock.toml"
+    write_lock(lock, [task], tmp_path / "one")
+    repository.push(shards(tmp_path, pictures[::-1]))
+    get([task], tmp_path / "two")
+
+    def bench(data, *words):
+        place = ["--data", str(tmp_path / data), "-o", str(tmp_path / f"runs-{data}")]
+        model = ["-m", "control:chance", "-t", str(tmp_path / "flowers.toml")]
+        return CliRunner().invoke(app, ["run", *model, *place, *words])
+
+    held = bench("one", "--locked", str(lock))
+    assert held.exit_code == 0, held.stderr
+    (file,) = (tmp_path / "runs-one").glob("*/run.json")
+    said = {"file": "lock.toml", "sha256": read_lock(lock).sha256}
+    assert json.loads(file.read_text())["locked"] == {"flowers": said}
+    assert bench("two").exit_code == 0
+    (file,) = (tmp_path / "runs-two").glob("*/run.json")
+    assert "locked" not in json.loads(file.read_text())
+
+    refused = bench("two", "--locked", str(lock))
+    assert refused.exit_code == 3
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("fsc-bench: ")]
+    assert f"was fetched at {repository.newest}, and {lock} has" in line
+    lock.write_text("schema = 1")
+    damaged = bench("one", "--locked", str(lock))
+    assert damaged.exit_code == 2 and damaged.stderr.count("\n") == 1

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 from fsc_bench.errors import DataError, FscBenchError, RunError, UsageError
 from fsc_bench.models import load_model
 from fsc_bench.models.run import spec_of
+from fsc_bench.system.stopping import Left, asked, listen
 from fsc_bench.train.batches import text_blocks
 from fsc_bench.train.checkpoint import (
     read_checkpoint,
@@ -531,6 +533,56 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(data, whole, tmp_p
     assert without[: len(without) // 2] == without[len(without) // 2 :]
     _, again = run(data, out, resume=True)
     assert "Nothing to do" in again[-1]
+
+
+def ask_to_leave() -> None:
+    """SIGUSR1 comes before the first step."""
+    listen()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while not asked():
+        time.sleep(0.001)
+
+
+def leave(rank: int, folder: str, settings: dict) -> None:
+    """What each of two processes does of which one is asked to leave."""
+    if rank:
+        ask_to_leave()
+    try:
+        train(Recipe("test", "", TrainConfig().changed(settings)), Path(folder) / "two")
+    except Left as left:
+        print(left)
+
+
+def test_asked_to_leave_a_run_is_written_and_goes_on_to_the_same_weights(data, tmp_path):
+    """Of one process bit for bit; the dev split is looked at as often as without."""
+    few = {"dev_share": 0.2, "patience": 1, "checkpoint_every": 2, "batch_size": 10, "epochs": 1,
+           "log_every": 1, "workers": 0}  # fmt: skip
+    straight, _ = run(data, tmp_path / "straight", **few)
+    recipe = tmp_path / "mine.toml"
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {**FSC, "data": data, **few}.items()]
+    recipe.write_text("\n".join(['title = "test"', 'source = ""', "[settings]", *lines]))
+    said = tmp_path / "said.txt"
+    words = ["train", str(recipe), "-o", str(tmp_path / "one")]
+    process = processes.start(processes.command, words, said, {}, ask_to_leave)
+    process.join()
+    settings = {**FSC, "data": data, **few}
+    processes.together(leave, str(tmp_path), settings, said=tmp_path / "two.said")
+
+    assert process.exitcode == 75, said.read_text()
+    left = "left after step 1 of 5, as SIGUSR1 asked. The same command with --resume continues."
+    assert said.read_text().splitlines()[-1] == f"fsc-bench: {left}"
+    assert [(tmp_path / f"two.{rank}").read_text().count(left) for rank in (0, 1)] == [1, 1]
+    for name, most in (("one", 0.0), ("two", 1e-6)):
+        out = tmp_path / name
+        assert [file.name for file in out.glob("checkpoints/*.pt")] == ["step-00000001.pt"]
+        assert "finished" not in read_json(out / "config.json")
+        weights, lines = run(data, out, resume=True, **few)
+        assert f"Resuming {out} from step 1" in lines
+        assert furthest(weights, straight) <= most
+        losses = [
+            [line.get("dev_loss") for line in metrics(at)] for at in (out, tmp_path / "straight")
+        ]
+        assert losses[0] == pytest.approx(losses[1], abs=most)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption
+from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption, LockedOption
 from fsc_bench.cli.show import say, tell
 from fsc_bench.errors import DataError, FscBenchError
 
@@ -22,12 +22,6 @@ Words = Annotated[
 def add_commands(app: typer.Typer) -> None:
     """Adds the commands of this module to the command line."""
     app.add_typer(data_app, name="data")
-
-
-LockedOption = Annotated[
-    Path | None,
-    typer.Option("--locked", metavar="FILE", help="Refuse what a lock file does not name."),
-]
 
 
 @data_app.command("status")

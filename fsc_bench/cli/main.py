@@ -24,6 +24,7 @@ from fsc_bench.cli import (
     report,
     rescore,
     run,
+    status,
     tasks,
     train,
 )
@@ -141,6 +142,7 @@ def main(
 # In the order in which `--help` lists them.
 for commands in (
     run,
+    status,
     tasks,
     report,
     compare,

@@ -23,6 +23,10 @@ DataOption = Annotated[
         help="Data folder; default $FSC_BENCH_DATA or ~/.cache/fsc_bench.",
     ),
 ]
+LockedOption = Annotated[
+    Path | None,
+    typer.Option("--locked", metavar="FILE", help="Refuse what a lock file does not name."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 ModelsOption = Annotated[

@@ -19,6 +19,7 @@ from fsc_bench.cli.options import (
     ExcludeOption,
     JsonOption,
     LimitOption,
+    LockedOption,
     ModelsOption,
     PartialOption,
     PrecisionOption,
@@ -71,6 +72,7 @@ def run(
     prompts: PromptsOption = None,
     quiet: QuietOption = False,
     allow_partial: PartialOption = False,
+    locked: LockedOption = None,
     budget: BudgetOption = None,
     watch: WatchOption = None,
     json: JsonOption = False,
@@ -91,6 +93,7 @@ def run(
             "no model. Name one with -m, such as -m open_clip:ViT-B-32-quickgelu/openai, or try "
             "--demo. `fsc-bench models` lists the families."
         )
+    from fsc_bench.data.lock import read_lock
     from fsc_bench.run.job import Options
 
     place = place_of(chosen) or (SUITE if demo else "")
@@ -105,6 +108,7 @@ def run(
         device=device,
         compile=compile,
         exact=exact,
+        lock=read_lock(locked) if locked else None,
     )
     shown = Shown(place, json, quiet)
     if watch is not None:
@@ -124,6 +128,7 @@ def _watch(
     from fsc_bench.cli import watching
     from fsc_bench.cli.show import tell
     from fsc_bench.errors import FscBenchError
+    from fsc_bench.system.stopping import LEFT
 
     if dry_run or shown.json:
         raise UsageError("--watch goes with neither --dry-run nor --json: it never ends by itself.")
@@ -131,10 +136,13 @@ def _watch(
 
     def score(model: str) -> int:
         try:
-            return _carry_out([model], tasks, options, False, shown)
+            code = _carry_out([model], tasks, options, False, shown)
         except FscBenchError as error:
             tell(str(error))
             return error.exit_code
+        if code == LEFT:  # which was told
+            raise typer.Exit(code)
+        return code
 
     watching.watch(folder, of, score, tell)
 
@@ -201,9 +209,11 @@ def _show_results(
             str(file) for file in write_leaderboards([options.out], options.out / "leaderboards")
         ]
     fresh = sum(len(found) for found in results.values()) - summary.skipped
+    if summary.left:
+        tell("fsc-bench: left, as SIGUSR1 asked. The same command continues.")
     if shown.quiet:
         return
-    if not fresh and not summary.failures:
+    if not (fresh or summary.failures or summary.left):
         print("Nothing to do: every result was there already.", file=sys.stderr)
     if written:
         print(f"Written: {', '.join(written)}", file=sys.stderr)

@@ -13,6 +13,7 @@ import typer
 
 from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.system.stopping import Left
 
 if TYPE_CHECKING:
     from fsc_bench.train.config import Recipe
@@ -117,6 +118,10 @@ def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
     from fsc_bench.system.distributed import is_first
 
     summary = _score([base, trained], tasks, out, None)
+    if summary.left:
+        raise Left(
+            "left while scoring, as SIGUSR1 asked. The same command with --resume continues."
+        )
     failed = list(dict.fromkeys(name for _, name, _ in summary.failures))
     if not failed or not is_first():
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fsc_bench.cli.model_lists import natural
 from fsc_bench.errors import UsageError, reason
+from fsc_bench.system.stopping import Left, asked
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 EVERY = 5.0  # seconds between two looks
@@ -50,9 +51,16 @@ def named(models: list[str], folder: Path) -> Callable[[Path], str]:
     return of
 
 
+def _pause(seconds: float) -> None:
+    """Raises Left where SIGUSR1 came."""
+    time.sleep(seconds)
+    if asked():
+        raise Left("left, as SIGUSR1 asked. The same command continues.")
+
+
 def appearing(
     folder: Path,
-    pause: Callable[[float], None] = time.sleep,
+    pause: Callable[[float], None] = _pause,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Path]:
     """Every checkpoint of a folder once it is whole, in the order of their numbers; for ever.

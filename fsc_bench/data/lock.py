@@ -5,6 +5,7 @@ was resolved at the first fetch stands there as well as a pinned one, with size 
 file. Nothing in it tells of a machine or a day: of the same data each writes the same file.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -63,10 +64,14 @@ class LockFile(Facts, frozen=True):
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock file that was read, and where from."""
+    """A lock file that was read, and where from. sha256: of what it says."""
 
     path: Path
     file: LockFile
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(_as_json(self.file).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- writing and reading

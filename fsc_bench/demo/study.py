@@ -323,6 +323,7 @@ def score(out: Path, run: Path, say=print) -> None:
     from fsc_bench.results import write_json
     from fsc_bench.run.suite import Options
     from fsc_bench.run.suite import run as run_suite
+    from fsc_bench.system.stopping import Left
     from fsc_bench.task import catalogue
 
     path = run.with_suffix(".json")
@@ -334,8 +335,10 @@ def score(out: Path, run: Path, say=print) -> None:
     }
     tasks = [task for task in catalogue().values() if task.suite == "demo"]
     build(out / "data", say)
-    results = run_suite([f"run:{run}"], tasks, Options(out / "data", out / "suite")).results
-    results = next(iter(results.values()))
+    summary = run_suite([f"run:{run}"], tasks, Options(out / "data", out / "suite"))
+    if summary.left:
+        raise Left("left, as SIGUSR1 asked. The same command continues.")
+    results = next(iter(summary.results.values()))
     facts = [TaskFacts.of(task) for task in tasks]
     cells = {
         name: headline_cell(task, results[task.name], metric)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fsc_bench.data.images import DigestCache, Images
+from fsc_bench.data.lock import Lock
 from fsc_bench.data.prepare import Prepared
 from fsc_bench.embed.plan import Plan
 from fsc_bench.errors import FscBenchError
@@ -29,6 +30,7 @@ class Options:
     compile: bool = False  # the image tower, on a GPU
     exact: bool | None = None  # equal bits whatever is encoded beside; None: on a CPU only
 
+    lock: Lock | None = None  # data that are not what it names are refused
     embeddings: Path | None = None  # where they are kept; None: with the data
 
     @property

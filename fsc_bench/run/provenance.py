@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench import __version__
+from fsc_bench.data.lock import Lock
 from fsc_bench.errors import UsageError
 from fsc_bench.model import DualEncoder, extras_of
 from fsc_bench.results import RunDirectory, read_run_facts
@@ -40,11 +41,18 @@ def run_facts(
     started: float,
     seconds: Mapping[str, float],
     directory: RunDirectory,
+    lock: Lock | None = None,
 ) -> dict[str, Any]:
-    """Provenance: which model, which code, which machine, which command."""
-    earlier: dict[str, float] = {}
+    """Provenance: which model, which code, which machine, which command.
+
+    seconds: of the tasks that this command scored, whose data it held to `lock`, if there is one.
+    """
+    earlier: dict[str, Any] = {}
     with suppress(UsageError):  # none yet, or damaged: it is written anew
-        earlier = read_run_facts(directory.path).get("seconds", {})
+        earlier = read_run_facts(directory.path)
+    held = {name: one for name, one in _locked(earlier).items() if name not in seconds}
+    if lock:
+        held |= {name: {"file": lock.path.name, "sha256": lock.sha256} for name in seconds}
     return {
         "model": spec,
         "identity": vars(model.identity),
@@ -63,8 +71,15 @@ def run_facts(
         "argv": sys.argv[1:],
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": {**earlier, **seconds},
+        "seconds": {**earlier.get("seconds", {}), **seconds},
+        **({"locked": held} if held else {}),
     }
+
+
+def _locked(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Which lock file each task's data were held to, by task."""
+    found = facts.get("locked", {})
+    return found if isinstance(found, Mapping) else {}
 
 
 def seeds_of(spec: str) -> str:

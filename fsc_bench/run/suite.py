@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fsc_bench.data.images import DigestCache, Images
+from fsc_bench.data.lock import check_held
 from fsc_bench.data.prepare import Prepared, prepare
 from fsc_bench.embed.plan import check_prompts
 from fsc_bench.embed.store import StoreFull
@@ -275,6 +276,8 @@ def prepare_all(
     found = []
     for task in tasks:
         try:
+            if options.lock:
+                check_held(task, options.data, options.lock)
             partial = options.allow_partial or task.data.decays
             item = prepare(task, options.data, partial=partial, images=images, say=reporter.say)
         except FscBenchError as error:

@@ -84,7 +84,9 @@ def _score_all(
             if scored is not None:  # process 0 writes
                 _write(scored, directory, todo[name], job)
                 seconds[name] = round(time.monotonic() - begun, 3)
-                directory.write_run(run_facts(spec, encoder.model, started, seconds, directory))
+                lock = job.options.lock
+                facts = run_facts(spec, encoder.model, started, seconds, directory, lock)
+                directory.write_run(facts)
                 job.summary.results[spec][name] = scored[0]
                 job.summary.written.append(spec)
                 job.reporter.say(f"{spec}  {name}  {_brief(scored[0])}  ({seconds[name]:.1f} s)")

@@ -20,6 +20,7 @@ from fsc_bench.models.run import read_facts, spec_of, suite_known
 from fsc_bench.models.shortcuts import parts
 from fsc_bench.system.files import write_json
 from fsc_bench.system.settings import working
+from fsc_bench.system.stopping import Left, asked
 from fsc_bench.train import sharding
 from fsc_bench.train.batches import AHEAD, Batches, Part, readers
 from fsc_bench.train.build import Run, build, now
@@ -162,6 +163,9 @@ def take_steps(run: Run, position: Position) -> Position:
             if stops_early(config, position.best):
                 run.say(f"Stopped early: no better dev loss since step {position.best.step:,}.")
                 break
+        if position.done < steps and run.processes.any(asked()):
+            progress.close()
+            leave(run, position)
     progress.close()
     return position
 
@@ -246,6 +250,12 @@ def save(run: Run, position: Position, progress: Progress) -> Position:
             weights = sharding.whole(run.state.weights(), keep=leader)
             if leader:
                 save_best(run.out, weights)
+    write_checkpoint(run, position)
+    return position
+
+
+def write_checkpoint(run: Run, position: Position) -> None:
+    leader = run.processes.leader
     values = sharding.whole(run.state.values(), keep=leader)
     if leader:
         values |= {
@@ -255,7 +265,18 @@ def save(run: Run, position: Position, progress: Progress) -> Position:
         }
         save_checkpoint(run.out, position.done, values, run.config.keep_checkpoints)
     run.processes.wait()
-    return position
+
+
+def leave(run: Run, position: Position) -> None:
+    """Ends as SIGUSR1 asked: raises Left, after a checkpoint of this step. The dev split is not
+    looked at, so that a run that goes on looks when one that never left does.
+    """
+    if position.done % run.config.checkpoint_every:
+        write_checkpoint(run, position)
+    raise Left(
+        f"left after step {position.done:,} of {run.steps:,}, as SIGUSR1 asked. "
+        "The same command with --resume continues."
+    )
 
 
 def stops_early(config: TrainConfig, best: Best) -> bool:

@@ -55,6 +55,14 @@ class Processes:
         if self.count > 1:
             distributed.barrier()
 
+    def any(self, here: bool) -> bool:
+        """Whether it holds in any of the processes; all are here."""
+        if self.count == 1:
+            return here
+        found = torch.tensor(float(here), device=self.device)
+        distributed.all_reduce(found)
+        return bool(found)
+
 
 @dataclass(frozen=True)
 class Data:
