@@ -18,6 +18,7 @@ from fsc_bench.cli import (
     curves,
     data,
     doctor,
+    explain,
     export,
     negatives,
     readers,
@@ -147,6 +148,7 @@ for commands in (
     readers,
     train,
     curves,
+    explain,
     negatives,
     cache,
 ):
