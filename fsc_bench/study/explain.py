@@ -147,27 +147,27 @@ class Explainer:
         ids = self.adapter.tokenizer(texts)
         blocks = text_blocks(ids, rows, places, int(self.towers.trims), self.layout)
         encoded = self.towers(
-            pixels.to(device), [b.ids.to(device) for b in blocks], [b.end.to(device) for b in blocks]
+            pixels.to(device),
+            [b.ids.to(device) for b in blocks],
+            [b.end.to(device) for b in blocks],
         )
         tokens = [
             TextTokens(tokens, block.token_mask, block.image_index, block.text_index)
             for block, tokens in zip(blocks, encoded.text_tokens, strict=True)
         ]
         packed, text_index = pack_tokens(tokens, len(pixels))
-        attention, cosine = word_alignment(
-            encoded.image_tokens, packed, alignment=self.alignment
-        )
-        whole, ends = {}, {}
+        attention, cosine = word_alignment(encoded.image_tokens, packed, alignment=self.alignment)
+        whole, places_of = {}, {}
         for block, features in zip(blocks, encoded.text_features, strict=True):
             near = (features * encoded.image_features[block.image_index]).sum(-1)
             for number, (row, place) in enumerate(
                 zip(block.image_index.tolist(), block.text_index.tolist(), strict=True)
             ):
                 whole[row, place] = float(near[number])
-                ends[row, place] = block.token_mask[number].nonzero()[:, 0].numpy()
+                places_of[row, place] = block.token_mask[number].nonzero()[:, 0].numpy()
         return Packed(
             F.normalize(attention, p=1.0, dim=-1).cpu(), cosine.cpu(), text_index.cpu(),
-            float(encoded.logit_scale), whole, ends,
+            float(encoded.logit_scale), whole, places_of,
         )  # fmt: skip
 
     def _reading(
@@ -346,8 +346,8 @@ def check_foil(explainer: Explainer, caption: str, foil: str) -> None:
     explainer.check_length([caption, foil])
     if bool((ids[0] == ids[1]).all()):
         raise UsageError(
-            f"--foil {shortened(foil)}: model {explainer.name!r} reads it as the caption: both have "
-            "the same tokens."
+            f"--foil {shortened(foil)}: model {explainer.name!r} reads it as the caption: both "
+            "have the same tokens."
         )
 
 

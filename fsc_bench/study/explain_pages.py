@@ -20,7 +20,7 @@ from fsc_bench.system.escape import for_terminal
 from fsc_bench.system.files import write_atomically, write_text
 
 SIDE = 144  # pixels of the long side of a small multiple
-COLUMNS = 8  # small multiples in a row of the PNG
+COLUMNS = 10  # small multiples in a row of the PNG
 GAP, LINE = 10, 18  # pixels
 PAPER, INK, PALE, MARK = (255, 255, 255), (30, 34, 40), (110, 118, 129), (179, 38, 30)
 # Dark violet to yellow, in five steps: even in lightness, and told apart by colour-blind eyes.
@@ -37,16 +37,22 @@ figcaption b.differs { color: #b3261e; text-decoration: underline } .pale { colo
 
 def heat(image: Image.Image, word: Word, frame: Frame, grid: Grid) -> Image.Image:
     """The picture, small, with a word's map over the part that the model's patches see."""
-    factor = SIDE / max(image.size)
-    size = [max(1, round(side * factor)) for side in image.size]
-    grey = np.asarray(image.resize(size).convert("L"), float)[..., None].repeat(3, axis=2)
+    shown = small(image)
+    factor, size = SIDE / max(image.size), shown.size
+    grey = np.asarray(shown.convert("L"), float)[..., None].repeat(3, axis=2)
     levels = _on_pixels(word.map / word.map.max(), size, factor, frame, grid)
     place = np.clip(np.nan_to_num(levels) * (len(RAMP) - 1), 0, len(RAMP) - 1.001)
     below = place.astype(int)
     rest = (place - below)[..., None]
     colour = RAMP[below] * (1 - rest) + RAMP[below + 1] * rest
-    shown = np.where(np.isnan(levels)[..., None], 0.3 * grey + 0.7 * 255, 0.4 * grey + 0.6 * colour)
+    shown = np.where(np.isnan(levels)[..., None], 0.3 * grey + 0.7 * 255, 0.5 * grey + 0.5 * colour)
     return Image.fromarray(shown.astype(np.uint8))
+
+
+def small(image: Image.Image) -> Image.Image:
+    """The picture at the size of the small multiples."""
+    factor = SIDE / max(image.size)
+    return image.resize([max(1, round(side * factor)) for side in image.size])
 
 
 def _on_pixels(
@@ -98,8 +104,8 @@ def _sheet(image: Image.Image, explained: Sequence[Explained]) -> Image.Image:
     factor = SIDE / max(image.size)
     tile = (SIDE + GAP, round(image.size[1] * factor) + 2 * LINE + GAP)
     parts = blocks(explained)
-    columns = min(COLUMNS, max(len(reading.words) for _, _, reading in parts))
-    rows = [-(-len(reading.words) // columns) for _, _, reading in parts]
+    columns = min(COLUMNS, max(len(reading.words) + 1 for _, _, reading in parts))
+    rows = [-(-(len(reading.words) + 1) // columns) for _, _, reading in parts]
     width = max(columns * tile[0], 620) + GAP
     sheet = Image.new("RGB", (width, sum(2 * LINE + GAP + n * tile[1] for n in rows) + GAP), PAPER)
     draw, y = ImageDraw.Draw(sheet), GAP
@@ -107,7 +113,8 @@ def _sheet(image: Image.Image, explained: Sequence[Explained]) -> Image.Image:
         _write(draw, (GAP, y), f"{title}: {reading.text}", 14, INK, width - GAP)
         _write(draw, (GAP, y + LINE), facts(reading), 12, PALE, width - GAP)
         y += 2 * LINE + GAP // 2
-        for number, word in enumerate(reading.words):
+        sheet.paste(small(image), (GAP, y + LINE))
+        for number, word in enumerate(reading.words, 1):  # the first place is the picture's
             row, column = divmod(number, columns)
             corner = (GAP + column * tile[0], y + row * tile[1])
             _write(draw, corner, word.text, 13, MARK if word.differs else INK, corner[0] + SIDE)

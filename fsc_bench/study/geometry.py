@@ -10,6 +10,7 @@ from math import isqrt
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fsc_bench.errors import UsageError
 
@@ -39,9 +40,7 @@ class Frame:
             )
         ]
         limits = (width, height, width, height)
-        left, top, right, bottom = (
-            min(max(c, 0), m) for c, m in zip(corners, limits, strict=True)
-        )
+        left, top, right, bottom = (min(max(c, 0), m) for c, m in zip(corners, limits, strict=True))
         return left, top, right, bottom
 
 
@@ -52,8 +51,8 @@ def frame_of(preprocess: Any, width: int, height: int, model: str) -> Frame:
     both), ResizeKeepRatio, CenterCrop and CenterCropOrPad. Raises UsageError where the steps do not
     add up to what the transform really gives.
     """
-    original = (width, height)
-    sides, offset = [width, height], [0.0, 0.0]
+    sides, offset = [width, height], (0.0, 0.0)
+    size = None
     for step in getattr(preprocess, "transforms", ()):
         kind = type(step).__name__
         if kind == "Resize":
@@ -64,12 +63,12 @@ def frame_of(preprocess: Any, width: int, height: int, model: str) -> Frame:
             ratio = max(ratios) * step.longest + min(ratios) * (1 - step.longest)
             sides = [round(side / ratio) for side in sides]
         elif kind in ("CenterCrop", "CenterCropOrPad"):
-            rows, columns = _both(step.size)
-            offset = [_cut(side, target) for side, target in zip(sides, (columns, rows), strict=True)]
-            scale = tuple(side / of for side, of in zip(sides, original, strict=True))
-            return _checked(Frame(scale, tuple(offset), (columns, rows)), preprocess, original, model)
-    scale = tuple(side / of for side, of in zip(sides, original, strict=True))
-    return _checked(Frame(scale, (0.0, 0.0), tuple(sides)), preprocess, original, model)
+            size = _both(step.size)[::-1]
+            offset = (_cut(sides[0], size[0]), _cut(sides[1], size[1]))
+            break
+    frame = Frame((sides[0] / width, sides[1] / height), offset, size or (sides[0], sides[1]))
+    _check(frame, preprocess, (width, height), model)
+    return frame
 
 
 def _resized(sides: list[int], wanted: int | Sequence[int]) -> list[int]:
@@ -89,17 +88,14 @@ def _cut(side: int, target: int) -> float:
     return float(round((side - target) / 2)) if side >= target else -float((target - side) // 2)
 
 
-def _checked(frame: Frame, preprocess: Any, size: tuple[int, int], model: str) -> Frame:
-    from PIL import Image
-
+def _check(frame: Frame, preprocess: Any, size: tuple[int, int], model: str) -> None:
     found = tuple(preprocess(Image.new("RGB", size)).shape[-2:])
     if found != frame.size[::-1]:
         raise UsageError(
             f"model {model!r}: its image transform gives {found[1]} x {found[0]} pixels, and its "
-            f"steps add up to {frame.size[0]} x {frame.size[1]}: where its patches lie in a picture "
-            "cannot be told."
+            f"steps add up to {frame.size[0]} x {frame.size[1]}: where its patches lie in a "
+            "picture cannot be told."
         )
-    return frame
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,10 @@ class Grid:
         """
         (x, column), (y, row) = (
             _cells(boxes[:, axis::2].ravel(), count, side)
-            for axis, count, side in ((0, self.columns, self.patch[0]), (1, self.rows, self.patch[1]))
+            for axis, count, side in (
+                (0, self.columns, self.patch[0]),
+                (1, self.rows, self.patch[1]),
+            )
         )
         middle_x, middle_y = (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
         inside = np.zeros((len(middle_y), len(middle_x)), bool)
@@ -160,4 +159,3 @@ def grid_of(visual: Any, patches: int, size: tuple[int, int], model: str) -> Gri
             f"over {size[0]} x {size[1]} pixels: where each looks cannot be told."
         )
     return Grid(rows, columns, patch)
-
