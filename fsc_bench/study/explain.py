@@ -27,7 +27,7 @@ from fsc_bench.system.escape import shortened
 from fsc_bench.system.spec import Spec
 from fsc_bench.train.batches import text_blocks
 from fsc_bench.train.layout import TextLayout
-from fsc_bench.train.losses import word_alignment
+from fsc_bench.train.losses import Alignment, one_of, word_alignment
 from fsc_bench.train.tokens import TextTokens, pack_tokens
 from fsc_bench.train.towers import Towers
 
@@ -90,6 +90,7 @@ class Explainer:
             raise UsageError(f"model {name!r} cannot be explained: {error}") from None
         self.name, self.adapter, self.towers = name, adapter, towers.eval()
         self.alignment = alignment or own_alignment(name)
+        one_of("alignment", self.alignment, Alignment)
         towers.probe(adapter.tokenizer)
         self.layout: TextLayout = towers.layout
 
