@@ -5,7 +5,6 @@ see: the model's patches and words by train/dense.py, its layout by train/layout
 drawn or scored here.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,7 +104,7 @@ class Explainer:
         places = [place for own in texts for place in range(len(own))]
         self.check_length(flat)
         pixels = stacked([self.adapter.preprocess(image) for image in images])
-        words = {text: self.split(text) for text in dict.fromkeys(flat)}
+        words = {text: self._words(text) for text in dict.fromkeys(flat)}
         packed = self._aligned(pixels, flat, rows, places)
         grid = self.grid(packed.attention.shape[-1], pixels)
         found = [
@@ -123,7 +122,7 @@ class Explainer:
         return frame_of(self.adapter.preprocess, *image.size, self.name)
 
     def check_length(self, texts: Sequence[str]) -> None:
-        """Raises UsageError, one line, for the first text that is cut or holds no word."""
+        """Raises UsageError, one line, for the first text that is cut."""
         _, cut = self.adapter.extras.tokenize(texts)
         for text, lost in zip(texts, cut, strict=True):
             if lost:
@@ -132,12 +131,15 @@ class Explainer:
                     f"caption {shortened(text)}: it needs more tokens than the {context} that "
                     f"model {self.name!r} reads. Shorten it."
                 )
-            if not text.split():
-                raise UsageError(f"caption {text!r}: there is no word in it.")
 
     def split(self, text: str) -> list[tuple[str, range]]:
         """The words of a text, each with the places of its tokens in the text's token ids."""
         return split_words(text, self.adapter.tokenizer, self.layout)
+
+    def _words(self, text: str) -> list[tuple[str, range]]:
+        if found := self.split(text):
+            return found
+        raise UsageError(f"caption {shortened(text)}: model {self.name!r} reads no word in it.")
 
     @torch.no_grad()
     def _aligned(
@@ -247,6 +249,8 @@ def split_words(
     own, or one shared with the next) are joined. Start and end tokens are no word's.
     """
     words = text.split()
+    if not words:
+        return []
     ids = tokenizer([*(" ".join(words[: k + 1]) for k in range(len(words))), text])
     ends = layout.end(ids) + (not _has_end_token(tokenizer, layout))
     rows = [row[layout.start : end].tolist() for row, end in zip(ids, ends.tolist(), strict=True)]
@@ -275,15 +279,26 @@ def _has_end_token(tokenizer: Callable[[list[str]], Tensor], layout: TextLayout)
 
 def different(caption: str, foil: str) -> tuple[set[int], set[int]]:
     """The numbers of the words (as blanks part them) of either text that the other lacks in its
-    place: what is left when the longest parts in common are taken away.
+    place: what is left when a longest sequence of words in common is taken away.
     """
-    both = [[_bare(word) for word in text.split()] for text in (caption, foil)]
-    found: tuple[set[int], set[int]] = (set(), set())
-    matcher = difflib.SequenceMatcher(None, *both, autojunk=False)
-    for kind, a, b, c, d in matcher.get_opcodes():
-        if kind != "equal":
-            found[0].update(range(a, b))
-            found[1].update(range(c, d))
+    one, other = ([_bare(word) for word in text.split()] for text in (caption, foil))
+    # kept[i, j]: how many words the texts from i and from j on have in common, in order.
+    kept = np.zeros((len(one) + 1, len(other) + 1), int)
+    for i in reversed(range(len(one))):
+        for j in reversed(range(len(other))):
+            same = kept[i + 1, j + 1] + 1 if one[i] == other[j] else 0
+            kept[i, j] = max(same, kept[i + 1, j], kept[i, j + 1])
+    found: tuple[set[int], set[int]] = (set(range(len(one))), set(range(len(other))))
+    i = j = 0
+    while kept[i, j]:
+        if one[i] == other[j] and kept[i, j] == kept[i + 1, j + 1] + 1:
+            found[0].remove(i)
+            found[1].remove(j)
+            i, j = i + 1, j + 1
+        elif kept[i, j] == kept[i + 1, j]:
+            i += 1
+        else:
+            j += 1
     return found
 
 
