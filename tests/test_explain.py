@@ -1,4 +1,4 @@
-"""Explain: maps that are the loss's own tensors, boxes put where the model sees them, and scores."""
+"""Explain: maps that are the loss's own tensors, boxes where the model sees them, and scores."""
 
 import csv
 import json
