@@ -25,6 +25,7 @@ from fsc_bench.cli import (
     report,
     rescore,
     run,
+    semantics,
     tasks,
     train,
 )
@@ -148,6 +149,7 @@ for commands in (
     readers,
     train,
     curves,
+    semantics,
     explain,
     negatives,
     cache,
