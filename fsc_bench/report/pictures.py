@@ -199,9 +199,7 @@ def _by_step(trainings: Sequence[Sequence[Mapping[str, Any]]], name: str) -> dic
 
 
 def _panel(alt: Any, data: list[dict[str, Any]], heading: str, order: list[str]) -> Any:
-    base = alt.Chart(alt.Data(values=data)).properties(
-        width=WIDTH // 2, height=HEIGHT // 2, title=heading
-    )
+    base = alt.Chart(alt.Data(values=data))
     runs = list(dict.fromkeys(row["run"] for row in data))
     shared = {
         "x": alt.X("step:Q", title="step"),
@@ -218,7 +216,7 @@ def _panel(alt: Any, data: list[dict[str, Any]], heading: str, order: list[str])
             detail="what:N",
         )  # fmt: skip
         layers.insert(0, band)
-    return alt.layer(*layers)
+    return alt.layer(*layers).properties(width=WIDTH // 2, height=HEIGHT // 2, title=heading)
 
 
 def write_tradeoffs(out: Path, suite: str, rows: Sequence[Row]) -> list[Path]:
@@ -261,7 +259,7 @@ def _dressed(alt: Any, chart: Any) -> Any:
             labelColor=INK, titleColor=INK, gridColor=GRID, domainColor=INK, tickColor=INK
         ),
         title=alt.TitleConfig(color=INK, subtitleColor=INK),
-        legend=alt.LegendConfig(labelColor=INK, titleColor=INK),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=0),
         header=alt.HeaderConfig(labelColor=INK, titleColor=INK),
     )
 
