@@ -113,16 +113,16 @@ def test_curves_draws_what_runs_logged_and_names_what_they_did_not(tmp_path, cap
     lines = [{"step": 1, "loss": 3.5}, {"step": 2, "loss": 2.25}, {"step": 2, "dev_loss": 2.5}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    curves([run], None, tmp_path / "out.svg")
+    curves([run], None, False, tmp_path / "out.svg")
 
     assert capsys.readouterr().out.endswith("out.svg (loss, dev_loss).\n")
     assert "dev_loss" in (tmp_path / "out.svg").read_text()
     with pytest.raises(UsageError, match=r"--metric 'los': no run logged it. Did you mean 'loss'"):
-        curves([run], ["los"], tmp_path / "out.svg")
+        curves([run], ["los"], False, tmp_path / "out.svg")
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 2}\n')
     with pytest.raises(UsageError, match=r"metrics\.jsonl, line 2: no logged step"):
-        curves([run], None, tmp_path / "out.svg")
+        curves([run], None, False, tmp_path / "out.svg")
     with pytest.raises(UsageError, match="no training run with metrics"):
-        curves([tmp_path], None, tmp_path / "out.svg")
+        curves([tmp_path], None, False, tmp_path / "out.svg")
     with pytest.raises(UsageError, match=r"out.png: the picture is an .svg file"):
-        curves([run], None, tmp_path / "out.png")
+        curves([run], None, False, tmp_path / "out.png")

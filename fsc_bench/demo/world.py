@@ -344,6 +344,19 @@ def render(scene: Scene) -> np.ndarray:
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
+def box_of(thing: Thing) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom edge, in pixels, of what is drawn of a thing."""
+    alpha, _, _ = _sprite(thing.shape, thing.texture, SIZES[thing.size], thing.rotation)
+    height, width = alpha.shape
+    rows, columns = np.nonzero(alpha.max(axis=1) > 0.5)[0], np.nonzero(alpha.max(axis=0) > 0.5)[0]
+    edges = (
+        thing.x - width // 2 + columns[0], thing.y - height // 2 + rows[0],
+        thing.x - width // 2 + columns[-1] + 1, thing.y - height // 2 + rows[-1] + 1,
+    )  # fmt: skip
+    left, top, right, bottom = (min(max(int(edge), 0), IMAGE_SIZE) for edge in edges)
+    return left, top, right, bottom
+
+
 def _composite(canvas, thing: Thing, alpha: np.ndarray, colour: np.ndarray) -> None:
     height, width = alpha.shape
     top, left = thing.y - height // 2, thing.x - width // 2

@@ -121,6 +121,104 @@ def progress(
     return _dressed(alt, rows.resolve_scale(y="independent").properties(title=for_terminal(title)))
 
 
+# The panels of a probe's readings: each metric of metrics.jsonl by what it is called in its panel.
+OF_PROBE: dict[str, dict[str, str]] = {
+    "cosine of a caption with": {
+        "probe_cos_paraphrase": "a paraphrase",
+        "probe_cos_negative": "its hard negatives",
+        "probe_cos_random": "other captions",
+    },
+    "cosine of an image with": {
+        "probe_image_caption": "its caption",
+        "probe_image_negative": "hard negatives of it",
+        "probe_image_random": "other captions",
+    },
+    "cosine with the same vector of the base": {
+        "probe_base_image": "images",
+        "probe_base_caption": "captions",
+        "probe_base_negative": "hard negatives",
+    },
+    "p of a caption among its hard negatives": {
+        "probe_global_p0": "by cosine",
+        "probe_local_p0": "by local score",
+    },
+    "focal weight of the caption": {
+        "probe_global_focal": "by cosine",
+        "probe_local_focal": "by local score",
+    },
+    "hard negatives above the caption, percent": {
+        "probe_global_confused": "by cosine",
+        "probe_local_confused": "by local score",
+    },
+}
+DASHES = [[1, 0], [6, 3], [2, 2]]
+
+
+def mechanism(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> Any:
+    """The chart of what trainings did to a probe, a panel for each kind of reading.
+
+    runs: by name, the logged steps of one training or of several that differ in their seed, which
+    are drawn as their mean with a band from the least to the greatest. A panel of which nothing was
+    logged, or nothing but one number (no focal loss), is left out.
+    """
+    alt = _altair()
+    panels = []
+    for heading, names in OF_PROBE.items():
+        data = [
+            {"run": for_terminal(run), "what": told, "step": step,
+             "value": sum(values) / len(values), "low": min(values), "high": max(values)}
+            for run, trainings in runs.items()
+            for name, told in names.items()
+            for step, values in _by_step(trainings, name).items()
+        ]  # fmt: skip
+        if len({row["value"] for row in data}) > 1:
+            panels.append(_panel(alt, data, heading, list(names.values())))
+    chart = alt.concat(*panels, columns=2).resolve_scale(strokeDash="independent")
+    return _dressed(alt, chart.properties(title=for_terminal(title)) if title else chart)
+
+
+def beside(charts: Sequence[Any]) -> Any:
+    """Charts side by side as one; a lone one as it is."""
+    if len(charts) == 1:
+        return charts[0]
+    alt = _altair()
+    bare = [chart.copy() for chart in charts]
+    for chart in bare:
+        chart.config = alt.Undefined  # a part of a picture has no dress of its own
+    return _dressed(alt, alt.hconcat(*bare).resolve_scale(color="independent"))
+
+
+def _by_step(trainings: Sequence[Sequence[Mapping[str, Any]]], name: str) -> dict[int, list[float]]:
+    """The values of every training at the steps that all of them logged."""
+    each = [
+        {row["step"]: row[name] for row in steps if isinstance(row.get(name), int | float)}
+        for steps in trainings
+    ]
+    common = set.intersection(*(set(one) for one in each))
+    return {step: [one[step] for one in each] for step in sorted(common)}
+
+
+def _panel(alt: Any, data: list[dict[str, Any]], heading: str, order: list[str]) -> Any:
+    base = alt.Chart(alt.Data(values=data))
+    runs = list(dict.fromkeys(row["run"] for row in data))
+    shared = {
+        "x": alt.X("step:Q", title="step"),
+        "color": alt.Color("run:N", title=None, sort=runs).scale(
+            domain=runs, range=[LINE, OTHER, LOW, INK]
+        ),
+    }
+    what = alt.StrokeDash("what:N", title=None, sort=order).scale(domain=order, range=DASHES)
+    up = alt.Y("value:Q", title=None).scale(zero=False)
+    layers = [base.mark_line().encode(**shared, y=up, strokeDash=what)]
+    if any(row["low"] < row["high"] for row in data):
+        band = base.mark_area(opacity=0.2).encode(
+            **shared, y=alt.Y("low:Q", title=None).scale(zero=False), y2="high:Q",
+            detail="what:N",
+        )  # fmt: skip
+        layers.insert(0, band)
+    return alt.layer(*layers).properties(width=WIDTH // 2, height=HEIGHT // 2, title=heading)
+
+
 def write_tradeoffs(
     out: Path, suite: str, rows: Sequence[Row], averages: Sequence[str]
 ) -> list[Path]:
@@ -164,7 +262,7 @@ def _dressed(alt: Any, chart: Any) -> Any:
             labelColor=INK, titleColor=INK, gridColor=GRID, domainColor=INK, tickColor=INK
         ),
         title=alt.TitleConfig(color=INK, subtitleColor=INK),
-        legend=alt.LegendConfig(labelColor=INK, titleColor=INK),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=0),
         header=alt.HeaderConfig(labelColor=INK, titleColor=INK),
     )
 
