@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def link(word: str, path: Path, data: Path) -> str:
     task, source = named(word, path)
     name = task.name if task is not None else source.name
     path = in_hub_cache(name, task.data.sources if task is not None else (), path)
+    if task is not None and path.is_file():
+        path = _folder_of(task, path, data)
     found = look(task, source, path, data)
     write_link(data, name, path)
     return f"{name} -> {path}: {found}"
@@ -68,6 +71,21 @@ def in_hub_cache(name: str, places: Iterable[Mapping[str, Any]], path: Path) -> 
             f"{name} names none of them; link the folder of the one to be read."
         )
     return path / found[0]
+
+
+def _folder_of(task: Task, file: Path, data: Path) -> Path:
+    """The folder of a file that is no data set by itself, but a part of the one in its folder.
+
+    Any other file stays as it is.
+    """
+    if not isinstance(_read(task, file, data), DataError) or container_module(file) is not None:
+        return file
+    raw = _raw(task, file.parent, _images(task, file.parent, data))
+    with suppress(DataError):
+        records = list(load_reader(task.data.reader, str(task.path)).read(task, raw))
+        if records and str(file) in raw.inputs:
+            return file.parent
+    return file
 
 
 def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) -> str:

@@ -68,7 +68,12 @@ class Raw:
                 f"{self.task.name}: no raw data at {self.folder}. `fsc-bench data get "
                 f"{self.task.name}`, or `fsc-bench data link {shlex.quote(self.task.word)} PATH`."
             )
-        holds = f", which holds {describe(self.folder)}" if self.folder.is_dir() else ""
+        if not self.folder.is_dir():
+            raise DataError(
+                f"{self.task.name}: {self.folder} is one file, and {' or '.join(names)} is looked "
+                "for; link the folder that holds it."
+            )
+        holds = f", which holds {describe(self.folder)}"
         raise DataError(
             f"{self.task.name}: {' or '.join(names)} is not in {self.folder}{holds}. "
             f"`fsc-bench data link {shlex.quote(self.task.word)} PATH` points at another folder."

@@ -1,7 +1,8 @@
 """Whatever layout labelled images lie in: asks each reader that can tell, and lets that one read.
 
 A reader takes part by having `detect(raw) -> bool` and `LAYOUT`, what it reads in words; a new
-format is one more file. `begins_with(raw)` may name the files that it begins with: one of those
+format is one more file. `GENERAL` says that any data set may come so; any other is told as a layout
+to try only for tasks that name it in their options. `begins_with(raw)` may name the files that it begins with: one of those
 inside an archive is a hint to unpack it. A reader that says `LAST` reads only what no other knows:
 many formats keep their images in class folders too. Where nothing is recognised, `hint(raw) -> str`
 may say what is nearly a reader's layout. Options: a table (or a list of tables, tried in turn) for
@@ -24,7 +25,7 @@ from fsc_bench.data.listing import describe, entries, files_below, inside
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import Record
-from fsc_bench.task import Task
+from fsc_bench.task import Task, is_shipped
 
 
 def _layouts() -> dict[str, ModuleType]:
@@ -130,7 +131,7 @@ def _nothing(task: Task, raw: Raw) -> NoReturn:
         if hasattr(reader, "hint")
     ]
     nearest = " ".join(filter(None, hints))
-    layouts = "; ".join(reader.LAYOUT for reader in _layouts().values())
+    layouts = "; ".join(_expected(task, raw))
     holds = f"holds {describe(raw.folder)}" if raw.folder.is_dir() else "is a file of no known kind"
     nearest = f"Nearest: {nearest} " if nearest else ""
     raw.fail(
@@ -139,6 +140,26 @@ def _nothing(task: Task, raw: Raw) -> NoReturn:
         f"nothing here looks like a layout that can be read: it {holds}. {nearest}"
         f"Expected is one of: {layouts}.",
     )
+
+
+def _expected(task: Task, raw: Raw) -> Iterator[str]:
+    """The layouts that this task's data may have: those that anything comes in, and its own.
+
+    Of one's own task, all of them.
+    """
+    for name, reader in _layouts().items():
+        general = getattr(reader, "GENERAL", False) or not is_shipped(task)
+        if not general and name not in task.data.options:
+            continue
+        names = [
+            file
+            for options in _settings(task, name, reader)
+            for file in getattr(reader, "begins_with", lambda raw: [])(
+                _view(task, raw, name, options)
+            )
+        ]
+        shown = f" ({', '.join(names)})" if names and "(" not in reader.LAYOUT else ""
+        yield f"{reader.LAYOUT}{shown}"
 
 
 def _once_unpacked(task: Task, raw: Raw) -> Iterator[str]:

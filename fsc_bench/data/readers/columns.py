@@ -95,6 +95,7 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "fi
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "classes", "class", "variant")
 
 
+GENERAL = True
 LAYOUT = "Parquet or Arrow files (data/test-00000-of-00001.parquet)"
 
 

@@ -63,6 +63,7 @@ reader = "image_folder"
 split = "test"
 """
 LAST = True  # DTD, Food101 and others have class folders and a list of the test images
+GENERAL = True
 LAYOUT = "a folder of pictures for each class"
 DEPTH = 4
 WIDEST = 250  # below a folder of more folders no class folders are sought

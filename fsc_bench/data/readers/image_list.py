@@ -75,7 +75,7 @@ path  = "pictures/{}"
 """
 
 
-LAYOUT = "a list of images with labels, as the data set's owners publish it"
+LAYOUT = "a list of images with labels"
 LONGEST = 250  # what file systems allow for a name
 
 

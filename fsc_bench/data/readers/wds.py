@@ -63,6 +63,7 @@ split = "test"
 """
 LABELS = (".cls", ".npy", ".label")
 CAPTIONS = (".txt",)  # of retrieval, in the place of labels
+GENERAL = True
 LAYOUT = "WebDataset tars (test/0.tar with s0.jpg and s0.cls)"
 
 
