@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from fsc_bench import __version__
 from fsc_bench.cli import (
+    ablate,
     cache,
     compare,
     curves,
@@ -147,6 +148,7 @@ for commands in (
     readers,
     train,
     curves,
+    ablate,
     negatives,
     cache,
 ):

@@ -354,13 +354,13 @@ def _averages(
             whole = average(parts)
             n = sum(len(pairs[task].a.ids) for task in chosen)
             images = len(np.unique(np.concatenate([part.images for part in parts])))
-            of = (len(parts), max(len(parts), _members(table or suite_of(suite), name)))
+            of = (len(parts), max(len(parts), members(table or suite_of(suite), name)))
             title = name if len(suites) == 1 else f"{name} ({suite})"
             lines.append(Line(title, "average", contrast(whole), n, images, of=of))
     return lines
 
 
-def _members(suite: Suite, name: str) -> int:
+def members(suite: Suite, name: str) -> int:
     """How many tasks of a suite an average is of; 0 for one of which no file is known."""
     average_of = suite.averages[name]
     return sum(
@@ -470,7 +470,7 @@ def _total(
     suites = {run.results[task].facts["suite"] for task, metric in chosen.items() if metric}
     if name not in totals or len(suites) != 1:
         return None
-    if len(parts) != _members(suite_of(*suites), name):
+    if len(parts) != members(suite_of(*suites), name):
         return None
     value = sum(part[0] for part in parts) / len(parts)
     spread = float(np.nanstd(sum(part[1] for part in parts) / len(parts)))
