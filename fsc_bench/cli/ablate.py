@@ -291,14 +291,19 @@ def _made(
 
 def _show(sweep: "Sweep", found: Any, judged: Sequence[Any]) -> None:
     """The page's table and verdicts, on stdout."""
-    from fsc_bench.cli.show import print_table
+    from fsc_bench.cli.show import print_table, say
     from fsc_bench.study.page import cells, headings
 
     print_table(["point", *headings(found)],
                 [[name, *row] for name, row in cells(sweep, found).items()])  # fmt: skip
     print()
-    rows = [[one.name, one.verdict, one.claim.says] for one in judged]
-    print_table(["claim", "", "what the paper says"], rows)
+    tried = [one for one in judged if one.verdict != "not tried"]
+    if tried:
+        rows = [[one.name, one.verdict, one.claim.says] for one in tried]
+        print_table(["claim", "", "what the paper says"], rows)
+    if len(tried) < len(judged):
+        names = ", ".join(one.name for one in judged if one not in tried)
+        say(f"Not tried: {names}; the page says what they need.")
 
 
 # ---------------------------------------------------------------- looking ahead

@@ -68,6 +68,7 @@ class Job:
     links: Mapping[str, str] | None
     outcome: Outcome = field(default_factory=Outcome)
     material: dict[str, dict[str, Any]] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)  # lines that trainings have in common
 
 
 def carry_out(
@@ -111,8 +112,7 @@ def _take(trial: Trial, job: Job) -> bool:
         try:
             if not is_trained(trial, job):
                 job.reporter.say(f"{name}: training")
-                say = _few(job.reporter)
-                train(trial.recipe, trial.folder, resume=True, links=job.links, say=say)
+                train(trial.recipe, trial.folder, resume=True, links=job.links, say=_few(job))
         except FscBenchError as error:
             _fail(name, trial, error, f"fsc-bench: {name}: {error}", job)
         except (OSError, MemoryError):
@@ -124,12 +124,13 @@ def _take(trial: Trial, job: Job) -> bool:
     return True
 
 
-def _few(reporter: Reporter) -> Callable[[str], None]:
-    """Of what a training says all but its steps: there are many trainings."""
+def _few(job: Job) -> Callable[[str], None]:
+    """Of what a training says what no other has said yet; no steps, for there are many."""
 
     def say(line: str) -> None:
-        if not line.startswith("step "):
-            reporter.say(f"  {line}")
+        if line not in job.said and not line.startswith(("step ", "Written: ")):
+            job.said.add(line)
+            job.reporter.say(f"  {line}")
 
     return say
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import stdev
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 from fsc_bench.errors import UsageError
 from fsc_bench.results import Run, draws_of
@@ -108,7 +109,8 @@ def _averages(tasks: Sequence[Task]) -> Iterable[tuple[str, tuple[list[str], int
 
 def average(parts: Sequence[Score]) -> Score:
     """The plain mean of several numbers, and of their draws: an image is drawn alike in all."""
-    return combined([(1 / len(parts), part) for part in parts], min(part.n for part in parts))
+    whole = combined([(1, part) for part in parts], min(part.n for part in parts))
+    return Score(whole.value / len(parts), whole.drawn / len(parts), whole.n)
 
 
 def combined(terms: Sequence[tuple[float, Score]], n: int) -> Score:
@@ -170,7 +172,7 @@ def spread(terms: Sequence[tuple[float, Seeds]]) -> Spread | None:
     }
     each = {seed: score.value for seed, score in by_seed.items()}
     pooled = average(list(by_seed.values()))
-    low, high, error = _items(pooled, sum(abs(weight) for weight, _ in terms))
+    low, high, error = _items(pooled, max(1.0, sum(abs(weight) for weight, _ in terms) / 2))
     between = stdev(each.values()) if len(each) > 1 else None
     both = _both(pooled.value, error, between, len(each), trained=bool(trained))
     return Spread(pooled.value, each, low, high, between, *both)
@@ -194,8 +196,6 @@ def _both(
     """(low, high, detectable) over items and seeds together: variances add, and Student's t has the
     degrees of freedom of Satterthwaite (1946), for only that of the seeds is estimated from few.
     """
-    from scipy.stats import t
-
     if not trained:
         degrees, whole = math.inf, error
     elif between is None:
@@ -204,5 +204,10 @@ def _both(
         of_seeds = between**2 / seeds
         whole = math.sqrt(error**2 + of_seeds)
         degrees = whole**4 / (of_seeds**2 / (seeds - 1)) if of_seeds else math.inf
-    quantile, power = float(t.ppf(0.975, degrees)), float(t.ppf(POWER, degrees))
+    quantile, power = _student(0.975, degrees), _student(POWER, degrees)
     return value - quantile * whole, value + quantile * whole, (quantile + power) * whole
+
+
+def _student(share: float, degrees: float) -> float:
+    """A quantile of Student's t; of the normal one for infinitely many degrees of freedom."""
+    return float(stdtrit(degrees, share) if math.isfinite(degrees) else ndtri(share))

@@ -5,7 +5,7 @@ numbers and how to repeat it. Everything is worked out in figures.py and verdict
 import csv
 import io
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from fsc_bench import __version__
 from fsc_bench.errors import UsageError
 from fsc_bench.report.pictures import Spot, spots, svg
 from fsc_bench.study.figures import Figures, Spread, spread
-from fsc_bench.study.points import BASE, Sweep, says, swept
+from fsc_bench.study.points import BASE, Point, Sweep, lines_of, says, shown
 from fsc_bench.study.verdicts import Judged, Measured, facts
 from fsc_bench.system.files import write_text
+from fsc_bench.train.config import TrainConfig
 
 AGAINST = ("ZS", "I2T", "T2I")  # what Comp may cost, each a panel of the picture
 COSTS = "Comp"
@@ -192,39 +193,41 @@ def _cell(found: Spread) -> str:
 
 def _sensitivity(sweep: Sweep, figures: Figures) -> list[str]:
     """For each setting that was swept alone: what every value adds to the recipe's, by group."""
-    columns = _shown(figures)
-    lines: list[str] = []
-    for key, line in swept(sweep):
-        ours = line[_own(sweep, key)].name
-        lines += [f"| {key} | {' | '.join(_title(name, figures) for name in columns)} |",
-                  "|---:|" + "---:|" * len(columns)]  # fmt: skip
-        reach: dict[str, list[float]] = {name: [0.0] for name in columns}
-        for value, one in line.items():
-            cells = []
-            for column in columns:
-                points = figures.columns[column]
-                both = one.name in points and ours in points
-                found = spread([(1, points[one.name]), (-1, points[ours])]) if both else None
-                cells.append(_own_or(found, one.name == ours))
-                reach[column] += [found.value] if found else []
-            lines.append(f"| {value} | {' | '.join(cells)} |")
-        ranges = [f"{max(values) - min(values):.1f}" for values in reach.values()]
-        lines += [f"| range | {' | '.join(ranges)} |", ""]
-    if not lines:
+    tables = [line for key, points in lines_of(sweep)
+              for line in _one_setting(sweep, figures, key, points)]  # fmt: skip
+    if not tables:
         return []
     return [
         "## One setting at a time, by group of tasks",
         "",
-        "Points that a value adds to the recipe's own, with the 95% interval over items and seeds.",
+        "Points that a value adds to the recipe's own, with the 95% interval over items and seeds; "
+        "range: from the least to the most.",
         "",
-        *lines,
+        *tables,
     ]
 
 
-def _own(sweep: Sweep, key: str) -> str:
-    from fsc_bench.study.points import shown
-
-    return shown(getattr(sweep.recipe.config, key))
+def _one_setting(
+    sweep: Sweep, figures: Figures, key: str, points: Mapping[str, Point]
+) -> Iterator[str]:
+    """points: by the setting's value."""
+    columns = _shown(figures)
+    ours = points[shown(getattr(sweep.recipe.config, key))].name
+    reach: dict[str, list[float]] = {name: [0.0] for name in columns}
+    yield f"| {key} | {' | '.join(headings(figures))} |"
+    yield "|---:|" + "---:|" * len(columns)
+    for value, one in points.items():
+        row = []
+        for column in columns:
+            scored = figures.columns[column]
+            both = one.name in scored and ours in scored
+            found = spread([(1, scored[one.name]), (-1, scored[ours])]) if both else None
+            row.append(_own_or(found, one.name == ours))
+            reach[column] += [found.value] if found else []
+        yield f"| {value} | {' | '.join(row)} |"
+    ranges = [f"{max(values) - min(values):.1f}" for values in reach.values()]
+    yield f"| range | {' | '.join(ranges)} |"
+    yield ""
 
 
 def _own_or(found: Spread | None, own: bool) -> str:
@@ -239,28 +242,29 @@ def _interval(found: Spread) -> str:
     return f"[{found.low:+.1f}, {found.high:+.1f}]"
 
 
+CLAIMS = """## The paper's claims
+
+A condition holds where the whole 95% interval of its difference lies where it should, and fails
+where all of it lies elsewhere. That interval, behind the difference, is of items and seeds at once:
+all points over the same pictures, seed against the same seed. Apart: the interval over items, the
+trainings as they are, and the standard deviation between seeds. Detectable: the smallest true
+difference that such an experiment finds in four of five cases; undecided is not "no difference".
+Each condition stands at 95%; nothing is corrected for their number.
+
+| claim | condition | here | items | seeds | detectable | paper | |
+|---|---|---:|---:|---:|---:|---:|---|"""
+
+
 def _claims(judged: Sequence[Judged]) -> list[str]:
-    tried = [one for one in judged if one.verdict != "not tried"]
-    lines = [
-        "## The paper's claims",
-        "",
-        "A condition holds where the whole 95% interval of its difference lies where it should, "
-        "and fails where all of it lies elsewhere. The interval is of items and seeds together: both "
-        "points over the same pictures, seed against the same seed; apart, items have the interval "
-        "in brackets of their own and seeds the standard deviation behind ±. Detectable: the "
-        "smallest true difference that such an experiment finds in four of five cases. Undecided "
-        "is not \"no difference\". Each condition stands at 95%; nothing is corrected for their "
-        "number.",
-        "",
-        "| claim | condition | here | items | ± seeds | detectable | paper | |",
-        "|---|---|---:|---:|---:|---:|---:|---|",
-    ]  # fmt: skip
-    for one in tried:
-        lines.append(f"| **{one.name}** | {one.claim.says} | | | | | | **{one.verdict}** |")
-        lines += [_condition(part) for part in one.conditions]
-    left = [one for one in judged if one.verdict == "not tried"]
-    lines += ["", *(f"- **{one.name}** not tried ({one.claim.says}): it needs "
-                    f"{'; '.join(one.lacking)}." for one in left)]  # fmt: skip
+    lines = CLAIMS.splitlines()
+    for one in judged:
+        if one.verdict != "not tried":
+            lines.append(f"| **{one.name}** | {one.claim.says} | | | | | | **{one.verdict}** |")
+            lines += [_condition(part) for part in one.conditions]
+    lines.append("")
+    for one in judged:
+        if one.verdict == "not tried":
+            lines.append(f"- **{one.name}** not tried ({one.claim.says}): it needs {one.needs}.")
     return [*lines, ""]
 
 
@@ -268,7 +272,7 @@ def _condition(part: Measured) -> str:
     found, paper = part.found, part.condition.paper
     published = "" if paper is None else f"{paper:+.1f}"
     if found is None:
-        return f"| | {part.condition} | - | | | | {published} | not tried: {part.lacking} |"
+        return f"| | {part.condition} | - | | | | {published} | not tried: {part.needs} |"
     one_seed = found.between is None
     whole = f"{found.value:+.2f}" + ("" if one_seed else f" [{found.low:+.2f}, {found.high:+.2f}]")
     items = f"[{found.item_low:+.2f}, {found.item_high:+.2f}]"
@@ -287,7 +291,8 @@ def _notes(figures: Figures) -> list[str]:
 
 
 def _repeat(sweep: Sweep, made: Made) -> list[str]:
-    changed = [f"{key} = {value!r}" for key, value in made.settings.items()]
+    default = TrainConfig().settings()
+    changed = [f"{k} = {shown(v)}" for k, v in made.settings.items() if v != default[k]]
     versions = ", ".join(f"{name} {number}" for name, number in made.versions.items())
     return [
         "## To repeat it",
@@ -298,7 +303,7 @@ def _repeat(sweep: Sweep, made: Made) -> list[str]:
         "",
         f"fsc_bench {__version__}; {versions}.",
         f"Tasks: {', '.join(made.tasks)}.",
-        f"The recipe's own point: {', '.join(changed)}.",
+        f"The recipe's own point, where it is not the trainer's default: {', '.join(changed)}.",
         "Raw numbers: numbers.csv (a row a point, seed and column), ablation.csv (a row a point "
         "and column), claims.csv (a row a condition). Trainings are in points/, results in runs/.",
     ]  # fmt: skip

@@ -198,6 +198,13 @@ def read_preset(name: str) -> Preset:
     return read_toml(Path(str(_file("presets") / f"{name}.toml")), Preset)
 
 
+def names_of(word: str) -> set[str]:
+    """The names of a preset's points, the first model's too."""
+    preset = read_preset(word)
+    swept = {f"{key}={shown(value)}" for key, values in preset.sweeps.items() for value in values}
+    return {BASE, *preset.points, *swept}
+
+
 def demo_facts() -> DemoFacts:
     return read_toml(Path(str(_file("demo.toml"))), DemoFacts)
 
@@ -327,7 +334,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def swept(sweep: Sweep) -> Iterator[tuple[str, Mapping[Any, Point]]]:
+def lines_of(sweep: Sweep) -> Iterator[tuple[str, Mapping[Any, Point]]]:
     """Settings with at least two values while all others are the recipe's: (key, value: point)."""
     own = _deciding(sweep.recipe.config)
     trained = [one for one in sweep.points if one.config and one.share == 1]

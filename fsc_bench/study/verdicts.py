@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from fsc_bench.errors import UsageError
 from fsc_bench.study.figures import Figures, Spread, spread
-from fsc_bench.study.points import Sweep, point
+from fsc_bench.study.points import Sweep, names_of, point, preset_names
 from fsc_bench.system.facts import Facts, typed
 
 Verdict = Literal["holds", "fails", "undecided", "not tried"]
@@ -69,12 +69,20 @@ class Claim(Facts, frozen=True):
 
 @dataclass(frozen=True)
 class Measured:
-    """A condition with what was found of it; lacking: why nothing was."""
+    """A condition with what was found of it. Not tried: points that the sweep has not, or lacking,
+    another reason.
+    """
 
     condition: Condition
     verdict: Verdict
     found: Spread | None = None
+    points: tuple[str, ...] = ()
     lacking: str = ""
+
+    @property
+    def needs(self) -> str:
+        """What a condition that was not tried needs, in words."""
+        return f"point {', '.join(self.points)}" if self.points else self.lacking
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,14 @@ class Judged:
     conditions: Sequence[Measured]
 
     @property
-    def lacking(self) -> list[str]:
-        return list(dict.fromkeys(one.lacking for one in self.conditions if one.lacking))
+    def needs(self) -> str:
+        """What a claim that was not tried needs, in words."""
+        points = list(dict.fromkeys(name for one in self.conditions for name in one.points))
+        reasons = dict.fromkeys(one.lacking for one in self.conditions if one.lacking)
+        presets = [word for word in preset_names() if set(points) <= names_of(word)]
+        hint = f" (--preset {presets[0]})" if points and presets else ""
+        told = f"the point{'s' * (len(points) > 1)} {', '.join(points)}{hint}"
+        return "; ".join([told] * bool(points) + list(reasons))
 
 
 @cache
@@ -124,9 +138,9 @@ def _all_of(verdicts: Sequence[Verdict]) -> Verdict:
 def _measured(
     condition: Condition, sweep: Sweep, known: Mapping[str, str], figures: Figures
 ) -> Measured:
-    names, lacking = _names(condition, sweep, known)
-    if lacking:
-        return Measured(condition, "not tried", lacking=lacking)
+    names, absent, lacking = _names(condition, sweep, known)
+    if absent or lacking:
+        return Measured(condition, "not tried", points=tuple(absent), lacking=lacking)
     scored = figures.columns.get(condition.metric, {})
     if not scored:
         return Measured(condition, "not tried", lacking=f"tasks of {condition.metric}")
@@ -142,27 +156,26 @@ def _measured(
 
 def _names(
     condition: Condition, sweep: Sweep, known: Mapping[str, str]
-) -> tuple[dict[str, float], str]:
-    """(the sweep's own names of a condition's points with their weights, what it lacks).
+) -> tuple[dict[str, float], list[str], str]:
+    """(the sweep's own names of a condition's points with their weights; those that it has not;
+    what else stands against it).
 
     Points are known by their settings: "focal_gamma=5" of a grid is that of table 3.
     """
     found: dict[str, float] = {}
-    lacking = []
+    absent = []
     for name, weight in condition.of.items():
         try:
-            wanted = point(name, sweep.recipe.config)
+            key = point(name, sweep.recipe.config).key
         except UsageError:
-            lacking.append(f"a recipe that has {name}, which {sweep.recipe.name} has not")
+            return {}, [], f"a recipe that can have {name}, which {sweep.recipe.name} cannot"
+        if key not in known:
+            absent.append(name)
             continue
-        if wanted.key not in known:
-            lacking.append(f"the point {name}")
-            continue
-        ours = known[wanted.key]
-        found[ours] = found.get(ours, 0.0) + weight
-    if not lacking and not all(found.values()):
-        lacking.append(f"a recipe in which {' and '.join(condition.of)} differ")
-    return {} if lacking else found, "; ".join(lacking)
+        found[known[key]] = found.get(known[key], 0.0) + weight
+    if not absent and not all(found.values()):
+        return {}, [], f"a recipe in which {' and '.join(condition.of)} differ"
+    return found, absent, ""
 
 
 def facts(judged: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -186,7 +199,7 @@ def facts(judged: Sequence[Judged]) -> list[dict[str, Any]]:
                     "seeds": found.seeds if found else None,
                     "detectable": found.detectable if found else None,
                     "paper": part.condition.paper,
-                    "lacking": part.lacking,
+                    "needs": part.needs,
                 }
             )
     return rows
