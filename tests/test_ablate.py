@@ -1,19 +1,28 @@
 """Ablations: which points a grid has, what is trained and by whom, and what the claims come to."""
 
 import csv
+import json
+import multiprocessing
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import typer
+from processes import PRELOADED
+from safetensors.torch import load_file
 from test_pictures import marks
 
 from fsc_bench.cli import ablate as command_line
 from fsc_bench.cli.main import OneLineErrors
 from fsc_bench.results import Cell, Result, RunDirectory, Samples, read_runs, task_facts
-from fsc_bench.study import figures, page, points, verdicts
+from fsc_bench.run.claims import Claims
+from fsc_bench.run.job import Options
+from fsc_bench.study import ablate, figures, page, points, verdicts
 from fsc_bench.study.points import Sweep, points_of
 from fsc_bench.task import select
 from fsc_bench.train.config import read_recipe
@@ -125,7 +134,9 @@ def test_what_two_presets_share_is_one_point_and_trained_once(tmp_path):
         (["fsc-clip", "--preset", "table2", "--seeds", "1,1"], "--seeds 1,1: 1 stands twice."),
         (["fsc-clip", "--preset", "table2", "--seeds", "1,x"], "write whole numbers and commas"),
         (["fsc-clip", "--preset", "table2", "--seeds", "-1"], "seed = -1: it must be 0 or more"),
-        (["global-hn", "--preset", "table2"], "its points 'global' and 'both' are one there"),
+        (["global-hn", "--preset", "table2"], "--preset table2 does not suit global-hn: 'local' "
+                                              "is no point of a recipe with local_hn_weight = 0."),
+        (["fsc-clip-lora", "--preset", "methods"], "with tune = lora"),
         (["fsc-clip", "--grid", "global_hn_weight=0", "--grid", "local_hn_weight=0,1"],
          "--grid global_hn_weight=0 local_hn_weight=0: focal_gamma and label_smoothing calibrate"),
     ],
@@ -277,13 +288,10 @@ def test_a_claim_says_what_it_lacks(measured, tmp_path):
     assert judged["C10"].needs == (
         "the points focal_gamma=5, focal_gamma=0 (--preset scr-sensitivity)"
     )
-    tuned = replace(sweep, recipe=read_recipe("clip"))
-    (c1, *_) = verdicts.judge(tuned, measured_nothing(), verdicts.read_claims())
-    assert c1.needs == "a recipe that can have full, which clip cannot" or "global" in c1.needs
-
-
-def measured_nothing():
-    return figures.Figures({}, {})
+    plain = replace(sweep, recipe=read_recipe("global-hn"))
+    judged = verdicts.judge(plain, figures.Figures({}, {}), verdicts.read_claims())
+    # Without the local loss "local" would be plain fine-tuning, of which C3 says nothing.
+    assert judged[2].needs == "a recipe that can have local, which global-hn cannot"
 
 
 def test_every_claims_points_are_known_and_its_metrics_are_averages():
@@ -321,7 +329,7 @@ def test_the_page_holds_numbers_verdicts_and_the_command(measured, tmp_path):
     assert "- **C3** not tried" in text and "This is a miniature." in text
     assert "$ fsc-bench ablate fsc-clip --set 'a b=1'" in text and "torch 9.9" in text
     assert "local, seed 1 failed: no data" in text and "both, seed 3" in text
-    rows = list(csv.DictReader((tmp_path / "numbers.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "numbers.csv").read_text().splitlines()))
     assert {(row["seed"], row["value"]) for row in rows
             if (row["point"], row["column"]) == ("global", "ZS")} == {
         ("1", "59"), ("2", "60"), ("3", "61")}  # fmt: skip
@@ -330,3 +338,178 @@ def test_the_page_holds_numbers_verdicts_and_the_command(measured, tmp_path):
         (mark["name"], mark["x"], mark["y"]) for mark in marks(svg, "point") if "name" in mark
     }
     assert {("0 base", "64", "50"), ("1 global", "60", "54"), ("1 global", "76", "54")} <= places
+
+
+# ---------------------------------------------------------------- training and scoring
+
+MODEL = """
+import os
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+import tiny_open_clip
+
+def load(device, precision):
+    adapter = tiny_open_clip.load(device, precision)
+
+    def look(module, inputs):
+        # Killed in the third step of the training of a folder that a file names.
+        plan = Path(__file__).with_name("kill")
+        if module.training and plan.exists():
+            if list(Path(plan.read_text()).rglob("step-00000002.pt")):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    adapter.model.visual.conv1.register_forward_pre_hook(look)
+    return adapter
+"""
+
+
+class Heard:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def progress(self, what, done, total):
+        pass
+
+    def trained(self) -> list[str]:
+        return [line.removesuffix(": training") for line in self.lines if line.endswith("training")]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, drawn) -> Path:
+    """A folder with a model that can be killed, and the data that it is scored on."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "mortal.py").write_text(MODEL.format(tests=str(Path(__file__).parent)))
+    shutil.copytree(drawn, folder / "data")
+    return folder
+
+
+def short(world: Path, out: Path, grid="focal_gamma=0,2", seeds=(1,)) -> Sweep:
+    """Trainings of four steps."""
+    recipe = read_recipe("demo-fsc-clip")
+    config = recipe.config.changed(
+        {"model": f"py:{world / 'mortal.py'}:load", "data": "world:finetune?pairs=50",
+         "batch_size": 8, "max_steps": 4, "checkpoint_every": 1, "warmup_steps": 1,
+         "learning_rate": 1e-3, "device": "cpu"}
+    )  # fmt: skip
+    recipe = replace(recipe, config=config)
+    return Sweep(recipe, points_of(recipe, [], [grid]), seeds, out)
+
+
+def work(sweep: Sweep, world: Path, reporter=None) -> ablate.Outcome:
+    options = Options(data=world / "data", out=sweep.out / "runs", embeddings=sweep.out / "store")
+    return ablate.carry_out(sweep, select(["demo_shapes"]), options, reporter or Heard())
+
+
+def numbers(sweep: Sweep) -> list[dict]:
+    found = figures.figures(ablate.runs(sweep, pytest.fail), select(["demo_shapes"]), pytest.fail)
+    return page.number_rows(found)
+
+
+def work_in_a_process(world: Path, out: Path) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    work(short(world, out), world)
+
+
+def killed(world: Path, out: Path) -> int:
+    """The exit code of a process that works on a sweep and is killed."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    process = multiprocessing.get_context("forkserver").Process(
+        target=work_in_a_process, args=(world, out)
+    )
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory) -> Sweep:
+    """An uninterrupted sweep of two points."""
+    sweep = short(world, tmp_path_factory.mktemp("whole"))
+    assert work(sweep, world).failures == []
+    return sweep
+
+
+def weights(sweep: Sweep) -> list[dict]:
+    return [load_file(trial.folder / "model.safetensors") for trial in sweep.trials]
+
+
+def test_killed_in_the_middle_and_continued_gives_the_same_numbers(world, whole, tmp_path):
+    sweep = short(world, tmp_path / "out")
+    (world / "kill").write_text(str(sweep.out))
+    try:
+        assert killed(world, sweep.out) == -signal.SIGKILL
+    finally:
+        (world / "kill").unlink()
+    first, second = sweep.trials
+    assert (ablate.begun(first), ablate.begun(second)) == ("begun", "")
+    heard = Heard()
+    outcome = work(sweep, world, heard)
+
+    assert (outcome.failures, outcome.elsewhere) == ([], [])
+    assert any(line.startswith("  Resuming") for line in heard.lines)
+    for ours, theirs in zip(weights(sweep), weights(whole), strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert numbers(sweep) == numbers(whole) and len(numbers(sweep)) == 2 * 3  # ZS and its task
+    # The same command once more has nothing to do.
+    again = Heard()
+    assert work(sweep, world, again).failures == []
+    assert again.lines == []
+
+
+def test_what_another_job_is_at_is_left_to_it(world, tmp_path):
+    sweep = short(world, tmp_path / "out")
+    first, second = sweep.trials
+    other = Claims(sweep.out / "points", "training")
+    heard = Heard()
+    with other.begun(), other.take(str(first.folder.relative_to(sweep.out))) as taken:
+        assert taken
+        outcome = work(sweep, world, heard)
+
+    assert heard.trained() == ["focal_gamma=2, seed 1"]
+    assert outcome.elsewhere == ["focal_gamma=0, seed 1"]
+    assert (ablate.begun(first), ablate.begun(second)) == ("", "done")
+    assert set(ablate.runs(sweep, pytest.fail)) == {("base", None), ("focal_gamma=2", 1)}
+    heard = Heard()
+    assert work(sweep, world, heard).elsewhere == []
+    assert heard.trained() == ["focal_gamma=0, seed 1"]
+
+
+def test_a_point_that_fails_stops_no_other(world, whole):
+    sweep = short(world, whole.out, grid="negatives=file:none.parquet,data")
+    heard = Heard()
+    outcome = work(sweep, world, heard)
+
+    # The other point is the recipe's own, which the sweep of the fixture has trained already.
+    ((name, error),) = outcome.failures
+    assert name == "negatives=file:none.parquet, seed 1" and "none.parquet" in str(error)
+    assert outcome.exit_code == error.exit_code
+    assert any(line.startswith(f"fsc-bench: {name}: ") for line in heard.lines)
+    assert heard.trained() == [name]
+    assert ("negatives=data", 1) in ablate.runs(sweep, pytest.fail)
+
+
+def test_a_training_of_other_contents_is_not_taken_for_this_one(world, whole):
+    facts = whole.trials[0].folder / "config.json"
+    before = facts.read_text()
+    changed = json.loads(before)
+    changed["base"]["weights"] = "0" * 64
+    facts.write_text(json.dumps(changed))
+    try:
+        outcome = work(whole, world)
+    finally:
+        facts.write_text(before)
+
+    ((name, error),) = outcome.failures
+    assert name == "focal_gamma=0, seed 1"
+    assert "was started from other contents of the model" in str(error)
+    assert ("focal_gamma=0", 1) not in ablate.runs(whole, pytest.fail, outcome.broken)

@@ -29,11 +29,15 @@ ELSEWHERE = {"seed": "--seeds 1,2,3 repeats every point", "model": "name one wit
 
 
 class PointFacts(Facts, frozen=True):
-    """A point of points.toml. times: settings of the recipe times a number."""
+    """A point of points.toml. times: settings of the recipe times a number. on, without: settings
+    that the recipe must have changed, and must not have.
+    """
 
     says: str
     base: bool = False
     share: float = 0.0
+    on: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     off: tuple[str, ...] = ()
     set: dict[str, Any] = msgspec.field(default_factory=dict)
     times: dict[str, float] = msgspec.field(default_factory=dict)
@@ -171,7 +175,10 @@ def point(name: str, recipe: TrainConfig) -> Point:
         raise UsageError(f"no point called {name!r}.{near_miss(name, named_points())}")
     if facts.base:
         return Point(name)
-    default = TrainConfig().settings()
+    default, own = TrainConfig().settings(), recipe.settings()
+    for key in (*facts.on, *facts.without):
+        if (own[key] == default[key]) == (key in facts.on):
+            raise UsageError(f"{name!r} is no point of a recipe with {key} = {shown(own[key])}.")
     scaled = {key: getattr(recipe, key) * factor for key, factor in facts.times.items()}
     changes = {**{key: default[key] for key in facts.off}, **facts.set, **scaled}
     config = recipe.changed(changes, where=name)
@@ -244,16 +251,9 @@ def _of_preset(word: str, recipe: Recipe) -> list[Point]:
         for key, values in preset.sweeps.items():
             found += _of_grids([(key, values)], recipe.config)
     except UsageError as error:
-        raise UsageError(f"--preset {word} does not suit {recipe.name}: {error}") from None
-    seen: dict[str, str] = {}
-    for one in found[: len(preset.points)]:
-        if one.key in seen:
-            raise UsageError(
-                f"--preset {word} does not suit {recipe.name}: its points {seen[one.key]!r} and "
-                f"{one.name!r} are one there, for the recipe has off what one of them leaves out. "
-                "fsc-clip has everything on."
-            )
-        seen[one.key] = one.name
+        raise UsageError(
+            f"--preset {word} does not suit {recipe.name}: {error} fsc-clip has all of them."
+        ) from None
     return found
 
 
