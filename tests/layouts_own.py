@@ -9,10 +9,11 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from layouts import (
     FSC,
-    in_folders,
     image_table,
+    in_folders,
     layout,
     shown,
     write,
@@ -20,7 +21,6 @@ from layouts import (
     write_tar_gz,
     write_zip,
 )
-import pyarrow.parquet as pq
 from tars import write_tar
 
 CODES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]  # of FER's own files

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from fsc_bench import __version__
 from fsc_bench.cli import (
+    ablate,
     cache,
     compare,
     curves,
@@ -157,6 +158,7 @@ for commands in (
     curves,
     semantics,
     explain,
+    ablate,
     negatives,
     cache,
 ):

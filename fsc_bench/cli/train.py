@@ -67,10 +67,10 @@ def train(
     from fsc_bench.system.stopping import exit_code
     from fsc_bench.task import data_folder
 
-    chosen = _chosen(recipe, model, data, settings or [])
+    chosen = chosen_recipe(recipe, model, data, settings or [])
     out = out or Path("trained") / chosen.name
     wanted = split_words(eval_tasks)
-    tasks = _tasks_for(chosen.config.model, wanted) if wanted else []
+    tasks = tasks_for(chosen.config.model, wanted) if wanted else []
     links = read_links(data_folder(None))
     if dry_run and is_first():
         _show_settings(chosen)
@@ -90,7 +90,9 @@ def train(
         _compare(chosen.config.model, spec_of(out), tasks, out.parent / f"{out.name}-scores")
 
 
-def _chosen(name: str, model: str | None, data: str | None, settings: Sequence[str]) -> "Recipe":
+def chosen_recipe(
+    name: str, model: str | None, data: str | None, settings: Sequence[str]
+) -> "Recipe":
     """The recipe with what the command line changes of it."""
     from fsc_bench.train.config import parse_setting, read_recipe
 
@@ -101,7 +103,7 @@ def _chosen(name: str, model: str | None, data: str | None, settings: Sequence[s
     return _with_config(recipe, config)
 
 
-def _tasks_for(model: str, wanted: list[str]) -> list[Any]:
+def tasks_for(model: str, wanted: list[str]) -> list[Any]:
     """The tasks of `--eval`; what is fast for a model that knows one suite alone is that suite."""
     from fsc_bench.task import select
 
@@ -314,7 +316,7 @@ def wise_ft(
     specs = {share: f"wise:{first}+{second}?alpha={share:g}" for share in shares}
     for spec in specs.values():
         wise.read_spec(spec.removeprefix("wise:"))
-    chosen = _tasks_for(first, split_words(tasks) or [default_suite()])
+    chosen = tasks_for(first, split_words(tasks) or [default_suite()])
     summary = _score(list(specs.values()), chosen, out, data, batch_size=batch_size or 0)
     if is_first():
         _draw_curve(

@@ -95,6 +95,57 @@ def curve(points: Sequence[Point], x: str, y: str, title: str) -> Any:
     return _dressed(alt, alt.layer(*layers))
 
 
+@dataclass(frozen=True)
+class Spot:
+    """A point of an ablation. x, y: (value, low and high over items, deviation between seeds)."""
+
+    name: str
+    x: tuple[float, float, float, float]
+    y: tuple[float, float, float, float]
+
+
+def spots(panels: Mapping[str, Sequence[Spot]], y: str, title: str) -> Any:
+    """The chart of an ablation: a panel for each score across, `y` up. Thin crosses are intervals
+    over items, thick ones a standard deviation between seeds to either side.
+
+    panels: by the score across, its points. Numbers stand for the points; the legend names them.
+    """
+    alt = _altair()
+    names = list(dict.fromkeys(spot.name for panel in panels.values() for spot in panel))
+    told = {name: f"{number} {for_terminal(name)}" for number, name in enumerate(names)}
+    charts = [_panel(alt, panel, x, y, told) for x, panel in panels.items()]
+    whole = alt.hconcat(*charts).resolve_scale(color="shared", y="shared")
+    return _dressed(alt, whole.properties(title=for_terminal(title)))
+
+
+def _panel(alt: Any, panel: Sequence[Spot], x: str, y: str, told: Mapping[str, str]) -> Any:
+    data = []
+    for spot in panel:
+        row = {"name": told[spot.name], "number": told[spot.name].partition(" ")[0]}
+        for axis, (value, low, high, between) in (("x", spot.x), ("y", spot.y)):
+            row |= {axis: value, f"low_{axis}": low, f"high_{axis}": high,
+                    f"less_{axis}": value - between, f"more_{axis}": value + between}  # fmt: skip
+        data.append(row)
+    base = alt.Chart(alt.Data(values=data)).properties(width=HEIGHT * 0.7, height=HEIGHT * 0.7)
+    across = alt.X("x:Q", title=f"{x} (%)").scale(zero=False, nice=True)
+    up = alt.Y("y:Q", title=f"{y} (%)").scale(zero=False, nice=True)
+    hue = alt.Color("name:N", title=None, sort=list(told.values())).scale(scheme="tableau10")
+    layers = []
+    for ends, width in ((("low", "high"), 1), (("less", "more"), 4)):
+        first, last = ends
+        rule = base.mark_rule(strokeWidth=width, opacity=0.7)
+        layers += [
+            rule.encode(x=f"{first}_x:Q", x2=f"{last}_x:Q", y=up, color=hue),
+            rule.encode(y=f"{first}_y:Q", y2=f"{last}_y:Q", x=across, color=hue),
+        ]
+    points = base.mark_point(size=50, filled=True, opacity=1)
+    tips = ["name:N", "x:Q", "y:Q"]
+    layers.append(points.encode(x=across, y=up, color=hue, tooltip=tips))
+    text = base.mark_text(align="left", dx=6, dy=-7, color=INK, fontSize=11)
+    layers.append(text.encode(x=across, y=up, text="number:N"))
+    return alt.layer(*layers)
+
+
 def progress(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str], title: str
 ) -> Any:

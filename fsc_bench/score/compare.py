@@ -358,13 +358,13 @@ def _averages(
             whole = average(parts)
             n = sum(len(pairs[task].a.ids) for task in chosen)
             images = len(np.unique(np.concatenate([part.images for part in parts])))
-            of = (len(parts), max(len(parts), _members(table or suite_of(suite), name)))
+            of = (len(parts), max(len(parts), members(table or suite_of(suite), name)))
             title = name if len(suites) == 1 else f"{name} ({suite})"
             lines.append(Line(title, "average", contrast(whole), n, images, of=of))
     return lines
 
 
-def _members(suite: Suite, name: str) -> int:
+def members(suite: Suite, name: str) -> int:
     """How many tasks of a suite an average is of; 0 for one of which no file is known."""
     average_of = suite.averages[name]
     return sum(
@@ -480,7 +480,7 @@ def _total(
         if result.facts["suite"] == suite.name
     }
     parts = [means[task, metric] for task, metric in chosen.items() if (task, metric) in means]
-    if name not in totals or not parts or len(parts) != _members(suite, name):
+    if name not in totals or not parts or len(parts) != members(suite, name):
         return None
     value = sum(part[0] for part in parts) / len(parts)
     spread = float(np.nanstd(sum(part[1] for part in parts) / len(parts)))
