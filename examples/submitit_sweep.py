@@ -1,4 +1,4 @@
-"""Eight jobs divide the models of a file, submitted by submitit (Slurm; elsewhere, local processes)."""
+"""Eight jobs divide the models of a file: submitit sends them to Slurm, elsewhere to processes."""
 
 import submitit
 

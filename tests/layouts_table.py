@@ -1,4 +1,4 @@
-"""Prints, for each of the 35, the layouts that are tried, what is read of them, and how many pictures.
+"""Prints for each of the 35 the layouts that are tried, what is read of them, and the pictures.
 
 python tests/layouts_table.py [WORD]     only lines with WORD in them
 """

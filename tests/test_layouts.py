@@ -1,7 +1,7 @@
 """What people have on disk is read where it lies: every layout of the table in miniature.
 
-`python tests/layouts_table.py` prints the table. Classes are compared picture by picture, by pixels,
-with what was laid, and where torchvision or `datasets` read the same files, with their reading.
+`python tests/layouts_table.py` prints the table. Classes are compared picture by picture, by
+pixels, with what was laid, and where torchvision or `datasets` read the same files, with their reading.
 """
 
 import os
@@ -166,7 +166,9 @@ def test_of_several_repositories_in_the_hubs_cache_the_task_files_own_is_read(tm
         write(tmp_path / name / "refs" / "main", "x")
     task = FSC["cifar10"]
     assert in_hub_cache("cifar10", task.data.sources, tmp_path).name == "datasets--uoft-cs--cifar10"
-    with pytest.raises(DataError, match="of 2 data sets .*; link the folder of the one to be read"):
+    with pytest.raises(
+        DataError, match=r"of 2 data sets .*; link the folder of the one to be read"
+    ):
         in_hub_cache("dtd", FSC["dtd"].data.sources, tmp_path)
     shutil.rmtree(tmp_path / "datasets--org--other")
     only = in_hub_cache("dtd", FSC["dtd"].data.sources, tmp_path)
