@@ -21,6 +21,7 @@ from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result, Run, read_runs
 from fsc_bench.suite import place_of
 from fsc_bench.system.escape import shortened
+from fsc_bench.system.remote import refuse_remote
 from fsc_bench.task import Task, catalogue, data_folder, default_suite, select
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def score(
         encoder = _encoder(model, preprocess, tokenizer, processor, device or "", keep)
         made = model if isinstance(model, str) else f"object:{encoder.identity.architecture}"
         label = name or made
+        refuse_remote(out or "")
         folder = Path(out).expanduser() if out else Path(tempfile.mkdtemp(prefix="fsc-bench-"))
         try:
             options = _options(

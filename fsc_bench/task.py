@@ -25,6 +25,7 @@ from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.evidence import Evidence, read_evidence
 from fsc_bench.system.facts import Facts, check_choice, check_name, read_toml
 from fsc_bench.system.plugins import Plugin, complain, plugins
+from fsc_bench.system.remote import refuse_remote
 from fsc_bench.task_file import BESIDE as BESIDE
 from fsc_bench.task_file import KINDS as KINDS
 from fsc_bench.task_file import OF_SEVERAL as OF_SEVERAL
@@ -421,11 +422,13 @@ def data_at(folder: Path | None) -> Iterator[None]:
 
 
 def data_folder(given: Path | None = None) -> Path:
-    """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder."""
-    given = given or NAMED_DATA.get()
+    """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder.
+
+    Raises UsageError for the address of an object store.
+    """
+    given = given or NAMED_DATA.get() or os.environ.get("FSC_BENCH_DATA")
     if given:
+        refuse_remote(given)
         return Path(given).expanduser()
-    if os.environ.get("FSC_BENCH_DATA"):
-        return Path(os.environ["FSC_BENCH_DATA"]).expanduser()
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache_home) / "fsc_bench"

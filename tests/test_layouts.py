@@ -1,7 +1,7 @@
 """What people have on disk is read where it lies: every layout of the table in miniature.
 
 `python tests/layouts_table.py` prints the table. Classes are compared picture by picture, by
-pixels, with what was laid, and where torchvision or `datasets` read the same files, with their reading.
+pixels, with what was laid, and where torchvision or `datasets` read the same files, with theirs.
 """
 
 import os

@@ -13,6 +13,7 @@ import typer
 
 from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
+from fsc_bench.system.remote import refuse_remote
 from fsc_bench.system.stopping import Left
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def _training_data(recipes_own: str, wanted: str | None) -> str:
             )
         return recipes_own
     root = Path(wanted or os.environ.get("FSC_BENCH_TRAINING_DATA") or "~/datasets").expanduser()
+    refuse_remote(root)
     return f"{kind}:{root / path}"
 
 

@@ -3,10 +3,10 @@
 A reader takes part by having `detect(raw) -> bool` and `LAYOUT`, what it reads in words; a new
 format is one more file. `GENERAL` says that any data set may come so; any other is told as a layout
 to try only for tasks that name it in their options. `begins_with(raw)` may name the files that it
-begins with: one of those inside an archive is a hint to unpack it. A reader that says `LAST` reads only what no other knows:
-many formats keep their images in class folders too. Where nothing is recognised, `hint(raw) -> str`
-may say what is nearly a reader's layout. Options: a table (or a list of tables, tried in turn) for
-each reader that needs to be told something, under its name.
+begins with: one of those inside an archive is a hint to unpack it. A reader that says `LAST` reads
+only what no other knows: many formats keep their images in class folders too. Where nothing is
+recognised, `hint(raw) -> str` may say what is nearly a reader's layout. Options: a table (or a list
+of tables, tried in turn) for each reader that needs to be told something, under its name.
 """
 
 import importlib
