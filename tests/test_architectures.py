@@ -130,6 +130,8 @@ def folder_of(kind, place):
         for name, value in model.named_parameters():
             if value.ndim and "norm" not in name and "ln_" not in name and "bn" not in name:
                 value += 0.02 * torch.randn_like(value)
+            if not value.isfinite().all():  # CoCa leaves its decoder's projection as memory was
+                value.normal_(std=0.02)
     state = {name: value.clone().contiguous() for name, value in model.state_dict().items()}
     save_file(state, place / "open_clip_model.safetensors")
     return state

@@ -602,8 +602,8 @@ def damaged_copy(name: str, folder: Path) -> tuple[Task, str]:
     if name in ("coco_karpathy", "flickr30k"):
         rows = [{"image": f"val2014/{k}.jpg", "caption": ["One.", f"Two {k}."]} for k in range(4)]
         task = shipped(name, {"test": 4})
-        write(folder / task.data.options["file"], rows)
-        return task, task.data.options["file"]
+        write(folder / task.data.options["file"][0], rows)
+        return task, task.data.options["file"][0]
     write_counterfactuals(folder)
     file = "test-coco-cfs.csv" if name == "coco_counterfactuals" else "data/examples.jsonl"
     return shipped("coco_counterfactuals", {"test": 2}), file

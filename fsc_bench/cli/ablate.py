@@ -135,19 +135,20 @@ def _sweep(
 
 def _tasks(sweep: "Sweep", wanted: list[str] | None) -> list["Task"]:
     from fsc_bench.cli.train import tasks_for
+    from fsc_bench.models.run import suite_known
     from fsc_bench.task import default_suite
 
     model = sweep.recipe.config.model
-    words = split_words(wanted) or ["demo" if model.startswith("demo:") else default_suite()]
+    words = split_words(wanted) or [suite_known(model) or default_suite()]
     return tasks_for(model, words)
 
 
 def _options(sweep: "Sweep", tasks: list["Task"]) -> "Options":
     from fsc_bench.run.job import Options
-    from fsc_bench.task import data_folder, is_apart
+    from fsc_bench.suite import place_of
+    from fsc_bench.task import data_folder
 
-    folder = data_folder(None)
-    folder = folder / "demo" if any(map(is_apart, tasks)) else folder
+    folder = data_folder(None) / place_of(tasks)
     return Options(data=folder, out=sweep.out / "runs", device=sweep.recipe.config.device)
 
 

@@ -103,8 +103,8 @@ def semantics(
 
 
 def _default_data(models: list[str]) -> str:
-    from fsc_bench.cli.train import _knows_only_the_demo_world
+    from fsc_bench.models.run import suite_known
 
-    if all(map(_knows_only_the_demo_world, models)):
+    if all(map(suite_known, models)):
         return WORLD
     raise UsageError("--data KIND:PATH: name image-text pairs to measure on, as for `train`.")

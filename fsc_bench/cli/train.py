@@ -183,11 +183,10 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
     from fsc_bench.cli.scores import results_table
     from fsc_bench.cli.show import Terminal
     from fsc_bench.run import suite as runner
-    from fsc_bench.suite import place_of
     from fsc_bench.system.distributed import is_first
-    from fsc_bench.task import data_folder
+    from fsc_bench.task import data_folder, is_apart
 
-    folder = data_folder(data) / place_of(tasks)
+    folder = data_folder(data) / next((task.suite for task in tasks if is_apart(task)), "")
     if any(task.drawn for task in tasks):
         from fsc_bench.demo.build import build
 

@@ -223,7 +223,7 @@ def mechanism(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: 
             for step, values in _by_step(trainings, name).items()
         ]  # fmt: skip
         if len({row["value"] for row in data}) > 1:
-            panels.append(_panel(alt, data, heading, list(names.values())))
+            panels.append(_probe_panel(alt, data, heading, list(names.values())))
     chart = alt.concat(*panels, columns=2).resolve_scale(strokeDash="independent")
     return _dressed(alt, chart.properties(title=for_terminal(title)) if title else chart)
 
@@ -249,7 +249,7 @@ def _by_step(trainings: Sequence[Sequence[Mapping[str, Any]]], name: str) -> dic
     return {step: [one[step] for one in each] for step in sorted(common)}
 
 
-def _panel(alt: Any, data: list[dict[str, Any]], heading: str, order: list[str]) -> Any:
+def _probe_panel(alt: Any, data: list[dict[str, Any]], heading: str, order: list[str]) -> Any:
     base = alt.Chart(alt.Data(values=data))
     runs = list(dict.fromkeys(row["run"] for row in data))
     shared = {

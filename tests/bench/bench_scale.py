@@ -6,7 +6,7 @@ The command's own `run` with control models, in so many processes that are forke
 output folder and one store. An audit hook of Python counts what each asks of the file system.
 Every result must be written once and every vector made once. Exit code 1 where a bound is missed.
 
-    files     <= M (T + 10) + 10 T + P           M models, T tasks, P processes
+    files     <= M (T + 10) + 10 T + 2 P         M models, T tasks, P processes
     locks     <= P (M + 4) + 4 M (T + 1)         taken and let go
     requests  <= 3 locks + 20 P seconds          a process that waits asks 20 times a second
     opens     <= requests + P (M + 8 T + 16) + 16 M (T + 4)
@@ -153,7 +153,7 @@ def told(folder: Path, sizes: Any, counted: Counter, seconds: float) -> int:
     rows = sum(file.stat().st_size for file in written if file.suffix == ".idx") // RECORD.itemsize
     vectors = m * (IMAGES + 2 * SAMPLES * t)
     bounds = {
-        "files": (len(written), m * (t + 10) + 10 * t + p),
+        "files": (len(written), m * (t + 10) + 10 * t + 2 * p),
         "locks": (counted["locks"], p * (m + 4) + 4 * m * (t + 1)),
         "requests": (counted["requests"], 3 * counted["locks"] + int(20 * p * seconds)),
         "opens": (counted["opens"], counted["requests"] + p * (m + 8 * t + 16) + 16 * m * (t + 4)),
