@@ -343,7 +343,7 @@ def test_the_probe_is_drawn_beside_the_losses_and_seeds_are_one_line(probed, tmp
     assert capsys.readouterr().out.rstrip().endswith("logit_scale, probe).")
     picture = ElementTree.fromstring((tmp_path / "out.svg").read_text())
     texts = {one.text for one in picture.iter() if one.text}
-    assert {"cosine of a caption with", "a paraphrase", "its hard negatives", "by local score",
+    assert {"cosine of a caption with", "shuffle", "a paraphrase", "its hard negatives", "by local score",
             "global_hn_weight 0.5", "loss", str(runs[2])} <= texts  # fmt: skip
     areas = [one for one in picture.iter() if one.get("aria-roledescription") == "area mark"]
     assert areas  # of the two seeds
@@ -359,9 +359,9 @@ def test_a_band_spans_the_seeds_at_the_steps_that_all_of_them_logged():
 
     chart = mechanism({"two": [one, other], "lone": [third]}, "mine").to_dict()
 
-    (panel,) = chart["concat"]  # nothing was logged of the other panels
+    (panel,) = chart["concat"]  # nothing was logged of the other panels; data stand outside
     assert panel["title"] == list(OF_PROBE)[2]
-    assert panel["data"]["values"] == [
+    assert chart["data"]["values"] == [
         {"run": "two", "what": "images", "step": 0, "value": 0.9, "low": 0.8, "high": 1.0},
         {"run": "lone", "what": "images", "step": 0, "value": 0.6, "low": 0.6, "high": 0.6},
         {"run": "lone", "what": "images", "step": 5, "value": 0.5, "low": 0.5, "high": 0.5},
