@@ -226,6 +226,8 @@ def test_a_probe_is_of_the_dev_split_or_says_that_it_is_trained_on(data):
     plain = replace(config, negatives="none", global_hn_weight=0.0, local_hn_weight=0.0,
                     focal_gamma=0.0, label_smoothing=0.0)  # fmt: skip
     assert probe_data(plain, pairs, every, held).negatives.version.startswith("rules")
+    other = probe_data(replace(config, seed=5), pairs, every, held)
+    assert other.indices.tolist() == dev.indices.tolist()  # runs of two seeds are comparable
     assert probe_data(replace(config, probe_every=0), pairs, every, held) is None
     with pytest.raises(UsageError, match="there are 1 pairs of the dev split: a probe needs two"):
         probe_data(config, pairs, every, held[:2])
@@ -343,8 +345,8 @@ def test_the_probe_is_drawn_beside_the_losses_and_seeds_are_one_line(probed, tmp
     assert capsys.readouterr().out.rstrip().endswith("logit_scale, probe).")
     picture = ElementTree.fromstring((tmp_path / "out.svg").read_text())
     texts = {one.text for one in picture.iter() if one.text}
-    assert {"cosine of a caption with", "a paraphrase", "its hard negatives", "by local score",
-            "global_hn_weight 0.5", "loss", str(runs[2])} <= texts  # fmt: skip
+    assert {"cosine of a caption with", "swap", "a paraphrase", "its hard negatives",
+            "by local score", "global_hn_weight 0.5", "loss", str(runs[2])} <= texts  # fmt: skip
     areas = [one for one in picture.iter() if one.get("aria-roledescription") == "area mark"]
     assert areas  # of the two seeds
     with pytest.raises(UsageError, match="no run looked at a probe"):
@@ -359,9 +361,9 @@ def test_a_band_spans_the_seeds_at_the_steps_that_all_of_them_logged():
 
     chart = mechanism({"two": [one, other], "lone": [third]}, "mine").to_dict()
 
-    (panel,) = chart["concat"]  # nothing was logged of the other panels
+    (panel,) = chart["concat"]  # nothing was logged of the other panels; data stand outside
     assert panel["title"] == list(OF_PROBE)[2]
-    assert panel["data"]["values"] == [
+    assert chart["data"]["values"] == [
         {"run": "two", "what": "images", "step": 0, "value": 0.9, "low": 0.8, "high": 1.0},
         {"run": "lone", "what": "images", "step": 0, "value": 0.6, "low": 0.6, "high": 0.6},
         {"run": "lone", "what": "images", "step": 5, "value": 0.5, "low": 0.5, "high": 0.5},

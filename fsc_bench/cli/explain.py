@@ -64,10 +64,6 @@ def explain(
     json: JsonOption = False,
 ) -> None:
     """What each word of a caption looks at: the local loss's alignment, as picture and page."""
-    from fsc_bench.cli.show import print_json, tell
-    from fsc_bench.study import explain as study
-    from fsc_bench.study.explain_pages import write_page, write_png
-
     names = _names(model, base)
     if score:
         if image or caption or foil:
@@ -79,6 +75,18 @@ def explain(
         raise UsageError("explain MODEL IMAGE CAPTION: name a picture and a text about it.")
     if boxes or captions or images:
         raise UsageError("--boxes, --captions and --images are for --score.")
+    _explain(names, image, caption, foil, alignment, device, out, json)
+
+
+def _explain(
+    names: list[str], image: Path, caption: str, foil: str | None, alignment: str | None,
+    device: str, out: Path, json: bool,
+) -> None:  # fmt: skip
+    """Explains one picture, shows it, and writes explain.png and explain.html."""
+    from fsc_bench.cli.show import print_json, tell
+    from fsc_bench.study import explain as study
+    from fsc_bench.study.explain_pages import write_page, write_png
+
     picture = _picture(image)
     found = []
     for name in names:

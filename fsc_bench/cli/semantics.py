@@ -1,12 +1,16 @@
 """`fsc-bench semantics`: what fine-tuning did to similarities, of finished models."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fsc_bench.cli.options import DeviceOption, JsonOption
 from fsc_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from fsc_bench.study.similarity import Readings
+    from fsc_bench.train.mechanism import ProbeData
 
 WORLD = "world:finetune?pairs=2000&seed=7"  # scenes that the demo's recipes do not train on
 
@@ -47,33 +51,15 @@ def semantics(
     import shlex
 
     from fsc_bench import __version__
-    from fsc_bench.cli.show import Terminal, print_json, print_table, tell
-    from fsc_bench.data.images import read_links
-    from fsc_bench.models import check_named
+    from fsc_bench.cli.show import Terminal
     from fsc_bench.study import similarity as study
-    from fsc_bench.system.files import write_json, write_text
-    from fsc_bench.task import data_folder
 
-    every = [base, *models] if base else models
-    if len(set(every)) < len(every):
-        raise UsageError("a model is named twice.")
-    for name in every:
-        check_named(name)
-    chosen = data or _default_data(every)
+    probe = _probe([base, *models] if base else models, data, negatives, positives, pairs, seed)
     options = {
         "--base": base, "--data": data, "--negatives": negatives, "--positives": positives,
         "--pairs": pairs, "--seed": seed, "--gamma": f"{gamma:g}",
     }  # fmt: skip
     given = [(name, str(value)) for name, value in options.items() if value is not None]
-    of_world = chosen.startswith("world:")
-    probe = study.probe_pairs(
-        chosen,
-        negatives or ("data" if of_world else "rules"),
-        positives or ("data" if of_world else "captions"),
-        pairs,
-        seed,
-        read_links(data_folder(None)),
-    )
     terminal = Terminal()
     try:
         found = study.measure(
@@ -91,6 +77,41 @@ def semantics(
         ),
         "fsc_bench": __version__,
     }
+    _write(found, how, out, json)
+
+
+def _probe(
+    models: list[str], data: str | None, negatives: str | None, positives: str | None,
+    pairs: int, seed: int,
+) -> "ProbeData":  # fmt: skip
+    """The pairs to measure on, once the models' names are known to be right."""
+    from fsc_bench.data.images import read_links
+    from fsc_bench.models import check_named
+    from fsc_bench.study.similarity import probe_pairs
+    from fsc_bench.task import data_folder
+
+    if len(set(models)) < len(models):
+        raise UsageError("a model is named twice.")
+    for name in models:
+        check_named(name)
+    chosen = data or _default_data(models)
+    of_world = chosen.startswith("world:")
+    return probe_pairs(
+        chosen,
+        negatives or ("data" if of_world else "rules"),
+        positives or ("data" if of_world else "captions"),
+        pairs,
+        seed,
+        read_links(data_folder(None)),
+    )
+
+
+def _write(found: "dict[str, Readings]", how: dict[str, Any], out: Path, json: bool) -> None:
+    """Writes and shows the table."""
+    from fsc_bench.cli.show import print_json, print_table, tell
+    from fsc_bench.study import similarity as study
+    from fsc_bench.system.files import write_json, write_text
+
     lines = study.table(found)
     document = study.document(found, lines, how)
     write_text(out / "semantics.md", study.markdown(found, lines, how))

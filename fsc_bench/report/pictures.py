@@ -202,7 +202,7 @@ OF_PROBE: dict[str, dict[str, str]] = {
         "probe_local_confused": "by local score",
     },
 }
-DASHES = [[1, 0], [6, 3], [2, 2]]
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]]
 
 
 def mechanism(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> Any:
@@ -214,7 +214,7 @@ def mechanism(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: 
     """
     alt = _altair()
     panels = []
-    for heading, names in OF_PROBE.items():
+    for heading, names in {**OF_PROBE, **_by_kind(runs)}.items():
         data = [
             {"run": for_terminal(run), "what": told, "step": step,
              "value": sum(values) / len(values), "low": min(values), "high": max(values)}
@@ -239,6 +239,22 @@ def beside(charts: Sequence[Any]) -> Any:
     return _dressed(alt, alt.hconcat(*bare).resolve_scale(color="independent"))
 
 
+def _by_kind(
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+) -> dict[str, dict[str, str]]:
+    """The panel of a caption's cosine with its hard negatives, a line for each kind of them."""
+    begin = "probe_cos_negative_"
+    found = {
+        name: for_terminal(name.removeprefix(begin))
+        for trainings in runs.values()
+        for steps in trainings
+        for row in steps
+        for name in row
+        if name.startswith(begin)
+    }
+    return {"cosine of a caption with its hard negatives": found}
+
+
 def _by_step(trainings: Sequence[Sequence[Mapping[str, Any]]], name: str) -> dict[int, list[float]]:
     """The values of every training at the steps that all of them logged."""
     each = [
@@ -254,9 +270,10 @@ def _probe_panel(alt: Any, data: list[dict[str, Any]], heading: str, order: list
     runs = list(dict.fromkeys(row["run"] for row in data))
     shared = {
         "x": alt.X("step:Q", title="step"),
-        "color": alt.Color("run:N", title=None, sort=runs).scale(
-            domain=runs, range=[LINE, OTHER, LOW, INK]
-        ),
+        # The band's opacity would be the legend's too.
+        "color": alt.Color("run:N", title=None, sort=runs)
+        .scale(domain=runs, range=[LINE, OTHER, LOW, INK])
+        .legend(symbolOpacity=1),
     }
     what = alt.StrokeDash("what:N", title=None, sort=order).scale(domain=order, range=DASHES)
     up = alt.Y("value:Q", title=None).scale(zero=False)

@@ -54,7 +54,7 @@ def probe_pairs(
     """The pairs to measure on, with their texts. Raises UsageError or DataError, one line."""
     config = TrainConfig().changed(
         {"data": data, "negatives": negatives, "positives": positives, "probe_pairs": pairs,
-         "probe_every": 1, "seed": seed}, where="semantics",
+         "probe_every": 1, "pairs_seed": seed}, where="semantics",
     )  # fmt: skip
     found = open_pairs(data, keys_of(config), links)
     return drawn_data(config, found, np.arange(len(found)), f"of {data}")

@@ -124,7 +124,7 @@ def make_mechanism(prepared: Prepared, pixels: Pixels, sharded: bool) -> Mechani
     config, data, towers = prepared.config, prepared.data.probe, prepared.towers
     if data is None:
         return None
-    probe = make_probe(data, towers, prepared.adapter.tokenizer, pixels, config.seed)
+    probe = make_probe(data, towers, prepared.adapter.tokenizer, pixels, config.pairs_seed)
     return Mechanism(probe, towers, sharded, pixels, prepared.processes.device, config)
 
 

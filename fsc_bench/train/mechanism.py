@@ -69,11 +69,13 @@ def probe_data(
 
 
 def drawn_data(config: TrainConfig, pairs: Pairs, some: np.ndarray, where: str) -> ProbeData:
-    """At most `probe_pairs` of `some` pairs, of different images, in parts of equal size."""
+    """At most `probe_pairs` of `some` pairs, of different images, in parts of equal size: the same
+    whatever the training's seed.
+    """
     _, first = np.unique([pairs.keys[int(index)] for index in some], return_index=True)
     some = np.asarray(some)[np.sort(first)]
     keys = [pairs.keys[int(index)] for index in some]
-    some = some[draw(keys, min(config.probe_pairs, len(some)), config.seed)]
+    some = some[draw(keys, min(config.probe_pairs, len(some)), config.pairs_seed)]
     if len(some) < 2:
         raise UsageError(f"probe_every: there are {len(some)} pairs {where}: a probe needs two.")
     some = some[: len(some) // min(PART, len(some)) * PART]
