@@ -113,12 +113,12 @@ def spots(panels: Mapping[str, Sequence[Spot]], y: str, title: str) -> Any:
     alt = _altair()
     names = list(dict.fromkeys(spot.name for panel in panels.values() for spot in panel))
     told = {name: f"{number} {for_terminal(name)}" for number, name in enumerate(names)}
-    charts = [_panel(alt, panel, x, y, told) for x, panel in panels.items()]
+    charts = [_spots(alt, panel, x, y, told) for x, panel in panels.items()]
     whole = alt.hconcat(*charts).resolve_scale(color="shared", y="shared")
     return _dressed(alt, whole.properties(title=for_terminal(title)))
 
 
-def _panel(alt: Any, panel: Sequence[Spot], x: str, y: str, told: Mapping[str, str]) -> Any:
+def _spots(alt: Any, panel: Sequence[Spot], x: str, y: str, told: Mapping[str, str]) -> Any:
     data = []
     for spot in panel:
         row = {"name": told[spot.name], "number": told[spot.name].partition(" ")[0]}

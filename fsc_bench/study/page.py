@@ -212,7 +212,7 @@ def _one_setting(
 ) -> Iterator[str]:
     """points: by the setting's value."""
     columns = _shown(figures)
-    ours = points[shown(getattr(sweep.recipe.config, key))].name
+    ours = points[shown(sweep.recipe.config.settings()[key])].name
     reach: dict[str, list[float]] = {name: [0.0] for name in columns}
     yield f"| {key} | {' | '.join(headings(figures))} |"
     yield "|---:|" + "---:|" * len(columns)

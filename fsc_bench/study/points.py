@@ -6,6 +6,7 @@ points.toml, or say themselves what they change: "focal_gamma=5". Presets are sm
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -123,10 +124,13 @@ class Sweep:
 
 
 def _deciding(config: TrainConfig) -> dict[str, Any]:
-    """The settings that decide a training's weights, but for the seed."""
-    computed = RESUMABLE - {"data"}
-    settings = config.settings()
-    return {name: settings[name] for name in settings if name not in (*computed, "seed")}
+    """The settings that decide a training's weights, but for the seed; those that are not the
+    default, so that a setting which a later version adds makes no training another one.
+    """
+    free = {"seed", *(RESUMABLE - {"data"})}
+    default, settings = TrainConfig().settings(), config.settings()
+    return {name: value for name, value in settings.items()
+            if name not in free and value != default[name]}  # fmt: skip
 
 
 def _digest(facts: Any) -> str:
@@ -135,9 +139,14 @@ def _digest(facts: Any) -> str:
 
 def _changes(recipe: TrainConfig, config: TrainConfig) -> str:
     """How a point differs from the recipe, as part of a folder's name."""
-    ours, theirs = _deciding(config), _deciding(recipe)
-    changed = [f"{name}-{shown(ours[name])}" for name in ours if ours[name] != theirs[name]]
-    return " ".join(changed) or FULL
+    own, changed = config.settings(), _changed(recipe, config)
+    return " ".join(f"{name}-{shown(own[name])}" for name in changed) or FULL
+
+
+def _changed(one: TrainConfig, other: TrainConfig) -> list[str]:
+    """The deciding settings in which two configs differ."""
+    ours, theirs = _deciding(one), _deciding(other)
+    return [name for name in one.settings() if ours.get(name) != theirs.get(name)]
 
 
 def shown(value: Any) -> str:
@@ -334,15 +343,29 @@ def read_seeds(text: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def lines_of(sweep: Sweep) -> Iterator[tuple[str, Mapping[Any, Point]]]:
+def lines_of(sweep: Sweep) -> Iterator[tuple[str, Mapping[str, Point]]]:
     """Settings with at least two values while all others are the recipe's: (key, value: point)."""
-    own = _deciding(sweep.recipe.config)
-    trained = [one for one in sweep.points if one.config and one.share == 1]
-    for key, value in own.items():
-        line = {}
-        for one in trained:
-            theirs = _deciding(one.config)
-            if all(theirs[name] == own[name] for name in own if name != key):
-                line[shown(theirs[key])] = one
-        if len(line) > 1 and shown(value) in line:
-            yield key, line
+    own = sweep.recipe.config
+    lines: dict[str, dict[str, Point]] = {}
+    full = None
+    for one in sweep.points:
+        if one.config is None or one.share != 1:
+            continue
+        changed = _changed(own, one.config)
+        if not changed:
+            full = one
+        if len(changed) == 1:
+            value = shown(one.config.settings()[changed[0]])
+            lines.setdefault(changed[0], {})[value] = one
+    for key, line in lines.items():
+        if full is not None:
+            line[shown(own.settings()[key])] = full
+            yield key, dict(sorted(line.items(), key=lambda item: _rank(item[0])))
+
+
+def _rank(value: str) -> tuple[float, str]:
+    """Numbers in their order, words after them."""
+    try:
+        return float(value), ""
+    except ValueError:
+        return math.inf, value
