@@ -1,21 +1,13 @@
 """Eight tasks of a Ray cluster divide the models of a file; all see the folder /shared."""
 
+import shlex
 import subprocess
 
 import ray
 
-COMMAND = [
-    "fsc-bench",
-    "run",
-    "-m",
-    "@/shared/models.txt",
-    "-t",
-    "fsc",
-    "-o",
-    "/shared/runs",
-    "--data",
-    "/shared/data",
-]
+COMMAND = shlex.split(
+    "fsc-bench run -m @/shared/models.txt -t fsc -o /shared/runs --data /shared/data"
+)
 
 
 @ray.remote(num_gpus=1, num_cpus=8, max_retries=3)  # a node that dies gives its model back

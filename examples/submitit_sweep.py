@@ -1,19 +1,12 @@
-"""Eight jobs divide the models of a file, submitted by submitit (Slurm; elsewhere, local processes)."""
+"""Eight jobs divide the models of a file; submitit puts them into Slurm's queue."""
+
+import shlex
 
 import submitit
 
-COMMAND = [
-    "fsc-bench",
-    "run",
-    "-m",
-    "@/shared/models.txt",
-    "-t",
-    "fsc",
-    "-o",
-    "/shared/runs",
-    "--data",
-    "/shared/data",
-]
+COMMAND = shlex.split(
+    "fsc-bench run -m @/shared/models.txt -t fsc -o /shared/runs --data /shared/data"
+)
 
 executor = submitit.AutoExecutor(folder="/shared/logs")
 executor.update_parameters(timeout_min=240, gpus_per_node=1, cpus_per_task=8)
