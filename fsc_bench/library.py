@@ -19,8 +19,10 @@ from fsc_bench.models import load_model
 from fsc_bench.report.leaderboard import averages, columns, headline_cell
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result, Run, read_runs
+from fsc_bench.suite import place_of
 from fsc_bench.system.escape import shortened
-from fsc_bench.task import Task, catalogue, data_folder, select
+from fsc_bench.system.remote import refuse_remote
+from fsc_bench.task import Task, catalogue, data_folder, default_suite, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +135,7 @@ def tasks(wanted: str | Path | Task | Iterable = "all") -> list[Task]:
 
 def score(
     model: str | Any,
-    tasks: str | Path | Task | Iterable = "fsc",
+    tasks: str | Path | Task | Iterable | None = None,
     *,
     preprocess: Callable | None = None,
     tokenizer: Callable | None = None,
@@ -153,10 +155,10 @@ def score(
     model: a name for `load_model`; an object with the members of `fsc_bench.model.DualEncoder`; an
     open_clip model with its `preprocess` (for validation) and `tokenizer`; a transformers model
     with its `processor`. DistributedDataParallel and torch.compile are looked through.
-    tasks: as `fsc_bench.tasks` takes them. name: what the results call the model. data: the data
-    folder. out: keeps the run and the embeddings there; without it both are temporary. device:
-    where to score, such as "cuda"; the model returns to where it was. progress: called with (what,
-    done, total).
+    tasks: as `fsc_bench.tasks` takes them; without it the default suite. name: what the results
+    call the model. data: the data folder. out: keeps the run and the embeddings there; without it
+    both are temporary. device: where to score, such as "cuda"; the model returns to where it was.
+    progress: called with (what, done, total).
 
     Training mode of every module, gradients, autograd, autocast and the random numbers of Python,
     numpy and torch are put back, after an error too. In a run of several processes each that calls
@@ -164,11 +166,12 @@ def score(
     """
     from fsc_bench.run.keeping import unchanged
 
-    chosen = _tasks(tasks)
+    chosen = _tasks(default_suite() if tasks is None else tasks)
     with unchanged() as keep:
         encoder = _encoder(model, preprocess, tokenizer, processor, device or "", keep)
         made = model if isinstance(model, str) else f"object:{encoder.identity.architecture}"
         label = name or made
+        refuse_remote(out or "")
         folder = Path(out).expanduser() if out else Path(tempfile.mkdtemp(prefix="fsc-bench-"))
         try:
             options = _options(
@@ -191,13 +194,8 @@ _tasks = tasks  # `score` has an argument of that name
 def _options(chosen, data, folder, limit, prompts, allow_partial, batch_size, encoder) -> Any:
     from fsc_bench.run.job import Options
 
-    place = data_folder(data)
-    demo = {task.suite == "demo" for task in chosen}
-    if len(demo) > 1:
-        raise UsageError("tasks: those of the demo and others lie in different folders; score them "
-                         "by two calls.")  # fmt: skip
     return Options(
-        data=place / "demo" if demo == {True} else place,
+        data=data_folder(data) / place_of(chosen),
         out=folder,
         limit=limit,
         prompts=prompts,
@@ -217,10 +215,10 @@ def _scored(label: str, encoder: DualEncoder, chosen, options, progress) -> tupl
     reporter = Silent()
     if progress is not None:
         reporter.progress = progress
-    if chosen[0].suite == "demo":
+    if any(task.drawn for task in chosen):
         from fsc_bench.demo.build import build
 
-        build(options.data, ranks=Ranks())
+        build(options.data, ranks=Ranks(), suites={task.suite for task in chosen})
     summary = run_loaded(label, encoder, chosen, options, reporter)
     for _, _, error in summary.failures:
         raise error

@@ -3,6 +3,7 @@
 *Image i belongs with text i; every other image or text of the row is a distractor.* That sentence
 covers one image and K texts (ARO, SugarCrepe), K images and one text (ImageCoDe), two and two
 (Winoground) and, with the other rows as distractors, retrieval (one image and all its captions).
+Of one image's K texts the first few may be right; then all of them must beat the others.
 A classification record has one image, no text, and labels.
 """
 
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from fsc_bench.errors import DataError
 from fsc_bench.system.files import write_atomically
 from fsc_bench.system.tables import read_parquet
-from fsc_bench.task import Task
+from fsc_bench.task import OF_SEVERAL, Task
 
 OWN = "."  # the source name of a task's own raw folder
 
@@ -39,6 +40,7 @@ SCHEMA = pa.schema(
         ("scored", pa.bool_()),
     ]
 )
+RIGHT_TEXTS = pa.field("right_texts", pa.int32())  # stands in a file where a record has several
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Record:
     cluster: the source image, the unit that the bootstrap draws.
     stratum: where not empty, the subset's score is the plain mean over its strata (ARO's
     relations). scored: False keeps a record in the file, counted, but out of the score (ARO's
-    dropped relations).
+    dropped relations). right_texts: how many of an image's texts, from the first on, are right.
     """
 
     id: str
@@ -76,6 +78,7 @@ class Record:
     cluster: str = ""
     stratum: str = ""
     scored: bool = True
+    right_texts: int = 1
 
 
 def shown_as(ref: ImageRef) -> str:
@@ -112,6 +115,9 @@ def write_records(path: Path, records: Iterable[Record], facts: Mapping[str, Any
     """Writes records with `facts` as metadata, atomically. Returns their fingerprint."""
     rows = list(records)
     digest = fingerprint(rows)
+    several = any(row.right_texts != 1 for row in rows)
+    columns = {"right_texts": [row.right_texts for row in rows]} if several else {}
+    schema = SCHEMA.append(RIGHT_TEXTS) if several else SCHEMA
     table = pa.Table.from_pydict(
         {
             "id": [row.id for row in rows],
@@ -126,8 +132,9 @@ def write_records(path: Path, records: Iterable[Record], facts: Mapping[str, Any
             "cluster": [row.cluster for row in rows],
             "stratum": [row.stratum for row in rows],
             "scored": [row.scored for row in rows],
+            **columns,
         },
-        schema=SCHEMA.with_metadata({"fsc_bench": json.dumps({**facts, "fingerprint": digest})}),
+        schema=schema.with_metadata({"fsc_bench": json.dumps({**facts, "fingerprint": digest})}),
     )
     write_atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
     return digest
@@ -139,7 +146,8 @@ def fingerprint(records: Iterable[Record]) -> str:
     for row in records:
         images = [[image.source, image.path, image.box] for image in row.images]
         fields = [row.id, row.subset, images, row.texts, row.labels, row.cluster, row.stratum]
-        digest.update(json.dumps([*fields, row.scored]).encode())
+        fields += [row.scored] if row.right_texts == 1 else [row.scored, row.right_texts]
+        digest.update(json.dumps(fields).encode())
     return digest.hexdigest()
 
 
@@ -173,7 +181,7 @@ def records_from_table(table: pa.Table, where: str) -> Iterator[Record]:
     for name in ("id", "images"):
         if name not in columns:
             raise DataError(f"{where}: the column {name!r} is missing (has {sorted(columns)}).")
-    wanted = [field for field in SCHEMA if field.name in columns]
+    wanted = [field for field in (*SCHEMA, RIGHT_TEXTS) if field.name in columns]
     try:
         table = table.select([field.name for field in wanted]).cast(pa.schema(wanted))
     except (pa.ArrowException, ValueError) as error:
@@ -196,6 +204,7 @@ def records_from_table(table: pa.Table, where: str) -> Iterator[Record]:
                 cluster=row.get("cluster") or "",
                 stratum=row.get("stratum") or "",
                 scored=row.get("scored") is not False,
+                right_texts=1 if row.get("right_texts") is None else row["right_texts"],
             )
 
 
@@ -214,6 +223,7 @@ def check_records(task: Task, records: list[Record], where: str, partial: bool =
         if row.subset not in leaves:
             raise DataError(f"{place}: subset {row.subset!r} is not one of {', '.join(leaves)}.")
         _check_shape(task, row, place)
+    _check_several(task, records, where)
     if not partial:
         _check_counts(task, records, where)
 
@@ -227,6 +237,8 @@ def _check_shape(task: Task, row: Record, place: str) -> None:
     if not all(isinstance(text, str) for text in row.texts):
         raise DataError(f"{place}: a text is not a string.")
     shape = (len(row.images), len(row.texts))
+    if row.right_texts != 1:
+        _check_right_texts(task, row, place)
     if task.kind == "matching":
         if min(shape) < 1 or max(shape) < 2 or (min(shape) > 1 and shape[0] != shape[1]):
             raise DataError(
@@ -250,6 +262,27 @@ def _check_shape(task: Task, row: Record, place: str) -> None:
                     f"{place}: label {label} is out of range; the task has "
                     f"{len(task.classes)} classes (0..{len(task.classes) - 1})."
                 )
+
+
+def _check_right_texts(task: Task, row: Record, place: str) -> None:
+    """Several right texts are of one image, and of tasks that match; one text at least is wrong."""
+    images, texts = len(row.images), len(row.texts)
+    if task.kind != "matching" or images != 1 or not 1 <= row.right_texts < texts:
+        raise DataError(
+            f"{place}: right_texts = {row.right_texts} of {texts} texts and {images} images, "
+            f"kind {task.kind!r}; a matching record with one image may have several right texts, "
+            "and has a wrong one."
+        )
+
+
+def _check_several(task: Task, records: list[Record], where: str) -> None:
+    """A headline that only several right texts have needs records that have them."""
+    asked = [metric for metric in task.headline if metric in OF_SEVERAL]
+    if asked and records and all(row.right_texts == 1 for row in records):
+        raise DataError(
+            f"{where}: 'headline' names {asked[0]!r}, which is of records with several right "
+            "texts; these have one each (right_texts)."
+        )
 
 
 def unusable_path(path: str) -> str:

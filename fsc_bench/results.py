@@ -33,6 +33,9 @@ A samples file has one row a sample and these columns (list columns are lists of
     scores                         [images x texts], row by row; image i belongs with text i:
                                    cosines, or what a model that scores pairs gives (any scale)
     correct_text, _image, _group, _groupmatch, _accuracy    hits, where the record asks that
+    right_texts, text_scores       where several are right: how many; the cosines of each text with
+                                   those behind it, of models that give vectors
+    correct_caption, _drop, _tot   the first right text alone; lost by the others; text to text
     free, easier                   every option is right; fewer different options than promised
   classification
     labels, label_names, prediction, prediction_name        of the classes, in the task's order
@@ -54,41 +57,31 @@ import re
 import secrets
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from fsc_bench.errors import UsageError, reason
+from fsc_bench.result_file import (
+    StoredCell,
+    StoredFacts,
+    StoredResult,
+    StoredRun,
+    check_facts,
+    check_names,
+)
 from fsc_bench.system.escape import for_terminal, shortened
-from fsc_bench.system.facts import Facts, check_name, read_json, typed
+from fsc_bench.system.facts import check_name, read_json, typed
 from fsc_bench.system.files import write_atomically, write_text
 from fsc_bench.system.lease import Lease
-from fsc_bench.task import Task, is_shipped, walk
+from fsc_bench.task import Task, is_shipped
 
 SCHEMA_VERSION = 1
-
-
-AVERAGES = {
-    # name: (group, how the headline metric begins: the first of a task's that does)
-    "Comp": ("compositionality", ""),
-    "ZS": ("classification", ""),
-    "I2T": ("retrieval", "i2t"),
-    "T2I": ("retrieval", "t2i"),
-}
-
-
-def averaged(name: str, group: str, headline: Sequence[str]) -> str | None:
-    """The metric with which a task of a group enters an average; None where it does not."""
-    of, way = AVERAGES[name]
-    return next((metric for metric in headline if group == of and metric.startswith(way)), None)
-
-
 DRAWS = "draws of "  # what a key of a samples file's metadata begins with
 LISTS_OF_STRINGS = ("images", "image_digests", "texts", "label_names")  # of a samples file
 
@@ -144,9 +137,10 @@ class Result:
     the number must know.
     audits: what makes samples easy or unfair, counted: `free` (all options are right), `easier`
     (fewer different options than promised), `repeated_texts` and `repeated_images` (in a gallery),
-    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`.
-    official: the headline as the official scorer counts ties, where the task file says that it
-    differs.
+    `equal_classes`, `truncated_texts`, `equal_after_tokenizing`, `missing_images`, `tot_ties`; and
+    `lacks`: why a metric of the headline has no number, by metric.
+    official: "headline", as the official scorer counts ties, where the task file says that it
+    differs; or "metrics", those of another program, in percent by name; "source" says whose.
     blindness: {"mean_image", "shuffled_images": {metric: percent}}, the headline with every picture
     replaced by the mean of all, and by another one: what the model's texts alone decide.
     """
@@ -173,6 +167,13 @@ class Result:
     def complete(self) -> bool:
         """Whether the number may stand in an average: every promised sample was scored."""
         return not self.flags
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """Why a metric has no number, by metric: a model that cannot have it is told so."""
+        found = self.audits.get("lacks", {})
+        items = found.items() if isinstance(found, Mapping) else ()
+        return {str(metric): str(why) for metric, why in items}
 
     @property
     def lacks_data(self) -> bool:
@@ -338,99 +339,6 @@ def plain(value: Any) -> Any:
 
 # ---------------------------------------------------------------- reading what a run left
 
-# A mean of exact hundreds may come out a rounding beyond them.
-ROUNDING = 1e-6
-Percent = Annotated[float, msgspec.Meta(ge=-ROUNDING, le=100 + ROUNDING)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-
-
-class StoredCell(Facts):
-    """One number of a result file. Results may be a stranger's: types and bounds are checked."""
-
-    value: Percent | None
-    ci: Annotated[list[Percent | None], msgspec.Meta(min_length=2, max_length=2)]
-    n: Count
-    chance: Percent | None
-    strict: Percent | UnsetType | None = UNSET
-
-    def cell(self, where: str) -> Cell:
-        """Raises UsageError where the interval is half there or does not hold the value."""
-        low, high = self.ci
-        strict = None if self.strict is UNSET else self.strict
-        if (low is None) != (high is None) or (self.value is None and low is not None):
-            raise UsageError(
-                f"{where}: 'ci' = {self.ci} with the value {self.value}: half is gone."
-            )
-        if low is not None and not low - ROUNDING <= self.value <= high + ROUNDING:
-            raise UsageError(
-                f"{where}: the value {self.value} is not within 'ci', {low} to {high}."
-            )
-        return Cell(self.value, low, high, self.n, self.chance, strict)
-
-
-class StoredBlind(Facts):
-    """What a task file says of scorers that see no picture (blind.py)."""
-
-    source: str = ""
-    ruler: dict[Name, Percent] = msgspec.field(default_factory=dict)
-    bigram: dict[Name, Percent] = msgspec.field(default_factory=dict)
-    free: dict[Name, Count] = msgspec.field(default_factory=dict)
-
-
-class StoredFacts(msgspec.Struct):
-    """What tables read of the facts of a task; the others are kept as they are."""
-
-    suite: Name
-    group: Literal["compositionality", "classification", "retrieval"]
-    headline: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
-    chance: dict[str, Percent]
-    decays: bool = False
-    blind: StoredBlind = StoredBlind()
-    title: str = ""
-    kind: str | UnsetType = UNSET
-    version: Count | UnsetType = UNSET
-    within: Literal["subsets", "samples"] | UnsetType = UNSET
-    subsets: dict[str, Any] = msgspec.field(default_factory=dict)
-    n: Count = 0
-    shipped: bool = False
-    paper: str = ""
-    license: str = ""
-    reference: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class StoredResult(Facts):
-    """A `tasks/<task>.json` as it stands."""
-
-    schema: int
-    task: Name
-    version: Count
-    kind: Literal["matching", "classification", "retrieval"]
-    fingerprint: str
-    n: Count
-    expected: Count
-    metrics: dict[Name, dict[Name, StoredCell]]
-    headline: tuple[Name, ...]
-    ties: Count
-    nan: Count
-    audits: dict[str, Any] = msgspec.field(default_factory=dict)
-    official: dict[str, Any] = msgspec.field(default_factory=dict)
-    blindness: dict[Name, dict[Name, Percent | None]] = msgspec.field(default_factory=dict)
-    flags: tuple[str, ...] = ()
-    settings: dict[str, Any] = msgspec.field(default_factory=dict)
-    parts: dict[str, str] = msgspec.field(default_factory=dict)
-    facts: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class StoredRun(msgspec.Struct):
-    """What is read of a `run.json`; the rest is kept as it is."""
-
-    model: Name
-    fingerprint: str = ""
-    identity: dict[str, Any] = msgspec.field(default_factory=dict)
-    notes: list[str] = msgspec.field(default_factory=list)
-    seconds: dict[str, Annotated[float, msgspec.Meta(ge=0)]] = msgspec.field(default_factory=dict)
-
 
 def read_result(path: Path) -> Result:
     """Reads a `tasks/<task>.json`, which may be a stranger's.
@@ -445,11 +353,12 @@ def read_result(path: Path) -> Result:
         )
     stored = typed(raw, StoredResult, str(path))
     facts = typed(stored.facts, StoredFacts, f"{path}: facts")
-    _check_facts(path, stored, facts)
-    _check_names(path, stored, facts)
+    check_facts(path, stored, facts)
+    check_names(path, stored, facts)
     metrics = {
         node: {
-            metric: cell.cell(f"{path}: metrics.{node}.{metric}") for metric, cell in cells.items()
+            metric: _cell(cell, f"{path}: metrics.{node}.{metric}")
+            for metric, cell in cells.items()
         }
         for node, cells in stored.metrics.items()
     }
@@ -458,55 +367,11 @@ def read_result(path: Path) -> Result:
     return Result(**{**fields, "metrics": metrics, "flags": flags})
 
 
-def _check_facts(path: Path, stored: StoredResult, facts: StoredFacts) -> None:
-    """Raises UsageError where parts of a result contradict each other."""
-    if lacking := set(facts.headline) - set(facts.chance):
-        raise UsageError(
-            f"{path}: facts: 'chance' lacks {shortened(min(lacking))}, which 'headline' names."
-        )
-    same = {"headline": stored.headline, "version": stored.version, "kind": stored.kind}
-    for name, value in same.items():
-        found = getattr(facts, name)
-        if found is not UNSET and found != value:
-            raise UsageError(
-                f"{path}: facts: {name!r} is {shortened(found)}, the result's own "
-                f"{shortened(value)}."
-            )
-    for name in ("ties", "nan"):
-        # Of retrieval both ways of a sample can tie, in several captions.
-        if stored.kind != "retrieval" and getattr(stored, name) > stored.n:
-            raise UsageError(
-                f"{path}: {name!r} = {getattr(stored, name):,} of {stored.n:,} samples."
-            )
-    _check_tree(path, facts.subsets)
-    own = path.stem.partition(".")[0]
-    if own != stored.task:
-        raise UsageError(f"{path}: of the task {shortened(stored.task)}, as its name does not say.")
-
-
-def _check_tree(path: Path, tree: Mapping[str, Any]) -> None:
-    """Raises UsageError where the facts' subsets are no tree of counts with a name for each."""
-    seen: set[str] = set()
-    for name, node in walk(tree):
-        check_name(name, f"{path}: facts: the name of a subset")
-        if name in seen:
-            raise UsageError(f"{path}: facts: 'subsets' names {shortened(name)} twice.")
-        seen.add(name)
-        count = isinstance(node, int) and not isinstance(node, bool) and 0 < node <= 2**53
-        if not count and not (isinstance(node, dict) and node):
-            raise UsageError(
-                f"{path}: facts: 'subsets' has {shortened(name)} = {shortened(node)}, no count."
-            )
-
-
-def _check_names(path: Path, stored: StoredResult, facts: StoredFacts) -> None:
-    """Raises UsageError for a name that is no printable line: names stand in tables."""
-    for name in (stored.task, facts.suite, *stored.headline, *facts.chance):
-        check_name(name, f"{path}: a name")
-    for node, cells in stored.metrics.items():
-        check_name(node, f"{path}: the name of a subset")
-        for metric in cells:
-            check_name(metric, f"{path}: the name of a metric")
+def _cell(stored: StoredCell, where: str) -> Cell:
+    """Raises UsageError where the interval is half there or does not hold the value."""
+    stored.check(where)
+    strict = None if stored.strict is UNSET else stored.strict
+    return Cell(stored.value, *stored.ci, stored.n, stored.chance, strict)
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ MOST_SAMPLES = 50_000_000
 MOST_BYTES = 8_000_000_000  # of the wanted columns once unpacked; 5,000,000 captions have 1e9
 _TEXTS = ("id", "subset", "cluster", "stratum", "source", "prediction_name")
 _FLAGS = ("tie", "free", "easier")  # and all that begin with "correct"
-_NUMBERS = ("prediction", "score_label", "score_best_other", "i2t_rank")
+_NUMBERS = ("prediction", "score_label", "score_best_other", "i2t_rank", "right_texts")
 _LISTS_OF = {  # what pyarrow.types calls the values
     "labels": "is_integer",
     "t2i_rank": "is_integer",
     "scores": "is_floating",
     "pair_scores": "is_floating",
+    "text_scores": "is_floating",
     "image_digests": "is_string",
     "images": "is_string",
     "texts": "is_string",

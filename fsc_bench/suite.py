@@ -8,6 +8,7 @@ says nothing of how anything is computed.
                                           # it: the tasks that name the suite as theirs
     [groups]
     order = ["winoground", "aro"]         # optional, of these tasks
+    also = ["order+"]                     # of a shipped suite: what else `-t` calls it
     [averages]
     Order = { of = "order" }              # a group of this file, or one of the three of tasks
     Mine  = { of = ["own"], metric = "text" }   # a list of tasks; the metric is the headline's
@@ -15,7 +16,7 @@ says nothing of how anything is computed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,17 @@ import msgspec
 
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.system.facts import Facts, check_name, read_toml
-from fsc_bench.task import GROUPS, Task, catalogue, is_suite, own_task, select, tasks_folder
+from fsc_bench.task import (
+    GROUPS,
+    Task,
+    catalogue,
+    is_apart,
+    is_shipped,
+    is_suite,
+    own_task,
+    select,
+    tasks_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class Suite:
     default: bool = False
     published: bool = False
     apart: str = ""
+    also: tuple[str, ...] = ()
 
 
 class AverageTable(Facts, frozen=True):
@@ -76,13 +88,24 @@ class SuiteFile(Facts, frozen=True):
     default: bool = False
     published: bool = False
     apart: str = ""
+    also: tuple[str, ...] = ()
 
 
 @cache
 def shipped() -> dict[str, Suite]:
     """The suites of tasks/suites, by name."""
-    files = sorted((tasks_folder() / "suites").glob("*.toml"))
-    return {file.stem: _suite(file, read_toml(file, SuiteFile), ()) for file in files}
+    found = {}
+    for path in sorted((tasks_folder() / "suites").glob("*.toml")):
+        file, name = read_toml(path, SuiteFile), path.stem
+        own = [task for task in catalogue().values() if task.suite == name and is_shipped(task)]
+        # Without `tasks` of its own: these are found by the suite that they name.
+        found[name] = replace(_suite(path, file, tuple(own)), tasks=())
+    return found
+
+
+def suite_called(word: str) -> str:
+    """The name of the shipped suite that a word means; any other word as it is."""
+    return next((name for name, suite in shipped().items() if word in suite.also), word)
 
 
 def suite_of(name: str) -> Suite:
@@ -95,6 +118,20 @@ def default() -> Suite:
     return next(suite for suite in shipped().values() if suite.default)
 
 
+def place_of(tasks: Sequence[Task]) -> str:
+    """The folder, below those of data and of runs, of tasks whose suite stands apart: its name;
+    empty for all other tasks. Raises UsageError where both are meant at once.
+    """
+    places = {(task.suite if is_apart(task) else ""): task for task in reversed(tasks)}
+    if len(places) > 1:
+        (place, one), (_, other) = sorted(places.items(), reverse=True)[:2]
+        raise UsageError(
+            f"{one.name} is a task of the suite {place!r}, {other.word} is none: they lie in "
+            "different folders. Score them by two commands, or calls."
+        )
+    return next(iter(places), "")
+
+
 def read_suite(path: Path, within: tuple[Path, ...] = ()) -> Suite:
     """A suite of one's own. within: the files that led here.
 
@@ -105,7 +142,14 @@ def read_suite(path: Path, within: tuple[Path, ...] = ()) -> Suite:
     if path in within:
         names = " -> ".join(one.name for one in (*within, path))
         raise UsageError(f"{path}: leads back to itself: {names}.")
-    taken = {*shipped(), *GROUPS, *(task.suite for task in catalogue().values()), *catalogue()}
+    also = (word for suite in shipped().values() for word in suite.also)
+    taken = {
+        *shipped(),
+        *also,
+        *GROUPS,
+        *(task.suite for task in catalogue().values()),
+        *catalogue(),
+    }
     if path.stem in taken:
         raise UsageError(f"{path}: the name {path.stem!r} is taken; rename the file.")
     file = read_toml(path, SuiteFile)
@@ -144,7 +188,16 @@ def _suite(path: Path, file: SuiteFile, tasks: tuple[Task, ...]) -> Suite:
         if name in known or "/" in name:
             raise UsageError(f"{where}: the name is a task's, or holds a '/'; choose another.")
         averages[name] = _average(where, table, file.groups, known)
-    return Suite(path.stem, file.title, tasks, averages, file.default, file.published, file.apart)
+    return Suite(
+        path.stem,
+        file.title,
+        tasks,
+        averages,
+        file.default,
+        file.published,
+        file.apart,
+        file.also,
+    )
 
 
 def _average(

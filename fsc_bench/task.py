@@ -1,8 +1,8 @@
 """Tasks: what a benchmark is, as facts read from one TOML file.
 
 A task never says how to compute anything: its `kind` picks one of the three scorings of
-evaluate.py. tasks/README.md explains every key; the reader here refuses what that page does not
-explain.
+evaluate.py. tasks/README.md explains every key; reading refuses what that page does not explain
+(task_file.py).
 """
 
 import hashlib
@@ -16,30 +16,35 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from fsc_bench.blind import Blind, BlindTable, read_blind
+from fsc_bench.blind import Blind
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.evidence import Evidence, EvidenceTable, read_evidence
+from fsc_bench.evidence import Evidence, read_evidence
 from fsc_bench.system.facts import Facts, check_choice, check_name, read_toml
 from fsc_bench.system.plugins import Plugin, complain, plugins
+from fsc_bench.system.remote import refuse_remote
+from fsc_bench.task_file import BESIDE as BESIDE
+from fsc_bench.task_file import KINDS as KINDS
+from fsc_bench.task_file import OF_SEVERAL as OF_SEVERAL
+from fsc_bench.task_file import WHOLE as WHOLE
+from fsc_bench.task_file import (
+    DataTable,
+    Prompts,
+    SubsetTree,
+    TaskFile,
+    blind_of,
+    chance_of,
+    check_tree,
+    classes_of,
+    prompts_of,
+    references_of,
+    stated,
+    walk,
+)
 
-KINDS = {
-    "matching": ("text", "image", "group", "groupmatch", "accuracy"),
-    "classification": (
-        "accuracy",
-        "top5",
-        "mean_per_class",
-        "roc_auc",
-        "map11",
-        "map11_devkit",
-    ),
-    "retrieval": ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"),
-}
-WHOLE = "headline"  # what results call the number of the whole task
 GROUPS = ("compositionality", "classification", "retrieval")
 ACCESS = ("open", "gated", "manual")
 # Fields of a task that describe it, and those that decide a score but no record. A field that is in
@@ -48,8 +53,7 @@ DESCRIBES = ("name", "title", "suite", "group", "paper", "license", "reference",
 SCORES = ("headline", "chance", "within", "prompts", "official_ties")
 NAMED_DATA: ContextVar[Path | None] = ContextVar("the data folder of a command", default=None)
 NO_TASKS = ("images", "suites")  # shelves of tasks/ that hold other things
-# A node is a promised count or a table of nodes; the root is the `[subsets]` table itself.
-SubsetTree = Mapping[str, Any]
+DRAWN = "demo"  # the key of a source that is drawn here: its value names a writer of fsc_bench.demo
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,6 @@ class Data:
     instructions: str = ""  # what a person must do, for `gated` and `manual`
     options: Mapping[str, Any] = field(default_factory=dict)  # the reader's own settings
     decays: bool = False  # pictures on the web that die one by one: what is left is scored, marked
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """One set of prompt templates, with the class names it spells differently."""
-
-    templates: tuple[str, ...]
-    rename: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +114,11 @@ class Task:
             return self.name
         return str(self.path)
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its data are drawn here, not fetched."""
+        return any(DRAWN in source for source in self.data.sources)
+
     def class_names(self, prompts: str) -> tuple[str, ...]:
         """Class names as the prompt set spells them, in label order."""
         rename = self.prompts[prompts].rename
@@ -136,14 +137,6 @@ def reading_facts(data: Data) -> dict[str, Any]:
     """How the raw files are read, wherever they come from."""
     fetching = ("access", "sources", "instructions")
     return {key: value for key, value in vars(data).items() if key not in fetching}
-
-
-def walk(tree: SubsetTree) -> Iterator[tuple[str, Any]]:
-    """Every node below `tree` with its name, parents before children."""
-    for name, node in tree.items():
-        yield name, node
-        if isinstance(node, Mapping):
-            yield from walk(node)
 
 
 def tasks_folder() -> Path:
@@ -174,7 +167,7 @@ def catalogue() -> dict[str, Task]:
             said = str(error)
             who = "" if said.startswith(plugin.who) else f"{plugin.who}: left out: "
             complain(f"{who}{said}")
-    # Demo and foreign tasks stand by group too; the shelves of the suite already do.
+    # Tasks of other suites stand by group too; the shelves of the default one already do.
     suites = list(dict.fromkeys(task.suite for task in tasks.values()))
     order = sorted(
         tasks.values(), key=lambda task: (suites.index(task.suite), GROUPS.index(task.group))
@@ -253,6 +246,16 @@ def is_apart(task: Task) -> bool:
     return suite is not None and bool(suite.apart)
 
 
+def _stands_by_group(task: Task) -> bool:
+    """Whether the name of its group picks a task: of the shipped suites, those of the default one
+    alone, since averages over a group are of these.
+    """
+    from fsc_bench.suite import shipped
+
+    suite = shipped().get(task.suite)
+    return suite is None or suite.default
+
+
 def default_suite() -> str:
     """The suite that is meant where no task is named."""
     from fsc_bench.suite import default
@@ -324,12 +327,15 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
     if ":" in word:
         task = named_task(word)
         return {task.name: task}
+    from fsc_bench.suite import suite_called
+
+    word = suite_called(word)
     found = {
         name: task
         for name, task in known.items()
         if word == "all"
         or word == task.suite
-        or (word == task.group and not is_apart(task))
+        or (word == task.group and _stands_by_group(task))
         or fnmatchcase(name, word)
     }
     if not found:
@@ -343,85 +349,6 @@ def _matching(word: str, known: dict[str, Task]) -> dict[str, Task]:
 # ---------------------------------------------------------------- reading a task file
 
 
-class Source(Facts, frozen=True):
-    """One place that raw files come from: of a URL, of the Hub, of an image source or the demo."""
-
-    url: str = ""
-    sha256: str = ""
-    hf: str = ""
-    revision: str = ""
-    files: tuple[str, ...] = ()
-    images: str = ""
-    to: str = ""
-    bytes: int = 0
-    differs: str = ""
-    demo: str = ""
-
-
-class DataTable(Facts, frozen=True):
-    """[data]"""
-
-    reader: str
-    access: Literal["open", "gated", "manual"] = "open"
-    sources: tuple[Source, ...] = ()
-    instructions: str = ""
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
-    decays: bool = False
-    evidence: EvidenceTable = EvidenceTable()
-
-
-class ClassTable(Facts, frozen=True):
-    """[classes]"""
-
-    names: tuple[str, ...] = ()
-    ids: tuple[str, ...] = ()
-    also_numbered: str = ""
-
-
-class CountTable(Facts, frozen=True, omit_defaults=True):
-    """[counts]"""
-
-    images: int | UnsetType = UNSET
-    texts: int | UnsetType = UNSET
-
-
-class TieTable(Facts, frozen=True, omit_defaults=True):
-    """[official_ties]"""
-
-    source: str | UnsetType = UNSET
-    subsets: list[str] | UnsetType = UNSET
-
-
-class PromptTable(Facts, frozen=True):
-    """[prompts.NAME]"""
-
-    templates: tuple[str, ...] = ()
-    rename: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-class TaskFile(Facts, frozen=True):
-    """A task file as it stands; `read_task` checks what the types alone do not say."""
-
-    title: str
-    suite: str
-    group: Literal["compositionality", "classification", "retrieval"]
-    kind: Literal["matching", "classification", "retrieval"]
-    version: Annotated[int, msgspec.Meta(ge=0)]
-    headline: list[str]
-    chance: int | float | dict[str, float]
-    subsets: dict[str, Any]
-    data: DataTable
-    within: Literal["subsets", "samples"] = "subsets"
-    paper: str = ""
-    license: str = ""
-    counts: CountTable = CountTable()
-    classes: ClassTable = ClassTable()
-    prompts: dict[str, PromptTable] = msgspec.field(default_factory=dict)
-    official_ties: TieTable = TieTable()
-    reference: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
-    blind: BlindTable = BlindTable()
-
-
 def read_task(path: Path) -> Task:
     """Reads and checks one task file; the file's name is the task's name.
 
@@ -431,13 +358,18 @@ def read_task(path: Path) -> Task:
     if not file.headline:
         raise UsageError(f"{path}: 'headline' is empty; name at least one metric.")
     for metric in file.headline:
+        if metric in BESIDE and file.kind == "matching":
+            raise UsageError(
+                f"{path}: headline = {metric!r}: less of it is better, so it heads no table; "
+                "results have it beside 'text'."
+            )
         check_choice(f"{path}: headline", metric, KINDS[file.kind])
         if file.headline.count(metric) > 1:
             raise UsageError(f"{path}: 'headline' names {metric!r} twice.")
     for key, name in (("title", file.title), ("suite", file.suite)):
         check_name(name, f"{path}: {key!r}")
-    _check_tree(path, file.subsets)
-    classes = _classes(path, file)
+    check_tree(path, file.subsets)
+    classes = classes_of(path, file)
     return Task(
         name=path.stem,
         title=file.title,
@@ -446,7 +378,7 @@ def read_task(path: Path) -> Task:
         kind=file.kind,
         version=file.version,
         headline=tuple(file.headline),
-        chance=_chance(path, file.chance, file.headline),
+        chance=chance_of(path, file.chance, file.headline),
         subsets=file.subsets,
         data=_data(file.data),
         evidence=read_evidence(
@@ -459,43 +391,13 @@ def read_task(path: Path) -> Task:
         paper=file.paper,
         license=file.license,
         counts=msgspec.to_builtins(file.counts),
-        prompts=_prompts(path, file),
+        prompts=prompts_of(path, file),
         official_ties=msgspec.to_builtins(file.official_ties),
-        reference=_reference(path, file),
-        blind=_blind(path, file),
+        reference=references_of(path, file),
+        blind=blind_of(path, file),
         path=path,
         **classes,
     )
-
-
-def _check_tree(path: Path, tree: Mapping) -> None:
-    if not tree:
-        raise UsageError(f"{path}: [subsets] is empty; every subset promises its count.")
-    seen: set[str] = set()
-    for name, node in walk(tree):
-        check_name(name, f"{path}: [subsets]: a name")
-        if name == WHOLE:
-            raise UsageError(f"{path}: [subsets] {name!r}: results call the whole task so; rename.")
-        if name in seen:
-            raise UsageError(f"{path}: [subsets] names {name!r} twice; names must be unique.")
-        seen.add(name)
-        if isinstance(node, Mapping):
-            if not node:
-                raise UsageError(f"{path}: [subsets] {name} is an empty table.")
-        elif not isinstance(node, int) or isinstance(node, bool) or node < 1:
-            raise UsageError(f"{path}: [subsets] {name} = {node!r} must be a count of records.")
-
-
-def _chance(path: Path, value: float | dict[str, float], headline: list[str]) -> dict[str, float]:
-    table = value if isinstance(value, dict) else dict.fromkeys(headline, value)
-    for metric, percent in table.items():
-        check_choice(f"{path}: chance", metric, headline)
-        if not 0 <= percent <= 100:
-            raise UsageError(f"{path}: chance {metric} = {percent!r} must lie in 0..100.")
-    for metric in headline:
-        if metric not in table:
-            raise UsageError(f"{path}: chance lacks {metric!r}, which 'headline' names.")
-    return {metric: float(percent) for metric, percent in table.items()}
 
 
 def _data(table: DataTable) -> Data:
@@ -509,71 +411,6 @@ def _data(table: DataTable) -> Data:
     )
 
 
-def stated(source: Facts) -> dict[str, Any]:
-    """What a table states, without the keys that it leaves out."""
-    return {key: value for key, value in msgspec.to_builtins(source).items() if value}
-
-
-def _classes(path: Path, file: TaskFile) -> dict[str, Any]:
-    table = file.classes
-    if file.kind != "classification":
-        if table != ClassTable() or file.prompts:
-            raise UsageError(f"{path}: [classes] and [prompts] belong to kind = 'classification'.")
-        return {}
-    names, ids = table.names, table.ids
-    if len(names) < 2:
-        raise UsageError(f"{path}: [classes] names must list at least two classes.")
-    if ids and len(ids) != len(names):
-        raise UsageError(f"{path}: [classes] has {len(names)} names but {len(ids)} ids.")
-    if len(set(ids)) != len(ids):
-        raise UsageError(f"{path}: [classes] ids repeat; each class needs its own.")
-    other = table.also_numbered
-    return {"classes": tuple(names), "class_ids": tuple(ids), "classes_also_numbered": other}
-
-
-def _prompts(path: Path, file: TaskFile) -> dict[str, Prompts]:
-    if file.kind != "classification":
-        return {}
-    if not file.prompts:
-        raise UsageError(f"{path}: [prompts] needs at least one set, such as [prompts.elevater].")
-    prompts = {}
-    for key, table in file.prompts.items():
-        if not table.templates:
-            raise UsageError(f"{path}: [prompts.{key}] has no templates.")
-        for template in table.templates:
-            if template.count("{}") != 1:
-                raise UsageError(f"{path}: [prompts.{key}] {template!r} needs exactly one {{}}.")
-        for old in table.rename:
-            check_choice(f"{path}: [prompts.{key}] rename", old, file.classes.names)
-        prompts[key] = Prompts(tuple(table.templates), table.rename)
-    return prompts
-
-
-def _reference(path: Path, file: TaskFile) -> dict[str, Mapping[str, Any]]:
-    """`{model: {metric: percent, where: source, subsets: {subset: percent or by metric}}}`."""
-    nodes = dict(walk(file.subsets))
-    metrics = KINDS[file.kind]
-    for model, row in file.reference.items():
-        if not isinstance(row.get("where"), str):
-            raise UsageError(f"{path}: [reference] {model!r} must be a table that says 'where'.")
-        for key, value in row.items():
-            if key == "subsets":
-                for subset in value:
-                    check_choice(f"{path}: [reference] {model} subsets", subset, nodes)
-            elif key != "where":
-                check_choice(f"{path}: [reference] {model}", key, metrics)
-                if not isinstance(value, (int, float)):
-                    raise UsageError(f"{path}: [reference] {model} {key} must be a number.")
-    return file.reference
-
-
-def _blind(path: Path, file: TaskFile) -> Blind:
-    if file.kind != "matching" and file.blind != BlindTable():
-        raise UsageError(f"{path}: [blind] belongs to kind = 'matching'.")
-    counts = {name: node for name, node in walk(file.subsets) if not isinstance(node, Mapping)}
-    return read_blind(f"{path}: [blind]", file.blind, counts)
-
-
 @contextmanager
 def data_at(folder: Path | None) -> Iterator[None]:
     """Within it `data_folder()` is the folder that a command was given, if it was given one."""
@@ -585,11 +422,13 @@ def data_at(folder: Path | None) -> Iterator[None]:
 
 
 def data_folder(given: Path | None = None) -> Path:
-    """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder."""
-    given = given or NAMED_DATA.get()
+    """Where data lives: `--data`, else $FSC_BENCH_DATA, else the user's cache folder.
+
+    Raises UsageError for the address of an object store.
+    """
+    given = given or NAMED_DATA.get() or os.environ.get("FSC_BENCH_DATA")
     if given:
+        refuse_remote(given)
         return Path(given).expanduser()
-    if os.environ.get("FSC_BENCH_DATA"):
-        return Path(os.environ["FSC_BENCH_DATA"]).expanduser()
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache_home) / "fsc_bench"

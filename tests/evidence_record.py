@@ -77,8 +77,7 @@ def write_raw(task: Task, other: Task, folder: Path) -> None:
     if other.group == "classification":
         write_wds(other, folder)
         return
-    images = demo.sources_below(folder.parent / "images")
-    getattr(demo, f"write_{other.name}")(folder, images, n=8)
+    demo.write(other.name, folder, folder.parent / "images", n=8)
     _, theirs, ours = ALIKE.get(task.name, ("", "", ""))
     if theirs:
         os.rename(folder / theirs, folder / ours)

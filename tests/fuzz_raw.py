@@ -79,7 +79,7 @@ def fuzz(
     folder: Path,
     file: str,
     read: Callable[[Task, Raw], Iterable[Record]],
-    count: int = 200,
+    count: int = 100,
     seed: int = 0,
 ) -> dict[str, int]:
     """Damages one file of a raw copy `count` times; says how many were read and how many refused.

@@ -37,7 +37,7 @@ class Oracle:
             for place, key in enumerate(keys):
                 self.axis[key] = {names.setdefault(key, len(names)): 1.0}
                 for number, text in enumerate(row.texts):
-                    right = task.kind == "retrieval" or number == place
+                    right = task.kind == "retrieval" or place <= number < place + row.right_texts
                     points = self.text.setdefault(text, {})
                     where = names[key]
                     points[where] = 1.0 if right else points.get(where, -1.0)

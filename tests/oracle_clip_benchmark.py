@@ -5,8 +5,14 @@
 PYTHON is that of an environment with numpy < 2.3: clip_benchmark's `accuracy` calls float() on an
 array of one value, which later versions of numpy refuse. Its autocast is switched off (`--no_amp`),
 for half precision decides near ties otherwise. Draws three folders (one label, several labels,
-retrieval), saves an open_clip model of random weights and prints every metric of both: totals, not
-samples. The exit code is 1 where any differs.
+retrieval), saves an open_clip model of random weights and prints every metric of both. Then it
+compares sample by sample: what the program's own functions were given and gave (HOOK keeps it)
+with our samples files. The exit code is 1 where any differs.
+
+    one label        the class that is taken for each picture, and the score of its label
+    several labels   the score of every class for each picture, and the order of pictures by class
+    retrieval        the rank of each caption's picture and of each picture's best caption, and
+                     whether each query is found at 1, 5 and 10
 """
 
 import io
@@ -18,6 +24,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from PIL import Image
 
 ARCHITECTURE = "ViT-S-32-alt"
@@ -26,6 +33,34 @@ COLOURS = [(220, 30, 30), (30, 200, 30), (30, 30, 220), (220, 220, 30), (250, 25
 TEMPLATES = ["a {c} square.", "a photo of something {c}."]
 KINDS = {"drawn_single": "", "drawn_multi": "multilabel", "drawn_captions": "retrieval"}
 SAMPLES = 36
+CLOSE = 2e-6  # between scores: the two add up a dot product in different orders
+
+# Runs in the program's own environment, and keeps what its functions were given and gave.
+HOOK = """
+import sys
+import numpy as np
+from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
+out, kept = sys.argv.pop(1), {}
+classify, batchify = zeroshot_classification.run_classification, zeroshot_retrieval.batchify
+def run_classification(*arguments, **options):
+    logits, target = classify(*arguments, **options)
+    kept.update(logits=logits.numpy(), target=target.numpy())
+    return logits, target
+def of_queries(function, scores, positive, *arguments, **options):
+    found = batchify(function, scores, positive, *arguments, **options)
+    way = "text" if len(kept) % 2 else "image"  # the order in which evaluate() asks
+    kept[f"{way} {options['k']}"] = (found > 0).numpy()
+    if way == "image":
+        matrices.setdefault("scores", scores.numpy())
+        matrices.setdefault("positive", positive.numpy())
+    return found
+matrices = {}
+zeroshot_classification.run_classification = run_classification
+zeroshot_retrieval.batchify = of_queries
+from clip_benchmark.cli import main
+main()
+np.savez(out, **kept, **matrices)
+"""
 
 
 def draw(folder: Path, kind: str) -> None:
@@ -86,7 +121,7 @@ def model(path: Path) -> None:
 def theirs(python: str, folder: Path, kind: str, weights: Path, out: Path) -> dict[str, float]:
     """The metrics that the program writes, in percent."""
     task = "zeroshot_retrieval" if kind == "retrieval" else "zeroshot_classification"
-    words = ["-c", "from clip_benchmark.cli import main; main()", "eval", "--task", task]
+    words = ["-c", HOOK, str(out.with_suffix(".npz")), "eval", "--task", task]
     words += ["--dataset", f"wds/{folder.name}", "--dataset_root", str(folder), "--split", "test"]
     words += ["--model", ARCHITECTURE, "--pretrained", str(weights), "--no_amp"]
     words += ["--num_workers", "0", "--batch_size", "16", "--output", str(out)]
@@ -109,6 +144,50 @@ def ours(folder: Path, weights: Path, work: Path) -> dict[str, float]:
     return json.loads(found.read_text())["official"]["metrics"]
 
 
+def samples(folder: Path, work: Path) -> dict[str, list]:
+    """The columns of our samples file."""
+    (found,) = (work / "runs").glob(f"*/samples/clip_benchmark:{folder.name}.parquet")
+    return pq.read_table(found).to_pydict()
+
+
+def by_sample(kind: str, kept: dict[str, np.ndarray], own: dict[str, list]) -> list[tuple]:
+    """(what, how many were compared, how many differ) of one folder."""
+    if kind == "retrieval":
+        return _ranks(kept, own)
+    scores = kept["logits"] / 100
+    if kind == "multilabel":
+        found = np.array(own["scores"], np.float64)
+        order = [np.argsort(-one, axis=0, kind="stable") for one in (scores, found)]
+        return [
+            ("score of a class", scores.size, int((abs(scores - found) > CLOSE).sum())),
+            ("picture at a place", scores.size, int((order[0] != order[1]).sum())),
+        ]
+    labels = kept["target"].astype(int)
+    of_label = scores[np.arange(len(labels)), labels] - np.array(own["score_label"])
+    return [
+        ("label", len(labels), int((labels != np.array(own["labels"]).ravel()).sum())),
+        ("class taken", len(labels), int((scores.argmax(1) != np.array(own["prediction"])).sum())),
+        ("score of the label", len(labels), int((abs(of_label) > CLOSE).sum())),
+    ]
+
+
+def _ranks(kept: dict[str, np.ndarray], own: dict[str, list]) -> list[tuple]:
+    scores, positive = kept["scores"], kept["positive"]  # [texts, pictures]
+    best = np.where(positive, scores, -np.inf)
+    ranks = {
+        "image": 1 + (scores > best.max(1, keepdims=True)).sum(1),  # of each caption's picture
+        "text": 1 + (scores > best.max(0)).sum(0),  # of each picture's best caption
+    }
+    ours = {"image": np.concatenate(own["t2i_rank"]), "text": np.array(own["i2t_rank"])}
+    found = []
+    for way, theirs in ranks.items():
+        found.append((f"{way} rank", len(theirs), int((theirs != ours[way]).sum())))
+        for k in (1, 5, 10):
+            hits = kept[f"{way} {k}"]
+            found.append((f"{way} found at {k}", len(hits), int((hits != (ours[way] <= k)).sum())))
+    return found
+
+
 def main() -> int:
     differ = 0
     with tempfile.TemporaryDirectory() as name:
@@ -125,6 +204,12 @@ def main() -> int:
                 differ += not same
                 print(f"{name:16}{metric:28}{value:12.6f}{found[metric]:12.6f}  {same}")
             differ += set(known) != set(found)
+            own = samples(work / name, work)
+            with np.load(work / f"{name}.npz") as kept:
+                compared = by_sample(kind, dict(kept), own)
+            for what, count, other in compared:
+                differ += other > 0
+                print(f"{name:16}{what:28}{count:6} samples{other:6} differ")
     print("equal" if not differ else f"{differ} differ")
     return bool(differ)
 

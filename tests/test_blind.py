@@ -32,7 +32,11 @@ from fsc_bench.score.blind import blind_facts, classified
 from fsc_bench.task import Task, catalogue, read_task, select
 
 ROOT = Path(__file__).parent.parent
-MATCHING = {name: task for name, task in catalogue().items() if task.kind == "matching"}
+MATCHING = {
+    name: task
+    for name, task in catalogue().items()
+    if task.kind == "matching" and task.suite in ("fsc", "demo")
+}
 
 # ---------------------------------------------------------------- the two rules
 

@@ -3,13 +3,16 @@
 import ast
 import csv
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fsc_bench.demo import raw, world
+from fsc_bench.demo.raw import folders
 from fsc_bench.demo.world import Description, Mention, Scene, Thing
 
 STAR = Thing("star", "red", "solid", "small", 8, 8)
@@ -141,10 +144,10 @@ def test_things_do_not_cover_each_other():
 def test_raw_copies_repeat_byte_for_byte(tmp_path):
     for folder in ("one", "two"):
         base = tmp_path / folder
-        images = raw.sources_below(base / "images")
-        raw.write_winoground(base / "winoground", images, n=8)
-        raw.write_sugarcrepe(base / "sugarcrepe", images, n=3)
-        raw.write_idx_digits(base / "mnist", n=20)
+        images = base / "images"
+        raw.write("winoground", base / "winoground", images, n=8)
+        raw.write("sugarcrepe", base / "sugarcrepe", images, n=3)
+        raw.write("idx_digits", base / "mnist", images, n=20)
     first, second = (
         {p.relative_to(tmp_path / f): p.read_bytes() for p in (tmp_path / f).rglob("*.*")}
         for f in ("one", "two")
@@ -153,7 +156,7 @@ def test_raw_copies_repeat_byte_for_byte(tmp_path):
 
 
 def test_sugarcrepe_copy_has_the_official_shape(tmp_path):
-    raw.write_sugarcrepe(tmp_path / "raw", raw.sources_below(tmp_path), n=4)
+    raw.write("sugarcrepe", tmp_path / "raw", tmp_path, n=4)
     for subset in ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att",
                    "add_obj", "add_att"):  # fmt: skip
         rows = json.loads((tmp_path / "raw" / f"{subset}.json").read_text())
@@ -165,16 +168,16 @@ def test_sugarcrepe_copy_has_the_official_shape(tmp_path):
 
 
 def test_sources_shared_by_benchmarks_keep_their_images(tmp_path):
-    images = raw.sources_below(tmp_path / "images")
-    raw.write_sugarcrepe(tmp_path / "a", images, n=5)
-    raw.write_valse(tmp_path / "b", images, n=5)
-    raw.write_whatsup(tmp_path / "c", images, n=8)
+    images = tmp_path / "images"
+    raw.write("sugarcrepe", tmp_path / "a", images, n=5)
+    raw.write("valse", tmp_path / "b", images, n=5)
+    raw.write("whatsup", tmp_path / "c", images, n=8)
     # 7 x 5, two pieces of VALSE with one record in five dropped, 8 + 8 of What'sUp
     assert len(list((tmp_path / "images/coco/val2017").iterdir())) == 35 + 2 * 6 + 16
 
 
 def test_youcook2_pictures_are_blue_green_red(tmp_path):
-    raw.write_eqben(tmp_path, raw.sources_below(tmp_path), n=1)
+    raw.write("eqben", tmp_path, tmp_path, n=1)
     rows = json.loads((tmp_path / "ann_json_finegrained_random.json").read_text())
     assert len(rows) == 7 * 4
     frame = np.load(tmp_path / "eqbenyoucook2/scene_00000/000000.npy")
@@ -182,7 +185,7 @@ def test_youcook2_pictures_are_blue_green_red(tmp_path):
 
 
 def test_crepe_captions_have_five_other_captions(tmp_path):
-    raw.write_crepe(tmp_path, raw.sources_below(tmp_path), n=5)
+    raw.write("crepe", tmp_path, tmp_path, n=5)
     for kind in ("atom", "swap", "negate"):
         path = tmp_path / "prod_hard_negatives" / kind / f"prod_vg_hard_negs_{kind}_all.csv"
         rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -193,9 +196,27 @@ def test_crepe_captions_have_five_other_captions(tmp_path):
 
 
 def test_class_folders_hold_every_class(tmp_path):
-    for family, names in raw.CLASSES.items():
-        raw.write_image_folder(tmp_path / family, family, n=1)
+    for family, names in folders.PARTS.items():
+        raw.write(f"folders/{family}", tmp_path / family, tmp_path, n=1)
         assert sorted(p.name for p in (tmp_path / family).iterdir()) == sorted(names)
+
+
+def test_a_module_of_the_folder_is_a_recipe_and_its_parts_are_recipes():
+    names = {path.stem for path in Path(raw.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {recipe.partition("/")[0] for recipe in raw.recipes()} == names
+    assert {"winoground", "folders/sizes"} < set(raw.recipes())
+    with pytest.raises(ValueError, match="no recipe called 'folders'"):
+        raw.write("folders", Path("unused"), Path("unused"))
+
+
+def test_no_two_recipes_draw_the_same_scenes():
+    """Pictures of a shared image source would else overwrite each other, under one number."""
+    drawn = [
+        number
+        for path in sorted(Path(raw.__file__).parent.glob("*.py"))
+        for number in set(re.findall(r"stream\(seed, (\d+)\)", path.read_text()))
+    ]
+    assert len(drawn) == len(set(drawn)) >= 14
 
 
 # --------------------------------------------------------------------------- models

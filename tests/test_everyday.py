@@ -1,12 +1,16 @@
 """Everyday use: what is said early, in one line, about names, options and the demo's folders."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
+import fsc_bench
 from fsc_bench.cli.main import app
 from fsc_bench.errors import UsageError
 from fsc_bench.models import check_named, examples
+from fsc_bench.system.remote import refuse_remote
+from fsc_bench.task import data_folder
 
 
 def ran(capsys, *arguments) -> tuple[int, str, str]:
@@ -67,7 +71,7 @@ def test_tasks_of_the_demo_are_scored_as_with_demo_and_never_beside_others(tmp_p
 
     code, _, err = ran(capsys, "run", "-t", "demo_textures,mnist", "-m", "control:chance", *where)
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "demo_textures is a task of the demo, mnist is none" in err
+    assert "demo_textures is a task of the suite 'demo', mnist is none" in err
 
 
 def test_models_lists_names_that_can_be_pasted(capsys):
@@ -84,3 +88,42 @@ def test_models_lists_names_that_can_be_pasted(capsys):
             check_named(name)
         except UsageError as error:
             assert "there is no" in str(error) or "no training run" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        (["run", "--demo", "-o", "s3://bucket/runs"], "s3://bucket/runs"),
+        (["run", "-t", "mnist", "-m", "control:chance", "--data=gs://bucket/data"], "gs://bucket/data"),
+        (["data", "link", "mnist", "s3a://bucket/mnist"], "s3a://bucket/mnist"),
+        (["train", "fsc-clip", "-s", "data=karpathy:az://box/coco"], "az://box/coco"),
+        (["run", "-t", "mnist", "-m", "open_clip:RN50@GS://b/x.pt"], "GS://b/x.pt"),
+        (["leaderboard", "s3:/bucket/runs"], "s3://bucket/runs"),
+        (["status", "-o", "hdfs://node/runs"], "hdfs://node/runs"),
+        (["train", "fsc-clip", "-o", "abfss://box@account/run"], "abfss://box@account/run"),
+        (["cache", "ls", "--data", "oss://b/c"], "oss://b/c"),
+    ],
+)  # fmt: skip
+def test_a_folder_on_an_object_store_is_refused_with_what_to_do(
+    tmp_path, monkeypatch, capsys, words, address
+):
+    """A folder called `s3:` was made, and the results lay in it."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = ran(capsys, *words)
+
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"fsc-bench: {address}: not a folder of this machine." in err
+    assert "mount it" in err and not list(tmp_path.iterdir())
+
+
+def test_object_stores_are_refused_in_the_environment_and_by_the_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FSC_BENCH_DATA", "s3://bucket/data")
+    with pytest.raises(UsageError, match=r"^s3://bucket/data: not a folder"):
+        data_folder()
+    with pytest.raises(UsageError, match=r"^gs://bucket/data: not a folder"):
+        data_folder(Path("gs://bucket/data"))
+    with pytest.raises(UsageError, match=r"^s3://bucket/x: not a folder"):
+        fsc_bench.score("control:chance", tasks=["demo_digits"], out="s3://bucket/x")
+    for word in ("hf:/models/clip", "hf:./clip", "clip_benchmark:x@https://h/wds_{dataset}", "a:b"):
+        refuse_remote(word)  # none of these is one

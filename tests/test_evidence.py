@@ -394,8 +394,7 @@ def test_complete_valse_is_prepared_without_allow_partial(real_data, tmp_path):
 
 @pytest.mark.parametrize(("name", "other"), [("sugarcrepe", "valse"), ("valse", "sugarcrepe")])
 def test_another_benchmarks_files_are_refused_and_named(name, other, tmp_path):
-    images = demo.sources_below(tmp_path / "data" / "images")
-    getattr(demo, f"write_{other}")(tmp_path / "theirs", images, n=8)
+    demo.write(other, tmp_path / "theirs", tmp_path / "data" / "images", n=8)
     line = refused(name, tmp_path / "theirs", tmp_path / "data")
     assert line.endswith(f"It looks like the data of {other}.")
 

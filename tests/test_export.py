@@ -23,11 +23,12 @@ from fsc_bench.report.imported import import_files
 from fsc_bench.report.leaderboard import columns
 from fsc_bench.report.published import read_published
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES, Cell, Result, Run, RunDirectory, task_facts
+from fsc_bench.results import Cell, Result, Run, RunDirectory, task_facts
+from fsc_bench.suite import default
 from fsc_bench.task import catalogue, select
 
 FSC = [TaskFacts.of(task) for task in select(["fsc"])]
-KNOWN = {*columns(FSC), *AVERAGES}
+KNOWN = {*columns(FSC), *default().averages}
 NASTY = "open_clip:ViT-B_32/my & own | 50% <b>: #1"
 
 

@@ -11,16 +11,17 @@ from fsc_bench.cli.compare import published
 from fsc_bench.cli.report import write_pages
 from fsc_bench.errors import GateError, UsageError
 from fsc_bench.report.folder import write_folder
-from fsc_bench.report.leaderboard import columns, present
+from fsc_bench.report.leaderboard import columns, present, quotable
 from fsc_bench.report.published import read_published
 from fsc_bench.report.seen import Seen, mean_of_others, named, read_seen
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES, Cell, Result, Run
+from fsc_bench.results import Cell, Result, Run
+from fsc_bench.suite import default
 from fsc_bench.task import select
 
 BOARDS = Path(__file__).parent.parent / "leaderboards"
 FSC = [TaskFacts.of(task) for task in select(["fsc"])]
-KNOWN = {*columns(FSC), *AVERAGES}
+KNOWN = {*columns(FSC), *default().averages}
 HEADER = "model,source,table,base,train_data"
 
 
@@ -88,7 +89,7 @@ def test_every_quoted_number_stands_in_the_csv_of_its_source(real_data, name):
     path = real_data / "published" / name
     with gzip.open(path, "rt") if name.endswith(".gz") else open(path) as file:
         stated = list(csv.DictReader(file))
-    quoted = read_published(BOARDS / "published", KNOWN)
+    quoted = read_published(BOARDS / "published", KNOWN, others=quotable())
     rows: dict = {}
     for row in quoted:
         if stem is None or row.path.stem == stem:
@@ -114,7 +115,7 @@ def test_every_quoted_number_stands_in_the_csv_of_its_source(real_data, name):
 
 
 def test_the_papers_and_the_released_checkpoints_numbers_both_stand_there(real_data):
-    rows = read_published(BOARDS / "published", KNOWN)
+    rows = read_published(BOARDS / "published", KNOWN, others=quotable())
     with open(real_data / "published" / "paper_vs_released_checkpoints.csv") as file:
         stated = list(csv.DictReader(file))
     held: dict = {"paper": set(), "released": set()}
@@ -131,7 +132,7 @@ def test_the_papers_and_the_released_checkpoints_numbers_both_stand_there(real_d
 
 
 def test_a_mean_of_twelve_other_benchmarks_is_not_comp():
-    rows = read_published(BOARDS / "published", KNOWN)
+    rows = read_published(BOARDS / "published", KNOWN, others=quotable())
     found = [row for row in rows if row.path.stem == "vl_compo"]
 
     assert len(found) == 202
@@ -174,7 +175,7 @@ def test_numbers_on_the_pages_equal_the_published_ones_to_the_printed_digit(grou
                 shown += bool(value)
     part = [task for task in FSC if task.group == group]
     names = [*present(part), *columns(part)]
-    rows = read_published(BOARDS / "published", KNOWN)
+    rows = read_published(BOARDS / "published", KNOWN, others=quotable())
     assert shown == sum(name in row.values for row in rows for name in names) > 1000
 
 

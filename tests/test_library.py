@@ -152,7 +152,7 @@ def test_nothing_is_left_on_the_disk_unless_a_folder_is_named(bare, ways, tmp_pa
         (lambda b, w: fsc_bench.score(b, "quick", **w), "no task called 'quick'"),
         (lambda b, w: fsc_bench.score(b, [], **w), "empty list"),
         (lambda b, w: fsc_bench.score(b, 7, **w), "7.* is a int"),
-        (lambda b, w: fsc_bench.score(b, [TASK, "mnist"], **w), "two calls"),
+        (lambda b, w: fsc_bench.score(b, [TASK, "mnist"], **w), "two commands, or calls"),
         (lambda b, w: fsc_bench.score(b, TASK), "preprocess is missing"),
         (lambda b, w: fsc_bench.score(b, TASK, preprocess=w["preprocess"], tokenizer="words"),
          "tokenizer is a str"),

@@ -83,16 +83,19 @@ def test_a_level_far_below_is_left_out_and_names_are_text(picture):
     assert "<b>" not in picture and "http" not in picture.replace("http://www.w3.org/", "")
 
 
+NAMES = ["Comp", "ZS", "I2T"]
+
+
 def test_a_suite_gets_the_pictures_that_two_models_have_scores_for(tmp_path):
     rows = [row("a", 60, 40), row("b", 55, 52)]
 
-    files = write_tradeoffs(tmp_path, "my suite", rows)
+    files = write_tradeoffs(tmp_path, "my suite", rows, NAMES)
 
     assert [file.name for file in files] == ["my-suite-zs.svg"]
     first = files[0].read_bytes()
-    write_tradeoffs(tmp_path, "my suite", rows)
+    write_tradeoffs(tmp_path, "my suite", rows, NAMES)
     assert files[0].read_bytes() == first
-    assert write_tradeoffs(tmp_path, "alone", rows[:1]) == []
+    assert write_tradeoffs(tmp_path, "alone", rows[:1], NAMES) == []
 
 
 def test_a_trainings_metrics_are_lines_along_its_steps():
@@ -110,16 +113,16 @@ def test_curves_draws_what_runs_logged_and_names_what_they_did_not(tmp_path, cap
     lines = [{"step": 1, "loss": 3.5}, {"step": 2, "loss": 2.25}, {"step": 2, "dev_loss": 2.5}]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    curves([run], None, tmp_path / "out.svg")
+    curves([run], None, False, tmp_path / "out.svg")
 
     assert capsys.readouterr().out.endswith("out.svg (loss, dev_loss).\n")
     assert "dev_loss" in (tmp_path / "out.svg").read_text()
     with pytest.raises(UsageError, match=r"--metric 'los': no run logged it. Did you mean 'loss'"):
-        curves([run], ["los"], tmp_path / "out.svg")
+        curves([run], ["los"], False, tmp_path / "out.svg")
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"loss": 2}\n')
     with pytest.raises(UsageError, match=r"metrics\.jsonl, line 2: no logged step"):
-        curves([run], None, tmp_path / "out.svg")
+        curves([run], None, False, tmp_path / "out.svg")
     with pytest.raises(UsageError, match="no training run with metrics"):
-        curves([tmp_path], None, tmp_path / "out.svg")
+        curves([tmp_path], None, False, tmp_path / "out.svg")
     with pytest.raises(UsageError, match=r"out.png: the picture is an .svg file"):
-        curves([run], None, tmp_path / "out.png")
+        curves([run], None, False, tmp_path / "out.png")

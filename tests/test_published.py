@@ -1,9 +1,16 @@
 """Published: quoted numbers out of anybody's CSV files."""
 
+import csv
+from pathlib import Path
+
 import pytest
 
 from fsc_bench.errors import UsageError
-from fsc_bench.report.published import read_published
+from fsc_bench.report.leaderboard import published_folder, published_rows
+from fsc_bench.report.published import read_published, read_published_file
+from fsc_bench.report.suites import TaskFacts
+from fsc_bench.score.statistics import ROOT, tree_mean
+from fsc_bench.task import catalogue, select
 
 KNOWN = ("Comp", "stairs", "ramps")
 GOOD = "model,source,Comp,stairs\nm,p. 3,41.5,-\n"
@@ -69,3 +76,69 @@ def test_a_column_that_no_table_has_is_told_with_the_near_miss(tmp_path):
     assert [row.values for row in rows] == [{}]
     with pytest.raises(UsageError, match="stiars"):
         read_published(tmp_path, KNOWN)
+
+
+def test_each_row_stands_in_the_tables_that_it_has_a_number_of(tmp_path):
+    """Of columns that another shipped table has nothing is told."""
+    (tmp_path / "a.csv").write_text("model,source,negbench,Comp\nn,p,41.5,\nc,p,,52.25\nz,p,,\n")
+    said = []
+    for suite, models in (("fsc", {"c": {"Comp": 52.25}}), ("fsc_plus", {"n": {"negbench": 41.5}})):
+        tasks = [TaskFacts.of(task) for task in select([suite])]
+        rows = published_rows(tasks, tmp_path, said.append)
+        found = {row.model: {name: cell.value for name, cell in row.cells.items()} for row in rows}
+        assert found == {**models, "z": {}}  # of which its file says no number at all
+    assert not said
+
+
+# ---------------------------------------------------------------- NegBench's five models
+
+NEGBENCH = catalogue()["negbench"]
+SETS = {"coco": "COCO", "voc": "VOC2007"}  # ours and the authors' names
+TEMPLATES = ("positive", "negative", "hybrid")
+
+
+def negbench() -> dict[str, dict[str, float]]:
+    """By model of the shipped file: percent by subset, whole sets and the headline among them."""
+    rows = read_published_file(published_folder() / "negbench.csv", ["negbench"])
+    return {
+        row.model: {ROOT: row.values["negbench"]}
+        | {name.removeprefix("negbench/"): value for name, value in row.more.items()}
+        for row in rows
+    }
+
+
+def test_negbenchs_totals_follow_from_its_breakdown_and_the_counts():
+    """2,032 + 1,870 + 2,012 questions on COCO and 682 + 2,121 + 2,228 on VOC, of whole hits."""
+    found = negbench()
+    assert len(found) == 5
+    for model, percent in found.items():
+        leaves = {name: percent[name] for name in NEGBENCH.leaves}
+        for name, count in NEGBENCH.leaves.items():
+            hits = leaves[name] * count / 100
+            assert hits == pytest.approx(round(hits), abs=2e-5), (model, name)
+        totals = tree_mean(NEGBENCH.subsets, leaves, NEGBENCH.leaves, NEGBENCH.within)
+        for name in (*SETS, ROOT):
+            assert totals[name] == pytest.approx(percent[name], abs=2e-6), (model, name)
+    assert found["ConCLIP (ViT-B-32)"]["coco"] == pytest.approx(100 * 1412 / 5914, abs=1e-6)
+
+
+def test_negbenchs_rows_are_its_authors(real_data: Path):
+    theirs = {}
+    for name in ("1_baseline_total.csv", "1_baseline_breakdown.csv"):
+        with (real_data / "fsc_plus/negbench" / name).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                theirs.setdefault(f"{row.pop('Model')} (ViT-B-32)", {}).update(row)
+    ours = negbench()
+    assert ours.keys() == theirs.keys()
+    for model, row in theirs.items():
+        for ours_, name in SETS.items():
+            columns = {ours_: f"{name} MCQ Total Accuracy"} | {
+                f"{ours_}_{kind}": f"{name} {kind.capitalize()} Accuracy" for kind in TEMPLATES
+            }
+            for column, theirs_ in columns.items():
+                percent = 100 * float(row[theirs_])
+                assert ours[model][column] == pytest.approx(percent, abs=1e-6), (model, column)
+    reference = NEGBENCH.reference["open_clip:ViT-B-32-quickgelu/openai"]
+    for name, value in ours["CLIP-OpenAI (ViT-B-32)"].items():
+        stated = reference["text"] if name == ROOT else reference["subsets"][name]
+        assert stated == pytest.approx(value, abs=6e-5), name

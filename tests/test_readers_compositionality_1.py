@@ -712,8 +712,7 @@ def test_readers_read_the_miniature_raw_copies(tmp_path, name):
     from fsc_bench.demo import raw as miniatures
 
     folder = tmp_path / "raw" / name
-    images = miniatures.sources_below(tmp_path / "images")
-    getattr(miniatures, f"write_{name}")(folder, images, 0, SIZES[name])
+    miniatures.write(name, folder, tmp_path / "images", n=SIZES[name])
     subsets, options = MINIATURES[name]
     task = task_of(name, subsets, **options)
     if subsets is None:

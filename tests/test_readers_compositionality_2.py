@@ -553,7 +553,7 @@ def test_coco_counterfactuals_refuses_a_caption_of_the_twin(tmp_path):
 def test_the_demo_worlds_raw_copy_is_prepared_whole(name, tmp_path):
     raw = pytest.importorskip("fsc_bench.demo.raw")
     folder = tmp_path / "raw" / name
-    getattr(raw, f"write_{name}")(folder, raw.sources_below(tmp_path / "images"), n=8)
+    raw.write(name, folder, tmp_path / "images", n=8)
     task = shipped(name, {})
     found = list(
         load_reader(task.data.reader, "").read(
@@ -613,8 +613,8 @@ def damaged_copy(name: str, folder: Path) -> tuple[Task, str]:
 def test_damaged_files_are_read_rightly_or_refused_in_one_line(name, tmp_path):
     folder = tmp_path / name.split()[0]
     task, file = damaged_copy(name, folder)
-    outcomes = fuzz(task, folder, file, load_reader(task.data.reader, "").read, count=400)
-    assert outcomes["refused"] > 200, outcomes
+    outcomes = fuzz(task, folder, file, load_reader(task.data.reader, "").read, count=200)
+    assert outcomes["refused"] > 100, outcomes
 
 
 def test_a_linked_raw_folder_is_read_in_place(tmp_path):

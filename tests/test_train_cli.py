@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from fsc_bench.cli import negatives
 from fsc_bench.cli.main import OneLineErrors
-from fsc_bench.cli.train import _draw_curve, _score, _tasks_for, add_commands
+from fsc_bench.cli.train import _draw_curve, _score, add_commands, tasks_for
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import fsc_clip, load_model, wise
 from fsc_bench.results import Cell
@@ -311,15 +311,15 @@ def test_fast_is_a_short_list_or_the_demo_suite_for_what_came_of_the_demo(tmp_pa
     (tmp_path / "config.json").write_text('{"skeleton": "demo:pretrained"}')
     demo = [task.name for task in select(["demo"])]
 
-    real = [task.name for task in _tasks_for("open_clip:ViT-B-32/random", ["fast"])]
+    real = [task.name for task in tasks_for("open_clip:ViT-B-32/random", ["fast"])]
     fast = selections()["fast"].tasks
     assert sorted(real) == sorted(fast) and len(fast) == 7
     assert {task.group for task in select(["fast"])} == {
         "compositionality", "classification", "retrieval",
     }  # fmt: skip
-    assert [task.name for task in _tasks_for("demo:pretrained", ["fast"])] == demo
-    assert [task.name for task in _tasks_for(f"run:{tmp_path}?weights=ema", ["fast"])] == demo
-    assert sorted(t.name for t in _tasks_for("run:nowhere", ["fast", "svo_probes"])) == sorted(
+    assert [task.name for task in tasks_for("demo:pretrained", ["fast"])] == demo
+    assert [task.name for task in tasks_for(f"run:{tmp_path}?weights=ema", ["fast"])] == demo
+    assert sorted(t.name for t in tasks_for("run:nowhere", ["fast", "svo_probes"])) == sorted(
         [*fast, "svo_probes"]
     )
 

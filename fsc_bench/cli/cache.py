@@ -23,10 +23,12 @@ def add_commands(app: typer.Typer) -> None:
 
 def _folders(data: Path | None) -> list[Path]:
     from fsc_bench.embed.upkeep import stores
+    from fsc_bench.suite import shipped
     from fsc_bench.task import data_folder
 
     folder = data_folder(data)
-    return [one for place in (folder, folder / "demo") for one in stores(place / "embeddings")]
+    places = [folder, *(folder / suite.name for suite in shipped().values() if suite.apart)]
+    return [one for place in places for one in stores(place / "embeddings")]
 
 
 def info(data: DataOption = None, json: JsonOption = False) -> None:

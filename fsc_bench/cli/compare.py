@@ -63,14 +63,16 @@ def compare(
     if models[0].startswith(PUBLISHED):
         raise UsageError(f"{models[0]!r}: a published row can only stand second: swap the two.")
     base = find_run(models[0], runs)
-    only, table = _only(split_words(tasks))
+    words = split_words(tasks)
     terminal = Terminal()
     found = []
     for model in models[1:]:
         if model.startswith(PUBLISHED):
+            only, _ = _only(words, [base])
             found.append(against_totals(base, *published(model.removeprefix(PUBLISHED)), only))
         else:
             other = find_run(model, runs)
+            only, table = _only(words, [base, other])
             found.append(compare_runs(base, other, flips, only, terminal.progress, table))
     terminal.close()
     if html:
@@ -85,17 +87,26 @@ def compare(
     check_gates(found, margin, fail_if_worse, strict)
 
 
-def _only(words: list[str]) -> tuple[list[str] | None, "Suite | None"]:
-    """(the tasks to compare, the suite whose averages are meant): of a suite's file or of names."""
+def _only(words: list[str], runs: Sequence["Run"]) -> tuple[list[str] | None, "Suite | None"]:
+    """(the tasks to compare, the suite whose averages are meant): words as `run -t` takes them, and
+    names of tasks that a run has, whose file may be gone.
+    """
     from fsc_bench.suite import read_suite
+    from fsc_bench.task import is_suite, select
 
-    files = [word for word in words if word.endswith(".toml")]
-    if not files:
-        return words or None, None
-    if len(words) > 1:
-        raise UsageError(f"-t {files[0]}: a suite's file goes alone.")
-    suite = read_suite(Path(files[0]))
-    return [task.name for task in suite.tasks], suite
+    suites = [word for word in words if word.endswith(".toml") and is_suite(Path(word))]
+    if suites and len(words) > 1:
+        raise UsageError(f"-t {suites[0]}: a suite's file goes alone.")
+    if suites:
+        suite = read_suite(Path(suites[0]))
+        return [task.name for task in suite.tasks], suite
+    known = {task for run in runs for task in run.results}
+    found = [
+        task
+        for word in words
+        for task in ([word] if word in known else [one.name for one in select([word])])
+    ]
+    return list(dict.fromkeys(found)) if words else None, None
 
 
 def check_gates(

@@ -13,7 +13,9 @@ data_app = typer.Typer(help="Raw data: what is there, where to get it, where you
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAMES]", help="Tasks, groups, suites, image sources. [default: fsc]"),
+    typer.Argument(
+        metavar="[NAMES]", help="Tasks, groups, suites, pictures; else the default suite."
+    ),
 ]
 
 

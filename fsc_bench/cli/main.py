@@ -13,17 +13,20 @@ from typer.core import TyperGroup
 
 from fsc_bench import __version__
 from fsc_bench.cli import (
+    ablate,
     cache,
     compare,
     curves,
     data,
     doctor,
+    explain,
     export,
     negatives,
     readers,
     report,
     rescore,
     run,
+    semantics,
     status,
     tasks,
     train,
@@ -32,6 +35,7 @@ from fsc_bench.errors import FscBenchError, RunError, reason
 from fsc_bench.system.distributed import is_first, leave_at_once
 from fsc_bench.system.escape import for_terminal, shortened
 from fsc_bench.system.files import FULL
+from fsc_bench.system.remote import refuse_remote
 from fsc_bench.system.stopping import LEFT, Left, Stopped, exit_code, listen, watch_launcher
 
 
@@ -45,6 +49,8 @@ class OneLineErrors(TyperGroup):
         listen()
         watch_launcher()
         try:
+            for word in list(args[0]) if args and args[0] else sys.argv[1:]:
+                refuse_remote(word)
             code = super().main(*args, standalone_mode=False, **kwargs)
         except FscBenchError as error:
             _complain(str(error))
@@ -153,6 +159,9 @@ for commands in (
     readers,
     train,
     curves,
+    semantics,
+    explain,
+    ablate,
     negatives,
     cache,
 ):

@@ -41,7 +41,7 @@ ModelsOption = Annotated[
 TasksOption = Annotated[
     list[str] | None,
     typer.Option(
-        "-t", "--tasks", help="Names, groups, suites, globs or TOML files. [default: fsc]"
+        "-t", "--tasks", help="Names, groups, suites, globs or TOML files; else the default suite."
     ),
 ]
 ExcludeOption = Annotated[

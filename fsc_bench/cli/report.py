@@ -1,12 +1,13 @@
 """`fsc-bench leaderboard`: runs to tables."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fsc_bench.cli.options import JsonOption
+from fsc_bench.cli.options import JsonOption, split_words
 from fsc_bench.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ def leaderboard(
         files = write_pages(folder, check, left_out)
     else:
         files = write_leaderboards(
-            folders, out, check, relative_to, json, left_out, blindness, tasks
+            folders, out, check, relative_to, json, left_out, blindness, split_words(tasks)
         )
     if html and not check:
         from fsc_bench.cli.site import write_site
 
-        files.append(write_site(html, folders))
+        files.append(write_site(html, folders, split_words(tasks)))
     if not json:
         verb = "Up to date" if check else "Written"
         print(f"{verb}: {', '.join(str(file) for file in files)}", file=sys.stderr)
@@ -127,7 +128,7 @@ def write_leaderboards(
     json: bool = False,
     left_out: list[str] | None = None,
     blindness: bool = False,
-    only: list[str] | None = None,
+    only: Sequence[str] = (),
 ) -> list[Path]:
     """Writes the tables of every suite that the runs have results of. Returns the files. left_out:
     gathers what could not be read, in one line each, which are also told.
@@ -137,10 +138,9 @@ def write_leaderboards(
     from fsc_bench.cli.show import print_json
     from fsc_bench.report.leaderboard import blind_row, chance_row
     from fsc_bench.report.ranking import measured_rows, relative
-    from fsc_bench.report.suites import strangers, suites
+    from fsc_bench.report.suites import strangers
     from fsc_bench.report.tables import write
     from fsc_bench.results import draws_of, read_runs
-    from fsc_bench.task import catalogue
 
     gathered = [] if left_out is None else left_out
 
@@ -149,10 +149,9 @@ def write_leaderboards(
         print(f"fsc-bench: left out: {line}", file=sys.stderr)
 
     every = read_runs([Path(folder) for folder in folders], told)
-    tables = suites(every, catalogue().values())
+    tables = tables_of(every, only)
     for line in [] if only else strangers(every, tables):
         print(f"fsc-bench: {line}", file=sys.stderr)
-    tables = _chosen(tables, only) if only else tables
     draws = {run.path: draws_of(run.path, run.results, told) for run in every}
     files = []
     document = {}
@@ -187,15 +186,26 @@ def write_leaderboards(
     return files
 
 
-def _chosen(tables: dict[str, list["TaskFacts"]], only: list[str]) -> dict[str, list["TaskFacts"]]:
-    """The suites that are asked for. Raises UsageError with the near miss."""
+def tables_of(runs: Sequence["Run"], only: Sequence[str] = ()) -> dict[str, list["TaskFacts"]]:
+    """The tasks of each table by suite: of every suite that the runs have results of, or of those
+    asked for, by name or file. Raises UsageError with the near miss.
+    """
     from fsc_bench.errors import near_miss
-    from fsc_bench.report.suites import TaskFacts
-    from fsc_bench.suite import read_suite
+    from fsc_bench.report.suites import TaskFacts, suites
+    from fsc_bench.suite import read_suite, suite_called
+    from fsc_bench.task import catalogue, is_suite
 
+    tables = suites(runs, catalogue().values())
+    if not only:
+        return tables
     found = {}
-    for word in only:
+    for word in map(suite_called, only):
         if word.endswith(".toml"):
+            if Path(word).is_file() and not is_suite(Path(word)):
+                raise UsageError(
+                    f"-t {word}: no suite's file (it has no 'tasks'); a table is of a suite: name "
+                    f"a file with `tasks = [...]`, or one of {', '.join(tables)}."
+                )
             suite = read_suite(Path(word))
             found[suite.name] = [TaskFacts.of(task, suite) for task in suite.tasks]
         elif word in tables:
@@ -212,11 +222,12 @@ def _chosen(tables: dict[str, list["TaskFacts"]], only: list[str]) -> dict[str, 
 def _drawn(out: Path, suite: str, rows: list["Row"], members: list["TaskFacts"]) -> list[Path]:
     """The pictures of a suite; a line where the extra that draws is not installed."""
     from fsc_bench.cli.show import tell
-    from fsc_bench.report.leaderboard import blind_row, chance_row
+    from fsc_bench.report.leaderboard import blind_row, chance_row, present
     from fsc_bench.report.pictures import write_tradeoffs
 
+    shown = [*rows, chance_row(members), blind_row(members)]
     try:
-        return write_tradeoffs(out, suite, [*rows, chance_row(members), blind_row(members)])
+        return write_tradeoffs(out, suite, shown, present(members))
     except UsageError as error:
         tell(f"No picture is drawn: {error}")
         return []

@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from fsc_bench.task import Task
 
 NAMED = 4  # run folders; more of them are counted
-DEMO = "fsc_bench demo: a miniature world, not comparable with real benchmarks"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """How results are shown. demo: of the miniature world; quiet: nothing but results."""
+    """How results are shown. apart: the suite of the tasks, where it stands apart, else empty;
+    quiet: nothing but results.
+    """
 
-    demo: bool
+    apart: str
     json: bool
     quiet: bool
 
@@ -78,10 +79,13 @@ def run(
 ) -> None:
     """Scores models on tasks. The same command again continues; done work is not done twice."""
     from fsc_bench.cli.model_lists import expanded
-    from fsc_bench.task import data_folder, select
+    from fsc_bench.demo import SUITE
+    from fsc_bench.suite import place_of
+    from fsc_bench.task import data_folder, default_suite, select
 
     models = expanded(models or [])
-    chosen = select(split_words(tasks) or ["demo" if demo else "fsc"], split_words(exclude))
+    suite = SUITE if demo else default_suite()
+    chosen = select(split_words(tasks) or [suite], split_words(exclude))
     if not chosen:
         raise UsageError(f"--exclude {' '.join(exclude)} leaves no task.")
     if not (models or dry_run or demo):
@@ -92,11 +96,10 @@ def run(
     from fsc_bench.data.lock import read_lock
     from fsc_bench.run.job import Options
 
-    demo = demo or _only_demo(chosen)
-    folder = data_folder(data)
+    place = place_of(chosen) or (SUITE if demo else "")
     options = Options(
-        data=folder / "demo" if demo else folder,
-        out=out or Path("runs/demo" if demo else "runs"),
+        data=data_folder(data) / place,
+        out=out or Path("runs") / place,
         limit=limit,
         prompts=prompts,
         allow_partial=allow_partial,
@@ -107,7 +110,7 @@ def run(
         exact=exact,
         lock=read_lock(locked) if locked else None,
     )
-    shown = Shown(demo, json, quiet)
+    shown = Shown(place, json, quiet)
     if watch is not None:
         _watch(watch, models, chosen, options, shown, dry_run)
     raise typer.Exit(_carry_out(models, chosen, options, dry_run, shown))
@@ -144,20 +147,6 @@ def _watch(
     watching.watch(folder, of, score, tell)
 
 
-def _only_demo(tasks: list["Task"]) -> bool:
-    """Whether the tasks are the demo's, which are drawn, not fetched. Raises UsageError where they
-    are mixed with others, whose data lie elsewhere.
-    """
-    ours = [task.name for task in tasks if task.suite == "demo"]
-    if ours and len(ours) < len(tasks):
-        others = [task.word for task in tasks if task.suite != "demo"]
-        raise UsageError(
-            f"{ours[0]} is a task of the demo, {others[0]} is none: they lie in different folders. "
-            "Score them by two commands; `fsc-bench run --demo` draws the demo's."
-        )
-    return bool(ours)
-
-
 def _carry_out(
     models: list[str],
     tasks: list["Task"],
@@ -174,10 +163,10 @@ def _carry_out(
     runner.check_options(tasks, options)
     terminal = Terminal(shown.quiet)
     try:
-        if shown.demo:
+        if any(task.drawn for task in tasks):
             from fsc_bench.demo.build import build, demo_models
 
-            build(options.data, terminal.say)
+            build(options.data, terminal.say, suites={task.suite for task in tasks})
             models = models or demo_models()
         if dry_run:
             rows, code = plan_run(tasks, options, terminal, models)
@@ -209,11 +198,11 @@ def _show_results(
             model: draws_of(summary.folders[model], found, tell, options.variant)
             for model, found in results.items()
         }
-        results_table(results, tasks, DEMO if shown.demo else "", draws)
+        results_table(results, tasks, _title(shown.apart), draws)
     written = [str(path) for path in _written(summary)]
     if len(written) > NAMED:
         written = [f"{len(written)} run folders in {options.out}"]
-    if shown.demo and results:
+    if shown.apart and results:
         from fsc_bench.cli.report import write_leaderboards
 
         written += [
@@ -230,6 +219,13 @@ def _show_results(
         print(f"Written: {', '.join(written)}", file=sys.stderr)
     if results:
         tell(f"Next: {_next([str(summary.folders[model]) for model in results], options.out)}")
+
+
+def _title(suite: str) -> str:
+    """What stands above the numbers of a suite that stands apart: why."""
+    from fsc_bench.suite import suite_of
+
+    return f"fsc_bench {suite}: {suite_of(suite).apart}" if suite else ""
 
 
 def _next(folders: list[str], out: Path) -> str:

@@ -69,6 +69,7 @@ def results_table(
     print_table(header, rows, title)
     for model in models:
         _print_notes(cells[model], f"{model}, ")
+        _print_lacks(results[model], f"{model}, ")
         _print_theirs(results[model], f"{model}, ")
     if blind:
         print()
@@ -95,6 +96,13 @@ def _print_notes(cells: Mapping[str, Cell], before: str = "") -> None:
     ]
     for line in dict.fromkeys(lines):
         print(line)
+
+
+def _print_lacks(results: Mapping[str, Result], before: str = "") -> None:
+    """Why a number of the headline is not there."""
+    for name, result in results.items():
+        for metric, why in result.lacks.items():
+            print(f"- {before}{name} {metric}: {why}")
 
 
 def _print_theirs(results: Mapping[str, Result], before: str = "") -> None:
@@ -145,6 +153,7 @@ def _one_model(
         rows.append([*row, *[""] * (len(header) - len(row))])
     print_table(header, rows, title or model)
     _print_notes(cells)
+    _print_lacks(results)
     _print_theirs(results)
     if blind:
         print(HEADROOM)

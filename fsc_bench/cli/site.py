@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 MARGIN = 0.5  # as `compare` has it
 
 
-def write_site(path: Path, folders: Sequence[Path]) -> Path:
-    """Writes the page of every suite that the runs have results of. Returns the file."""
+def write_site(path: Path, folders: Sequence[Path], only: Sequence[str] = ()) -> Path:
+    """Writes the page of every suite that the runs have results of. only: as `leaderboard -t` names
+    suites. Returns the file.
+    """
+    from fsc_bench.cli.report import tables_of
     from fsc_bench.report.leaderboard import published_rows
     from fsc_bench.report.ranking import measured_rows
     from fsc_bench.report.site import Board, site
-    from fsc_bench.report.suites import suites
     from fsc_bench.results import draws_of, read_runs
     from fsc_bench.suite import suite_of
     from fsc_bench.system.files import write_text
-    from fsc_bench.task import catalogue
 
     def told_before(line: str) -> None:
         """What cannot be read was told when the tables were made of the same folders."""
@@ -31,7 +32,7 @@ def write_site(path: Path, folders: Sequence[Path]) -> Path:
     every = read_runs(list(folders), told_before)
     draws = {run.path: draws_of(run.path, run.results, told_before) for run in every}
     boards = []
-    for suite, tasks in suites(every, catalogue().values()).items():
+    for suite, tasks in tables_of(every, only).items():
         names = {task.name for task in tasks}
         runs = {run.path: run for run in every if names & set(run.results)}
         if not runs:
@@ -64,7 +65,7 @@ def comparisons(
 
         only = [task.name for task in tasks]
         try:
-            compared = compare(runs[folder], runs[row.path], FLIPS, only)
+            compared = compare(runs[folder], runs[row.path], FLIPS, only, table=tasks[0].table)
         except FscBenchError as error:
             tell(f"fsc-bench: {row.model} is not compared with its base {row.base}: {error}")
             continue

@@ -181,7 +181,7 @@ def _percent(value: float | None) -> str:
 def blind(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASKS]", help="Matching tasks; without any, those of fsc."),
+        typer.Argument(metavar="[TASKS]", help="Matching tasks; else those of the default suite."),
     ] = None,
     data: DataOption = None,
     settings: Annotated[

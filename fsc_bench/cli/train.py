@@ -13,7 +13,7 @@ import typer
 
 from fsc_bench.cli.options import BudgetOption, DataOption, JsonOption, split_words
 from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.system.spec import Spec
+from fsc_bench.system.remote import refuse_remote
 from fsc_bench.system.stopping import Left
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train(
         typer.Option(
             "--eval",
             help="Then score this and the first model on these tasks, with commas or repeated; "
-            "`fast` is a short list of cheap ones, or the demo suite for a demo model.",
+            "`fast` is a short list of cheap ones, or the one suite that the model knows.",
         ),
     ] = None,
     budget: BudgetOption = None,
@@ -68,10 +68,10 @@ def train(
     from fsc_bench.system.stopping import exit_code
     from fsc_bench.task import data_folder
 
-    chosen = _chosen(recipe, model, data, settings or [])
+    chosen = chosen_recipe(recipe, model, data, settings or [])
     out = out or Path("trained") / chosen.name
     wanted = split_words(eval_tasks)
-    tasks = _tasks_for(chosen.config.model, wanted) if wanted else []
+    tasks = tasks_for(chosen.config.model, wanted) if wanted else []
     links = read_links(data_folder(None))
     if dry_run and is_first():
         _show_settings(chosen)
@@ -91,7 +91,9 @@ def train(
         _compare(chosen.config.model, spec_of(out), tasks, out.parent / f"{out.name}-scores")
 
 
-def _chosen(name: str, model: str | None, data: str | None, settings: Sequence[str]) -> "Recipe":
+def chosen_recipe(
+    name: str, model: str | None, data: str | None, settings: Sequence[str]
+) -> "Recipe":
     """The recipe with what the command line changes of it."""
     from fsc_bench.train.config import parse_setting, read_recipe
 
@@ -102,26 +104,16 @@ def _chosen(name: str, model: str | None, data: str | None, settings: Sequence[s
     return _with_config(recipe, config)
 
 
-def _tasks_for(model: str, wanted: list[str]) -> list[Any]:
-    """The tasks of `--eval`; what is fast for a demo model is its own suite."""
+def tasks_for(model: str, wanted: list[str]) -> list[Any]:
+    """The tasks of `--eval`; what is fast for a model that knows one suite alone is that suite."""
     from fsc_bench.task import select
 
-    fast = "demo" if _knows_only_the_demo_world(model) else "fast"
-    return select([fast if word == "fast" else word for word in wanted])
+    if "fast" in wanted:
+        from fsc_bench.models.run import suite_known
 
-
-def _knows_only_the_demo_world(model: str) -> bool:
-    """Whether a model is of the demo world: a shipped one, or a run that started from one."""
-    from fsc_bench.system.facts import read_json
-
-    spec = Spec.read(model)
-    if spec.kind != "run":
-        return spec.kind == "demo"
-    try:
-        facts = read_json(Path(spec.place).expanduser() / "config.json", dict[str, Any])
-        return str(facts.get("skeleton")).startswith("demo:")
-    except UsageError:
-        return False  # loading it says what is wrong
+        fast = suite_known(model) or "fast"
+        wanted = [fast if word == "fast" else word for word in wanted]
+    return select(wanted)
 
 
 def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
@@ -176,6 +168,7 @@ def _training_data(recipes_own: str, wanted: str | None) -> str:
             )
         return recipes_own
     root = Path(wanted or os.environ.get("FSC_BENCH_TRAINING_DATA") or "~/datasets").expanduser()
+    refuse_remote(root)
     return f"{kind}:{root / path}"
 
 
@@ -190,15 +183,15 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
     from fsc_bench.cli.scores import results_table
     from fsc_bench.cli.show import Terminal
     from fsc_bench.run import suite as runner
+    from fsc_bench.suite import place_of
     from fsc_bench.system.distributed import is_first
-    from fsc_bench.task import data_folder, is_apart
+    from fsc_bench.task import data_folder
 
-    folder = data_folder(data)
-    if any(map(is_apart, tasks)):
+    folder = data_folder(data) / place_of(tasks)
+    if any(task.drawn for task in tasks):
         from fsc_bench.demo.build import build
 
-        folder = folder / "demo"
-        build(folder, _say)
+        build(folder, _say, suites={task.suite for task in tasks})
     terminal = Terminal()
     try:
         summary = runner.run(
@@ -300,7 +293,9 @@ def wise_ft(
     tasks: Annotated[
         list[str] | None,
         typer.Option(
-            "-t", "--tasks", help="What to score on, with commas or repeated. [default: fsc]"
+            "-t",
+            "--tasks",
+            help="Scored tasks, with commas or repeated; else the default suite.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where runs go.")] = Path("runs/wise-ft"),
@@ -323,7 +318,7 @@ def wise_ft(
     specs = {share: f"wise:{first}+{second}?alpha={share:g}" for share in shares}
     for spec in specs.values():
         wise.read_spec(spec.removeprefix("wise:"))
-    chosen = _tasks_for(first, split_words(tasks) or [default_suite()])
+    chosen = tasks_for(first, split_words(tasks) or [default_suite()])
     summary = _score(list(specs.values()), chosen, out, data, batch_size=batch_size or 0)
     if is_first():
         _draw_curve(

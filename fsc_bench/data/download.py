@@ -55,6 +55,10 @@ LARGER, SLACK = 1.5, 1_000_000  # times and bytes: task files say about how larg
 WEB_PAGE = (b"<!doctype html", b"<html")
 
 
+class NotThere(DataError):
+    """The server has no such file."""
+
+
 class _Again(Exception):
     """Worth another try, after so many seconds if the server says so."""
 
@@ -313,7 +317,8 @@ def _refused(item: Item, kept: int, known: dict[str, Any], error: urllib.error.H
     if error.code in PASSING:
         after = number(error.headers.get("Retry-After"))
         raise _Again(f"answers {error.code} {error.reason}", after)
-    raise DataError(f"{item.owner}: {item.url} answers {error.code} {error.reason:.200}.")
+    kind = NotThere if error.code in (404, 410) else DataError
+    raise kind(f"{item.owner}: {item.url} answers {error.code} {error.reason:.200}.")
 
 
 def _take(

@@ -295,7 +295,9 @@ def _known_texts(task: Task, records: list[Record]) -> Raw:
         found = [(p, row) for p, row in found if one.subset in ("", row.subset)]
         if not found:
             absent.append(one)
-        elif task.kind == "matching" and all(p and len(row.images) == 1 for p, row in found):
+        elif task.kind == "matching" and all(
+            p >= row.right_texts and len(row.images) == 1 for p, row in found
+        ):
             yield "known", ALWAYS, f"{one.text!r:.80} is a right caption, here it is a wrong one"
         elif one.file and not any(_shows(row, one.file) for _, row in found):
             elsewhere.append((one, found[0][1]))

@@ -11,6 +11,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from fsc_bench.data.names import is_junk
 from fsc_bench.system.files import stamp
 
 MOST = 50_000  # folders; of a larger tree the upper ones are watched
@@ -57,12 +58,12 @@ def _base(root: Path) -> Path:
 
 
 def _names(folder: Path) -> list[str]:
-    """Entries in name order, folders with a `/` behind; hidden ones belong to no data set."""
+    """Entries in name order, folders with a `/` behind; hidden ones and junk are no data."""
     with os.scandir(folder) as entries:
         found = [
             f"{entry.name}/" if entry.is_dir() else entry.name
             for entry in entries
-            if not entry.name.startswith(".")
+            if not entry.name.startswith(".") and not is_junk(entry.name)
         ]
     return sorted(found)
 

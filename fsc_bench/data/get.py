@@ -16,6 +16,7 @@ from fsc_bench.data.hub import how_to_accept
 from fsc_bench.data.images import Images, read_links
 from fsc_bench.data.items import Item, Owner, needs, owners
 from fsc_bench.data.lock import Lock, hold
+from fsc_bench.data.mirror import fetch_mirror
 from fsc_bench.data.prepare import is_fresh, prepared_path
 from fsc_bench.data.session import (
     Progress,
@@ -94,7 +95,7 @@ def get(
     jobs = [
         (owner, group)
         for owner in every
-        if not owner.linked and not owner.demo and (owner.kind, owner.name) not in refused
+        if not owner.linked and not owner.drawn and (owner.kind, owner.name) not in refused
         # A lock speaks of what was fetched: records made earlier and files of the user's do not do.
         if lock or _state(owner, data) not in USABLE
         for group in owner.groups
@@ -138,7 +139,7 @@ class _Came:
 
 def _whole(owner: Owner) -> bool:
     """Whether all that can be fetched was, and nothing of the user's stands in its place."""
-    return owner.demo or all(any(map(finished, group)) for group in owner.groups)
+    return owner.drawn or all(any(map(finished, group)) for group in owner.groups)
 
 
 def _run(
@@ -173,7 +174,7 @@ def _fetch_group(
     complaints = []
     for item in group:
         try:
-            marker = fetch(item, session)
+            marker = fetch_mirror(item, session) if item.shards else fetch(item, session)
             return [marker], [f"{line} {item.where} is taken instead." for line in complaints]
         except DataError as error:
             complaints.append(str(error))
@@ -202,8 +203,8 @@ def _message(
     link = _command(data, "link", owner.word, "PATH")
     if owner.linked:
         lines.append(f"{owner.name}: linked to {owner.folder}, which is gone. `{link}` mends it.")
-    elif owner.demo:
-        lines.append(f"{owner.name}: a demo task: `fsc-bench run --demo` draws it.")
+    elif owner.drawn:
+        lines.append(f"{owner.name}: drawn, not fetched: `{owner.drawing}` draws it.")
     elif offline:
         lines.append(
             f"{owner.name}: not all there ({_path(owner)}), and --offline. `{again}` without it "
@@ -295,7 +296,7 @@ def _state(owner: Owner, data: Path) -> str:
         return "prepared"
     if owner.linked:
         return "linked"
-    if owner.demo:
+    if owner.drawn:
         return "ready" if owner.folder.exists() else "missing"
     there = [any(finished(item) or _users(item) for item in group) for group in owner.groups]
     others = _others(owner)
@@ -319,7 +320,7 @@ def _users(item: Item) -> bool:
     if read_marker(item) is not None:
         return False
     if item.url:
-        return not item.unpack and item.path.is_file()
+        return not (item.unpack or item.shards) and item.path.is_file()
     if not item.path.is_dir() or _hub_notes(item).exists():
         return False
     names = [path.relative_to(item.path).as_posix() for path in item.path.rglob("*")]
@@ -328,7 +329,7 @@ def _users(item: Item) -> bool:
 
 def _begun(item: Item) -> bool:
     if item.url:
-        return item.part.exists()
+        return item.part.exists() or bool(item.shards and item.path.exists())
     return any(_hub_notes(item).rglob("*.metadata")) or any(_hub_notes(item).rglob("*.incomplete"))
 
 
@@ -385,11 +386,11 @@ def _next(owner: Owner, state: str, states: dict[tuple[str, str], str], data: Pa
     if state not in USABLE:
         if owner.linked:
             return _command(data, "link", owner.word, "PATH")
-        return "fsc-bench run --demo" if owner.demo else _command(data, "get", owner.name)
+        return owner.drawing if owner.drawn else _command(data, "get", owner.name)
     if owner.task is None:
         return ""
-    if owner.demo:
-        return "fsc-bench run --demo"
+    if owner.drawn:
+        return owner.drawing
     for name in needs(owner.task, read_links(data)):
         if states.get(("images", name)) not in USABLE:
             return _command(data, "get", name)

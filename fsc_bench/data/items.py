@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsc_bench.clip_benchmark import MIRROR
 from fsc_bench.data.archives import COMPRESSED, is_archive
 from fsc_bench.data.images import raw_folder, read_links
 from fsc_bench.data.sources import check_source, last_part, sources
-from fsc_bench.errors import UsageError, near_miss
-from fsc_bench.task import Task
+from fsc_bench.errors import DataError, UsageError, near_miss
+from fsc_bench.task import DRAWN, Task
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Item:
     bytes: int | None = None  # about
     served: str = ""  # what the URL serves is called so; `path` may be what becomes of it
     unpack: bool = False  # an archive, unpacked into the folder `path`
+    shards: str = ""  # a split: `url` is a mirror's folder of WebDataset shards (mirror.py)
     differs: str = ""  # from what was published, as the task file says
     resolved: bool = (
         False  # `revision` is not the task file's: it was the newest, or a lock names it
@@ -92,8 +94,14 @@ class Owner:
         return self.name if self.task is None else self.task.word
 
     @property
-    def demo(self) -> bool:
-        return self.task is not None and any("demo" in source for source in self.task.data.sources)
+    def drawn(self) -> bool:
+        """Whether its data are drawn here, not fetched."""
+        return self.task is not None and self.task.drawn
+
+    @property
+    def drawing(self) -> str:
+        """The command that draws a task whose data are drawn, and the others of its suite."""
+        return f"fsc-bench run --demo -t {self.task.suite}"
 
 
 def owners(tasks: Iterable[Task], data: Path, images: Iterable[str] = ()) -> list[Owner]:
@@ -123,7 +131,7 @@ def _task_owner(task: Task, data: Path, links: Mapping[str, str]) -> Owner:
     own = [
         (place, source)
         for place, source in enumerate(task.data.sources)
-        if not {"images", "demo"} & set(source)
+        if not {"images", DRAWN} & set(source)
     ]
     for place, source in own:
         check_source(f"{task.path}: [data] sources[{place}]", source)
@@ -131,7 +139,7 @@ def _task_owner(task: Task, data: Path, links: Mapping[str, str]) -> Owner:
     folder = raw_folder(data, task.name, links)
     if linked and task.name in sources():  # the link may be meant for the images of that name
         names = [source.get("to") or last_part(source.get("url", "")) for _, source in own]
-        linked = all((folder / name).exists() for name in names)
+        linked = all((folder / name).exists() for name in names) or _holds(task, folder)
         folder = folder if linked else data / "raw" / task.name
     return Owner(
         name=task.name,
@@ -143,6 +151,18 @@ def _task_owner(task: Task, data: Path, links: Mapping[str, str]) -> Owner:
         groups=_groups([_item(task.name, source, folder) for _, source in own]),
         task=task,
     )
+
+
+def _holds(task: Task, folder: Path) -> bool:
+    """Whether the task's own files lie in a folder, as its reader knows them."""
+    from fsc_bench.data.raw import Raw
+    from fsc_bench.data.readers import load_reader
+
+    holds = getattr(load_reader(task.data.reader, str(task.path)), "holds", None)
+    try:
+        return holds is not None and holds(Raw(task, folder))
+    except DataError:
+        return False
 
 
 def _image_owner(name: str, data: Path, links: Mapping[str, str]) -> Owner:
@@ -189,6 +209,10 @@ def _item(owner: str, source: Mapping[str, Any], folder: Path) -> Item:
             bytes=source.get("bytes"),
             differs=source.get("differs", ""),
         )
+    if "shards" in source:
+        path = folder / MIRROR
+        return Item(owner=owner, path=path, url=source["url"], served=path.name,
+                    shards=source["shards"])  # fmt: skip
     served = last_part(source["url"])
     if to.endswith("/"):
         return _url_item(owner, source, folder / to, served, unpack=True)

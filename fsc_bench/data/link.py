@@ -8,14 +8,17 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from fsc_bench.clip_benchmark import PREFIX, filled
 from fsc_bench.data.archives import PLAIN, check_link
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import ALWAYS, FLAG, ForeignData, check_evidence, examine, pictures_fit
 from fsc_bench.data.images import Images, read_links, write_link
-from fsc_bench.data.listing import IMAGE_SUFFIXES
+from fsc_bench.data.listing import IMAGE_SUFFIXES, entries
 from fsc_bench.data.prepare import check_options, is_fresh
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
@@ -34,12 +37,55 @@ def link(word: str, path: Path, data: Path) -> str:
     word: its name, or the TOML file of one's own. Raises UsageError where nothing is there,
     DataError where it is something else.
     """
+    if word.startswith(PREFIX):
+        path = Path(filled(str(path), word))
     path = path.expanduser().resolve()
     task, source = named(word, path)
     name = task.name if task is not None else source.name
+    path = in_hub_cache(name, task.data.sources if task is not None else (), path)
+    if task is not None and path.is_file():
+        path = _folder_of(task, path, data)
     found = look(task, source, path, data)
     write_link(data, name, path)
     return f"{name} -> {path}: {found}"
+
+
+def in_hub_cache(name: str, places: Iterable[Mapping[str, Any]], path: Path) -> Path:
+    """The repository to read, where `path` is the root of the Hub's cache; else `path` itself.
+
+    It is the one that the task file names as a source, else the only one there. Raises DataError
+    where neither tells.
+    """
+    prefix = "datasets--"
+    there = [entry.name for entry in entries(path) if entry.name.startswith(prefix)]
+    if path.name == "huggingface" and (path / "hub").is_dir() and not there:
+        return in_hub_cache(name, places, path / "hub")
+    if not there:
+        return path
+    named_by_task = [prefix + place["hf"].replace("/", "--") for place in places if "hf" in place]
+    found = [one for one in named_by_task if one in there] or there
+    if len(found) > 1 and found == there:
+        shown = ", ".join(sorted(there)[:8])
+        raise DataError(
+            f"{path}: the Hub's cache, of {len(there)} data sets ({shown}), and the task file of "
+            f"{name} names none of them; link the folder of the one to be read."
+        )
+    return path / found[0]
+
+
+def _folder_of(task: Task, file: Path, data: Path) -> Path:
+    """The folder of a file that is no data set by itself, but a part of the one in its folder.
+
+    Any other file stays as it is.
+    """
+    if not isinstance(_read(task, file, data), DataError) or container_module(file) is not None:
+        return file
+    raw = _raw(task, file.parent, _images(task, file.parent, data))
+    with suppress(DataError):
+        records = list(load_reader(task.data.reader, str(task.path)).read(task, raw))
+        if records and str(file) in raw.inputs:
+            return file.parent
+    return file
 
 
 def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) -> str:
@@ -62,6 +108,8 @@ def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) 
         if isinstance(records, DataError):
             raise error from None
         return _look_at_task(task, path, data)
+    if not isinstance(_read(task, path, data), DataError):
+        return f"{found}; {_look_at_task(task, path, data)}"
     return f"{found} (the pictures; the task's own files come with `fsc-bench data get {name}`)"
 
 
@@ -195,7 +243,7 @@ def _is_data_of(task: Task, path: Path, data: Path) -> bool:
 
 def _look_at_pictures(source: ImageSource, path: Path) -> str:
     name, facts = source.name, source.evidence
-    if path.is_file() and not path.name.endswith(PLAIN):
+    if path.is_file() and not path.name.casefold().endswith(PLAIN):
         raise DataError(f"{path}: not {name}: no folder, zip or tar. It is {source.layout}.")
     names = set(_picture_names(source, path))
     if not names:
@@ -235,18 +283,18 @@ def _picture_names(source: ImageSource, path: Path) -> Iterator[str]:
         return
     for wrap in wraps:
         yield from _file_names(path / wrap, depth)
-    for file in sorted(path.iterdir()):
-        if file.name.endswith(PLAIN) and file.is_file():
-            yield from _member_names(file, wraps)
+    for entry in entries(path):
+        if entry.name.casefold().endswith(PLAIN) and entry.is_file():
+            yield from _member_names(Path(entry.path), wraps)
 
 
-def _file_names(folder: Path, depth: int) -> Iterator[str]:
-    for place, folders, files in os.walk(folder):
-        below = Path(place).relative_to(folder)
-        if len(below.parts) + 1 >= depth:
-            folders.clear()
-        prefix = "" if below == Path(".") else f"{below.as_posix()}/"
-        yield from (f"{prefix}{file}" for file in files if _is_picture(file))
+def _file_names(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
+    for entry in entries(folder):
+        if entry.is_dir():
+            if depth > 1:
+                yield from _file_names(Path(entry.path), depth - 1, f"{prefix}{entry.name}/")
+        elif _is_picture(entry.name):
+            yield prefix + entry.name
 
 
 def _member_names(archive: Path, wraps: Iterable[str]) -> Iterator[str]:
@@ -255,7 +303,7 @@ def _member_names(archive: Path, wraps: Iterable[str]) -> Iterator[str]:
     except (OSError, ValueError) as error:
         raise DataError(f"{archive}: damaged: {error}") from None
     for name in names:
-        if _is_picture(name.rpartition("/")[2]) and not name.startswith("__MACOSX"):
+        if _is_picture(name.rpartition("/")[2]):
             yield name
             yield from (name.removeprefix(wrap) for wrap in wraps if wrap and name.startswith(wrap))
 

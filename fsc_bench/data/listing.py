@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".ppm", ".pgm", ".bmp")
 IMAGE_SUFFIXES += (".gif", ".tif", ".tiff")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+LONGEST_CHAIN = 9  # of folders that hold nothing but the next
 CLASS_FOLDERS = 50  # a folder with more subfolders holds classes; no archives are sought there
 # How folders and files say a split; each form means the word in front.
 SPLITS = {
@@ -61,20 +62,34 @@ def files_below(folder: Path, suffixes: tuple[str, ...], depth: int = 3) -> list
     endings = tuple(suffix.casefold() for suffix in suffixes)
     if folder.is_file():
         return [folder] if folder.name.casefold().endswith(endings) else []
-    found: list[Path] = []
-    folders = [folder]
+    found = [
+        Path(entry.path)
+        for place in folders_below(folder, depth)
+        for entry in entries(place)
+        if entry.name.casefold().endswith(endings) and not entry.is_dir()
+    ]
+    return sorted(found, key=natural)
+
+
+def folders_below(folder: Path, depth: int, widest: int = CLASS_FOLDERS) -> Iterator[Path]:
+    """`folder` and those below it, `depth` levels in all, outer ones first.
+
+    A folder that holds nothing but one folder costs no level: copies are wrapped in many. Below a
+    folder of more than `widest` none is sought.
+    """
+    level = [folder] if folder.is_dir() else []
     for _ in range(depth):
         below: list[Path] = []
-        for place in folders:
-            subfolders = []
-            for entry in entries(place):
-                if entry.is_dir():
-                    subfolders.append(Path(entry.path))
-                elif entry.name.casefold().endswith(endings):
-                    found.append(Path(entry.path))
-            below += subfolders if len(subfolders) <= CLASS_FOLDERS else []
-        folders = below
-    return sorted(found, key=natural)
+        for place in level:
+            for _ in range(LONGEST_CHAIN):
+                yield place
+                found = list(entries(place))
+                if len(found) != 1 or not found[0].is_dir():
+                    break
+                place = Path(found[0].path)
+            inner = [Path(entry.path) for entry in found if entry.is_dir()]
+            below += inner if len(inner) <= widest else []
+        level = below
 
 
 def saved_files(raw: "Raw", files: Iterable[Path]) -> list[Path]:
@@ -223,6 +238,11 @@ def _said(raw: "Raw", path: Path) -> set[str]:
 def inside(raw: "Raw", path: Path) -> str:
     """A path as it is called below the raw folder; the file's own name where it is all there is."""
     return path.name if path == raw.folder else path.relative_to(raw.folder).as_posix()
+
+
+def prefix(raw: "Raw", folder: Path) -> str:
+    """What stands before the names of a folder's files, below the raw folder: "" or `a/b/`."""
+    return "" if folder == raw.folder else f"{folder.relative_to(raw.folder).as_posix()}/"
 
 
 def member(raw: "Raw", container: Path, name: str) -> str:

@@ -89,7 +89,7 @@ def write_lock(
     found: list[LockedSource] = []
     outside: list[str] = []
     for owner in owners(tasks, data, images):
-        if owner.demo:
+        if owner.drawn:
             continue
         if owner.linked or _holds_more(owner):
             outside.append(owner.name)
@@ -162,7 +162,10 @@ def _locked(owner: Owner, item: Item, marker: dict[str, Any]) -> LockedSource:
 def _holds_more(owner: Owner) -> bool:
     """Whether files without a marker of ours stand in an item's place."""
     return any(
-        item.url and not item.unpack and item.path.is_file() and read_marker(item) is None
+        item.url
+        and not (item.unpack or item.shards)
+        and item.path.is_file()
+        and read_marker(item) is None
         for group in owner.groups
         for item in group
     )

@@ -17,25 +17,40 @@ from functools import cached_property
 JUNK = {
     "__macosx",
     ".appledouble",
+    ".cache",
+    ".directory",
     ".ds_store",
+    ".fseventsd",
+    ".git",
+    ".huggingface",
     ".ipynb_checkpoints",
+    ".locks",
     ".spotlight-v100",
+    ".temporaryitems",
     ".trashes",
     "$recycle.bin",
     "@eadir",
     "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+    "lost+found",
     "system volume information",
     "thumbs.db",
 }
-# What `Dataset.map` leaves beside the files of `Dataset.save_to_disk`: results, not the data.
-LEFT_BY_DATASETS = re.compile(r"cache-[0-9a-f]{8,}\w*\.arrow|tmp\w{8}")
+# What `Dataset.map` leaves beside the files of `Dataset.save_to_disk` (results, not data), locks,
+# checksums, and what is half fetched or half written.
+LEFT_BEHIND = re.compile(
+    r"cache-[0-9a-f]{8,}\w*\.arrow|tmp\w{8}|.*\.(lock|incomplete|crdownload|aria2|md5|sha1|sha256)"
+    r"|(md5|sha1|sha256)sums?(\.txt)?",
+    re.IGNORECASE,
+)
 LARGEST_NEAR = 20_000  # of a longer listing no names that are spelt alike are sought
 
 
 def is_junk(path: str) -> bool:
     """Whether a file or folder was left by an operating system or tool and holds no data."""
     return any(
-        part.startswith("._") or part.casefold() in JUNK or LEFT_BY_DATASETS.fullmatch(part)
+        part.startswith("._") or part.casefold() in JUNK or LEFT_BEHIND.fullmatch(part) is not None
         for part in path.split("/")
     )
 

@@ -64,8 +64,8 @@ def _offer(owner: Owner) -> Offer:
     places = tuple(
         _place(item, number > 0) for group in owner.groups for number, item in enumerate(group)
     )
-    if owner.demo:
-        places = (Place("drawn by `fsc-bench run --demo`", True, "", (), 0, "", False),)
+    if owner.drawn:
+        places = (Place(f"drawn by `{owner.drawing}`", True, "", (), 0, "", False),)
     license = task.license if task is not None else known.license if known else "yours"
     return Offer(
         name=owner.name,

@@ -315,7 +315,7 @@ def source_differences(task: Task, data: Path) -> list[str]:
 
     found = []
     for owner in owners([task], data):
-        if owner.linked or owner.demo:
+        if owner.linked or owner.drawn:
             continue
         for item in (item for group in owner.groups for item in group):
             if (marker := finished(item)) is None:

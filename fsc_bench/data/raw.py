@@ -68,7 +68,12 @@ class Raw:
                 f"{self.task.name}: no raw data at {self.folder}. `fsc-bench data get "
                 f"{self.task.name}`, or `fsc-bench data link {shlex.quote(self.task.word)} PATH`."
             )
-        holds = f", which holds {describe(self.folder)}" if self.folder.is_dir() else ""
+        if not self.folder.is_dir():
+            raise DataError(
+                f"{self.task.name}: {self.folder} is one file, and {' or '.join(names)} is looked "
+                "for; link the folder that holds it."
+            )
+        holds = f", which holds {describe(self.folder)}"
         raise DataError(
             f"{self.task.name}: {' or '.join(names)} is not in {self.folder}{holds}. "
             f"`fsc-bench data link {shlex.quote(self.task.word)} PATH` points at another folder."
@@ -116,6 +121,11 @@ class Raw:
         """What the records were read from: the one file, or the folder of several."""
         read = [path for path, stamp in self.inputs.items() if stamp != ABSENT]
         return read[0] if len(read) == 1 else str(self.folder)
+
+    def bytes_of(self, path: Path) -> bytes:
+        """Content of a file that was found in another way, unpacked when it is gzip; an input."""
+        self.note(path)
+        return self._bytes_of(path)
 
     def _bytes_of(self, path: Path) -> bytes:
         try:

@@ -29,6 +29,7 @@ class ImageSource:
     access: str
     layout: str  # what a folder or archive of it holds, in words
     sources: tuple[Mapping[str, Any], ...] = ()
+    inside: tuple[str, ...] = ()  # folders, with a `/`, that copies are wrapped in
     instructions: str = ""
     evidence: SourceEvidence = field(default_factory=SourceEvidence)
     path: Path | None = None
@@ -56,6 +57,7 @@ class SourceFile(Facts, frozen=True):
     access: Literal["open", "gated", "manual"]
     layout: str
     sources: list[Place]
+    inside: tuple[str, ...] = ()
     instructions: str = ""
     evidence: SourceEvidenceTable = SourceEvidenceTable()
 
@@ -69,6 +71,9 @@ def read_source(path: Path) -> ImageSource:
         )
     if not file.sources and not file.instructions.strip():
         raise UsageError(f"{path}: has neither 'sources' nor 'instructions': nobody could get it.")
+    for folder in file.inside:
+        if unsafe_name(folder):
+            raise UsageError(f"{path}: inside = {folder!r} {unsafe_name(folder)}.")
     sources = tuple(stated(source) for source in file.sources)
     for place, source in enumerate(sources):
         check_source(f"{path}: sources[{place}]", source)
@@ -79,6 +84,7 @@ def read_source(path: Path) -> ImageSource:
         access=file.access,
         layout=file.layout,
         sources=sources,
+        inside=tuple(f"{folder.rstrip('/')}/" for folder in file.inside),
         instructions=file.instructions,
         evidence=read_source_evidence(f"{path}: [evidence]", file.evidence),
         path=path,
@@ -99,7 +105,9 @@ def wrappers(name: str) -> tuple[str, ...]:
     """
     known = sources().get(name)
     inside = [source.get("inside", "") for source in known.sources] if known else []
-    return tuple(dict.fromkeys(["", *filter(None, inside), f"{PurePosixPath(name).name}/"]))
+    inside += known.inside if known else ()
+    own = ["", *filter(None, inside), f"{PurePosixPath(name).name}/"]
+    return tuple(dict.fromkeys([*own, *(f"images/{folder}" for folder in own)]))
 
 
 def named(word: str, folder: Path | None = None) -> tuple[Task | None, ImageSource | None]:

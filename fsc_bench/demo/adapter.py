@@ -18,6 +18,8 @@ from fsc_bench.models.open_clip import (
 from fsc_bench.system.spec import Spec
 
 EXAMPLES = ("demo:pretrained", "demo:fsc-clip")
+BY_NAME = True
+SUITE = "demo"
 ORDER = ("pretrained", "clip", "global-hn", "fsc-clip", "fsc-clip-lora")
 
 

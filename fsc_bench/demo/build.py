@@ -1,21 +1,22 @@
-"""Build: the demo suite's raw files, drawn once into the data folder, in the official raw formats.
+"""Build: the raw files of the demo's tasks, drawn once into the data folder, in official formats.
 
-A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the writer of raw.py that makes it.
+A demo task's file says `sources = [{ demo = "sugarcrepe" }]`: the recipe of raw/ that makes it.
 From there on the demo is an ordinary benchmark: the same readers, checks, metrics and tables.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fsc_bench.data.images import raw_folder, read_links
+from fsc_bench.demo import SUITE
 from fsc_bench.errors import DataError
 from fsc_bench.system.distributed import Ranks, join
 from fsc_bench.system.files import write_text
-from fsc_bench.task import Task, catalogue
+from fsc_bench.task import DRAWN, Task, catalogue
 
 SEED = 0  # of the drawn samples; the world keeps training, development and test scenes apart
 
@@ -29,21 +30,25 @@ def demo_models() -> list[str]:
 
 
 def build(
-    data: Path, say: Callable[[str], Any] = lambda line: None, ranks: Ranks | None = None
+    data: Path,
+    say: Callable[[str], Any] = lambda line: None,
+    ranks: Ranks | None = None,
+    suites: Collection[str] = (SUITE,),
 ) -> None:
-    """Draws what is not there yet for every demo task. A marker file is written last.
+    """Draws what is not there yet for every task of the suites that is drawn.
 
-    Of several processes the first draws, and the others find it done. ranks: those that take part;
-    without it all that torchrun started.
+    A marker file is written last. Of several processes the first draws, and the others find it
+    done. ranks: those that take part; without it all that torchrun started.
     """
     with (ranks or join()).first_goes_first():
-        _draw_missing(data, say)
+        _draw_missing(data, say, suites)
 
 
-def _draw_missing(data: Path, say: Callable[[str], Any]) -> None:
+def _draw_missing(data: Path, say: Callable[[str], Any], suites: Collection[str]) -> None:
     from fsc_bench.demo import raw
 
-    todo = [task for task in catalogue().values() if task.suite == "demo" and not _done(task, data)]
+    drawn = [task for task in catalogue().values() if task.suite in suites and task.drawn]
+    todo = [task for task in drawn if not _done(task, data)]
     if not todo:
         return
     say(f"Drawing the miniature world for {len(todo)} tasks into {data}")
@@ -55,7 +60,7 @@ def _draw_missing(data: Path, say: Callable[[str], Any]) -> None:
 
 
 def _recipe(task: Task) -> str:
-    recipes = [source["demo"] for source in task.data.sources if "demo" in source]
+    recipes = [source[DRAWN] for source in task.data.sources if DRAWN in source]
     if len(recipes) != 1:
         raise DataError(f'{task.path}: a demo task has one source {{ demo = "..." }}.')
     return recipes[0]
@@ -77,5 +82,6 @@ def _wanted(task: Task) -> dict[str, str]:
 
 @cache
 def _code() -> str:
-    files = [Path(__file__).with_name(name) for name in ("world.py", "raw.py")]
+    here = Path(__file__).parent
+    files = [here / "world.py", here / "drawing.py", *sorted((here / "raw").glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

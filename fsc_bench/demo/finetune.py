@@ -12,6 +12,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,14 @@ KINDS: dict[str, tuple[str, ...]] = {
 class World:
     """Scenes with true sentences, and false ones of the kinds of hard negatives wanted."""
 
-    def __init__(self, pairs: int, seed: int, kinds: tuple[str, ...]):
+    def __init__(self, pairs: int, seed: int, kinds: tuple[str, ...], positives: bool = False):
         for kind in kinds:
             if kind not in KINDS:
                 known = ", ".join(KINDS)
                 raise UsageError(
                     f"negative_kinds: the world has {known}, not {kind!r}.{near_miss(kind, KINDS)}"
                 )
-        self.pairs, self.seed, self.kinds = pairs, seed, kinds
+        self.pairs, self.seed, self.kinds, self.positives = pairs, seed, kinds, positives
         self.keys = [str(number) for number in range(pairs)]
         first = [repr(self._scene(number)) + self.caption(number) for number in range(50)]
         self.fingerprint = hashlib.sha256(repr((pairs, seed, first)).encode()).hexdigest()
@@ -57,9 +58,11 @@ class World:
         negatives = tuple(
             self._false(scene, description, style, kind, rng) or "" for kind in self.kinds
         )
-        return Pair(
-            Image.fromarray(world.render(scene)), world.verbalise(description, style), negatives
-        )
+        # Of a stream of its own: what else is drawn is the same with and without.
+        more = np.random.default_rng([20412, self.seed, index])
+        positives = paraphrase(description, style, more) if self.positives else ()
+        caption = world.verbalise(description, style)
+        return Pair(Image.fromarray(world.render(scene)), caption, negatives, positives)
 
     def caption(self, index: int) -> str:
         _, description, style, _ = self._described(index)
@@ -96,6 +99,21 @@ class World:
         return None
 
 
+def paraphrase(
+    description: world.Description, style: world.Style, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """Another sentence of the same meaning: other things first where no relation orders them, or
+    another wording. Empty where a few draws give none.
+    """
+    if not description.relations:
+        description = replace(description, mentions=description.mentions[::-1])
+    for _ in range(8):
+        text = world.verbalise(description, world.sample_style(rng))
+        if text != world.verbalise(description, style):
+            return (text,)
+    return ()
+
+
 def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> World:
     spec = Spec("world", path)
     options = spec.options("pairs", "seed")
@@ -107,7 +125,8 @@ def open_pairs(path: str, keys: Keys, links: Mapping[str, str]) -> World:
         raise UsageError(f"world:{path}: pairs and seed are whole numbers.") from None
     if pairs < 50:
         raise UsageError(f"world:{path}: pairs must be at least 50.")
-    return World(pairs, seed, keys.negative_kinds if keys.negatives else ())
+    kinds = keys.negative_kinds if keys.negatives else ()
+    return World(pairs, seed, kinds, bool(keys.positives))
 
 
 def rebuild(name: str, folder: Path, weights: Path, say=print) -> Path:

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from fsc_bench.demo import model as demo_model
 from fsc_bench.demo import world
-from fsc_bench.demo.raw import scan_digits
+from fsc_bench.demo.raw.scan_digits import digits
 
 
 @dataclass(frozen=True)
@@ -487,7 +487,7 @@ def evaluate(model, n: int = 400, seed: int = 0, split: world.Split = "dev") -> 
 @torch.no_grad()
 def scan_digits_accuracy(model) -> float:
     """Percent of scikit-learn's 1,797 real handwritten digits; nothing was trained on them."""
-    pixels, labels = scan_digits()
+    pixels, labels = digits()
     preprocess, tokenizer = demo_model.image_preprocess(), demo_model.WordTokenizer()
     batch = torch.stack([preprocess(Image.fromarray(a).convert("RGB")) for a in pixels])
     looked = F.normalize(model.visual(batch)[0], dim=-1)

@@ -1,6 +1,6 @@
 """The demo world: procedural scenes, sentences that are true of them, and foils that are false.
 
-Everything here is numpy and Pillow. It knows no model, no benchmark format and no metric: `raw.py`
+Everything here is numpy and Pillow. It knows no model, no benchmark format and no metric: `raw/`
 writes benchmarks from it, `pretrain.py` and the trainer learn from it.
 
 A `Scene` is a value (what is where), `render` draws it, a `Description` is a value (what is said),
@@ -342,6 +342,19 @@ def render(scene: Scene) -> np.ndarray:
         _composite(canvas, thing, edge, outline)
     canvas += _grain()[scene.noise // 8 % 64]
     return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def box_of(thing: Thing) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom edge, in pixels, of what is drawn of a thing."""
+    alpha, _, _ = _sprite(thing.shape, thing.texture, SIZES[thing.size], thing.rotation)
+    height, width = alpha.shape
+    rows, columns = np.nonzero(alpha.max(axis=1) > 0.5)[0], np.nonzero(alpha.max(axis=0) > 0.5)[0]
+    edges = (
+        thing.x - width // 2 + columns[0], thing.y - height // 2 + rows[0],
+        thing.x - width // 2 + columns[-1] + 1, thing.y - height // 2 + rows[-1] + 1,
+    )  # fmt: skip
+    left, top, right, bottom = (min(max(int(edge), 0), IMAGE_SIZE) for edge in edges)
+    return left, top, right, bottom
 
 
 def _composite(canvas, thing: Thing, alpha: np.ndarray, colour: np.ndarray) -> None:

@@ -1,10 +1,11 @@
 """Models: one file a family, named as the family. `family:checkpoint` names a model.
 
 A family is a module with `load(spec, device, precision)` that gives a `DualEncoder` or a
-`PairScorer`; `spec` is the model's name
-in its parts (system/spec.py). It may have `check(spec)` besides, which raises UsageError for what
-is wrong with a name before data are prepared: it loads no weights and executes nothing. Other
-packages add families with the entry-point group
+`PairScorer`; `spec` is the model's name in its parts (system/spec.py). It may have `check(spec)`
+besides, which raises UsageError for what is wrong with a name before data are prepared: it loads no
+weights and executes nothing. It may state `BY_NAME = True`, where building any of its models reads
+nothing but what is shipped or pinned, so that a stranger's file may name one, and `SUITE`, the one
+suite that its models know. Other packages add families with the entry-point group
 `fsc_bench.models`. What a model must have, and what it may have besides, is in
 `fsc_bench/model.py`. A model is known by its `Identity`, not by its name.
 """
@@ -14,7 +15,7 @@ import errno
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -61,11 +62,24 @@ def describe() -> dict[str, str]:
 
 def examples() -> dict[str, tuple[str, ...]]:
     """Names of models that can be pasted behind `-m`, by family: its module's EXAMPLES."""
-    return {name: _examples(tree) for name, tree in _sources().items()}
+    return {name: tuple(_stated(tree, "EXAMPLES") or ()) for name, tree in _sources().items()}
+
+
+def stated(family: str, name: str) -> Any:
+    """What a family's module states as a literal, such as SUITE, found without importing it; None
+    where it does not, and of an unknown family.
+    """
+    module = _modules().get(family)
+    return None if module is None else _stated(_parsed(module), name)
 
 
 def _sources() -> dict[str, ast.Module]:
     """The parsed source of each family's module, not imported."""
+    return {name: _parsed(module) for name, module in sorted(_modules().items())}
+
+
+def _modules() -> dict[str, str]:
+    """The module of each family, by its import path."""
     modules = {
         module.name: f"{__name__}.{module.name}"
         for module in pkgutil.iter_modules(__path__)
@@ -73,7 +87,7 @@ def _sources() -> dict[str, ast.Module]:
     }
     for plugin in usable("fsc_bench.models", lambda: list(modules)).values():
         modules[plugin.name] = plugin.point.module
-    return {name: _parsed(module) for name, module in sorted(modules.items())}
+    return modules
 
 
 def _parsed(module: str) -> ast.Module:
@@ -89,11 +103,12 @@ def _first_paragraph(tree: ast.Module) -> str:
     return (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
 
 
-def _examples(tree: ast.Module) -> tuple[str, ...]:
+def _stated(tree: ast.Module, name: str) -> Any:
     for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLES":
-            return tuple(ast.literal_eval(node.value))
-    return ()
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            with suppress(ValueError):  # not a literal
+                return ast.literal_eval(node.value)
+    return None
 
 
 def load_model(

@@ -19,6 +19,7 @@ from fsc_bench.models.open_clip import OpenClip, built_in
 from fsc_bench.system.spec import Spec
 
 EXAMPLES = ("fsc_clip:laioncoco-ViT-B-32", "fsc_clip:laioncoco-ViT-B-32@FILE.pt")
+BY_NAME = True
 
 
 def check(spec: Spec) -> None:

@@ -14,7 +14,7 @@ import open_clip
 
 from fsc_bench.errors import UsageError, one_line
 from fsc_bench.model import Identity
-from fsc_bench.models import LONGEST, check_named, load_model, pick_device
+from fsc_bench.models import LONGEST, check_named, load_model, pick_device, stated
 from fsc_bench.models.checkpoints.fit import fit
 from fsc_bench.models.checkpoints.repository import is_repository
 from fsc_bench.models.checkpoints.state import read_state
@@ -83,7 +83,7 @@ def needs_only_a_name(spec: str) -> bool:
     """Whether building a model executes and reads nothing that a file could have chosen."""
     parsed = Spec.read(spec)
     random = parsed.kind == "open_clip" and parsed.place.endswith("/random")
-    named = parsed.kind in ("demo", "fsc_clip")
+    named = bool(stated(parsed.kind, "BY_NAME"))
     return (random or named) and "@" not in parsed.place and not is_repository(parsed.place)
 
 
@@ -117,6 +117,19 @@ def transform(config: Any, folder: Path) -> Callable[[Any], Any]:
             f"{folder / 'config.json'}: its preprocess describes no image transform: "
             f"{one_line(error)}."
         ) from None
+
+
+def suite_known(spec: str) -> str:
+    """The one suite that a model knows, of a family that states one, or of a run that started from
+    such a model; empty for all others.
+    """
+    parsed = Spec.read(spec)
+    if parsed.kind == "run":
+        try:
+            parsed = Spec.read(read_facts(Path(parsed.place).expanduser())["skeleton"])
+        except UsageError:
+            return ""  # loading it says what is wrong
+    return stated(parsed.kind, "SUITE") or ""
 
 
 class Config(msgspec.Struct, frozen=True):

@@ -227,7 +227,8 @@ def bibtex(run: Run) -> str:
             fields["url"] = link.translate(str.maketrans("", "", "{}\\ "))
         license = str(found.facts.get("license") or "unknown")
         fields["note"] = (
-            f"Benchmark of fsc\\_bench, version {found.version}. Licence: " + for_latex(license)
+            f"Benchmark of {for_latex('fsc_bench')}, version {found.version}. Licence: "
+            + for_latex(license)
         )
         body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
         entries.append(f"@misc{{{re.sub(r'[^A-Za-z0-9_-]', '-', found.task)},\n{body}\n}}\n")

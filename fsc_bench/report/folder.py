@@ -3,12 +3,12 @@
     published/*.csv      what sources state (report/published.py)
     measured/            run folders, as runs write them
     README.md            what leads, what it costs, how to read it
-    fsc.csv              every row of the suite: measured, declared, published
+    SUITE.csv            every row of the default suite: measured, declared, published
     compositionality.md, classification.md, retrieval.md
-    demo.md              where measured/ holds runs of the demo
+    SUITE.md             of every other suite of which measured/ or published/ has a number
 
 Everything but the first two is made here and a function of them alone: equal inputs give equal
-bytes. Measured, published and demo numbers never share a table or an average.
+bytes. Measured and published numbers, and those of two suites, never share a table or an average.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +24,7 @@ from fsc_bench.report.leaderboard import (
     blind_row,
     chance_row,
     columns,
+    declared,
     members,
     present,
     published_rows,
@@ -34,7 +35,8 @@ from fsc_bench.report.ranking import measured_rows
 from fsc_bench.report.seen import Seen, mean_of_others, named
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.report.tables import table, to_csv, to_markdown
-from fsc_bench.results import AVERAGES, Cell, Run
+from fsc_bench.results import Cell, Run, slug
+from fsc_bench.suite import Suite, default, suite_of
 from fsc_bench.system.escape import for_markdown
 from fsc_bench.system.files import write_text
 from fsc_bench.task import GROUPS
@@ -76,10 +78,12 @@ def write_folder(
 ) -> list[Path]:
     """Writes every page of `folder`; with `check` only compares (GateError names what is stale).
 
-    runs: what folder/measured holds; suites: the tasks of "fsc" and of "demo"; seen: by task.
+    runs: what folder/measured holds; suites: the tasks of the default suite and of others, by
+    suite; seen: by task.
     """
+    tasks = suites[default().name]
     if not check:
-        _draw(folder, _rows(runs, suites["fsc"], draws), suites["fsc"])
+        _draw(folder, _rows(runs, tasks, draws), tasks)
     made = texts(folder, runs, suites, draws, complain, seen)
     if not check:
         for path, text in made.items():
@@ -101,10 +105,11 @@ def write_folder(
 def _draw(folder: Path, rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> None:
     """The picture, where the extra that draws is installed; else the one that is there stays."""
     every = [*rows, *published_rows(tasks, folder / "published", lambda _: None)]
-    shown = [row for row in every if {"Comp", "ZS"} <= set(row.cells)]
+    y, x = [*present(tasks), "", ""][:2]
+    shown = [row for row in every if {x, y} <= set(row.cells)]
     if len(shown) > 1:
         with suppress(UsageError):
-            chart = tradeoff([*shown, *_declared(tasks)], "ZS", "Comp", "What Comp costs")
+            chart = tradeoff([*shown, *_declared(tasks)], x, y, f"What {y} costs")
             write_text(folder / PICTURE, svg(chart))
 
 
@@ -117,30 +122,67 @@ def texts(
     seen: Mapping[str, Seen] | None = None,
 ) -> dict[Path, str]:
     """Path -> what the file has to hold."""
-    tasks = suites["fsc"]
-    quoted = read_published(folder / "published", {*columns(tasks), *AVERAGES}, complain)
+    first = default().name
+    tasks = suites[first]
+    quoted = _quoted(folder, first, suites, complain)
     held = [row for row in quoted if row.values]
     rows = _rows(runs, tasks, draws)
-    demo = _rows(runs, suites.get("demo", ()), draws)
+    others = {
+        name: text
+        for name in suites
+        if name != first and (text := _other(folder, name, runs, suites, draws))
+    }
     found = {
         "README.md": "\n".join(
             [
-                *_beginning((folder / PICTURE).is_file(), bool(demo), tasks),
+                *_beginning((folder / PICTURE).is_file(), list(others), tasks),
                 *_leading(rows, quoted, tasks),
                 *(_seen(rows, quoted, tasks, seen) if seen else []),
                 HOW,
             ]
         ),
-        "fsc.csv": to_csv([*rows, *_declared(tasks), *map(_shown, held)], tasks),
+        f"{first}.csv": to_csv([*rows, *_declared(tasks), *map(_shown, held)], tasks),
     }
     for group in GROUPS:
         part = [task for task in tasks if task.group == group]
-        found[f"{group}.md"] = _page(group, _rows(runs, part, draws), quoted, part)
-    if demo:
-        title = "The demo: a miniature world; not comparable with any real benchmark"
-        text = to_markdown(title, [*demo, *_declared(suites["demo"])], [], suites["demo"])
-        found["demo.md"] = f"{MADE}\n{text}"
+        found[f"{group}.md"] = _page(group.capitalize(), _rows(runs, part, draws), quoted, part)
+    found |= {f"{slug(name)}.md": text for name, text in others.items()}
     return {folder / name: text for name, text in found.items()}
+
+
+def _quoted(
+    folder: Path,
+    suite: str,
+    suites: Mapping[str, Sequence[TaskFacts]],
+    complain: Callable[[str], Any] | None = None,
+) -> list[Quoted]:
+    """The published rows as a suite's table reads them; columns of other suites are no mistake."""
+    known = {name: {*columns(tasks), *declared(tasks)} for name, tasks in suites.items()}
+    others = set().union(*known.values())
+    return read_published(folder / "published", known[suite], complain, others)
+
+
+def _other(
+    folder: Path,
+    name: str,
+    runs: Sequence[Run],
+    suites: Mapping[str, Sequence[TaskFacts]],
+    draws: Draws | None,
+) -> str:
+    """The page of a suite that is not the default one; empty where there is no number of it."""
+    suite, tasks = suite_of(name), suites[name]
+    rows = _rows(runs, tasks, draws)
+    published = _quoted(folder, name, suites, lambda _: None) if suite.published else []
+    held = [row for row in published if set(row.values) & {*columns(tasks)}]
+    if not rows and not held:
+        return ""
+    if held:
+        return _page(_title(suite), rows, held, tasks)
+    return f"{MADE}\n{to_markdown(_title(suite), [*rows, *_declared(tasks)], [], tasks)}"
+
+
+def _title(suite: Suite) -> str:
+    return f"The {suite.name}: {suite.apart}" if suite.apart else suite.title or suite.name
 
 
 def _rows(runs: Sequence[Run], tasks: Sequence[TaskFacts], draws: Draws | None) -> list[Row]:
@@ -176,10 +218,9 @@ def _sources(rows: Sequence[Quoted]) -> str:
 
 
 def _page(
-    group: str, rows: Sequence[Row], quoted: Sequence[Quoted], tasks: Sequence[TaskFacts]
+    title: str, rows: Sequence[Row], quoted: Sequence[Quoted], tasks: Sequence[TaskFacts]
 ) -> str:
-    """A group's page: measured first, then one table a source."""
-    title = group.capitalize()
+    """A group's page, or a suite's: measured first, then one table a source."""
     text = to_markdown(title, [*rows, *_declared(tasks)], [], tasks).rstrip("\n")
     lines = [MADE, text, "", "## Published numbers", ""]
     lines += ["Quoted as their sources state them, one table a source; not measured here."]
@@ -197,21 +238,23 @@ def _page(
 # ---------------------------------------------------------------- the first page
 
 
-def _beginning(picture: bool, demo: bool, tasks: Sequence[TaskFacts]) -> list[str]:
-    """Title, links and, where it is there, the picture of the trade-off."""
+def _beginning(picture: bool, others: Sequence[str], tasks: Sequence[TaskFacts]) -> list[str]:
+    """Title, links and, where it is there, the picture of the trade-off. others: suites with a page
+    of their own.
+    """
     links = ", ".join(f"[{group}]({group}.md)" for group in GROUPS)
     lines = [MADE, "# Leaderboards", ""]
     lines += [
-        f"{len(tasks)} benchmarks: {links}. Every number as a table: [fsc.csv](fsc.csv); what "
-        "sources state, in full: [published](published/).",
+        f"{len(tasks)} benchmarks: {links}. Every number as a table: "
+        f"[{default().name}.csv]({default().name}.csv); what sources state, in full: "
+        "[published](published/).",
         "",
     ]
-    if demo:
-        lines += [
-            "A miniature world that needs no download, apart from all of these: [demo](demo.md).",
-            "",
-        ]
-    return lines + [f"![Comp against ZS]({PICTURE})", ""] * picture
+    for name in others:
+        title = suite_of(name).title or name
+        lines += [f"{title}, apart from all of these: [{name}]({slug(name)}.md).", ""]
+    y, x = [*present(tasks), "", ""][:2]
+    return lines + [f"![{y} against {x}]({PICTURE})", ""] * picture
 
 
 def _leading(
@@ -227,7 +270,7 @@ def _leading(
     else:
         lines += [
             "No run of the suite is in `measured/` yet. "
-            "`fsc-bench run -m MODEL -t fsc -o leaderboards/measured` adds one."
+            f"`fsc-bench run -m MODEL -t {default().name} -o leaderboards/measured` adds one."
         ]
     lines += ["", "## What leads: published", "", *_leaders(quoted, averages)]
     return [*lines, "", "## What it costs", "", *_costs(quoted, averages), ""]
@@ -259,9 +302,10 @@ def _best(rows: Sequence[Quoted], name: str) -> str:
 
 def _costs(quoted: Sequence[Quoted], averages: Sequence[str]) -> list[str]:
     """What fine-tuning changed, against the same source's row of the untouched base."""
+    first = averages[0]
     lines = [
-        "Fine-tuned minus the untouched base of the same source, in points: what a gain in Comp "
-        "took elsewhere.",
+        "Fine-tuned minus the untouched base of the same source, in points: what a gain in "
+        f"{first} took elsewhere.",
         "",
         "| Source | Model | " + " | ".join(averages) + " |",
         "|---|---|" + "---:|" * len(averages),
@@ -270,11 +314,11 @@ def _costs(quoted: Sequence[Quoted], averages: Sequence[str]) -> list[str]:
         bases = {
             row.about.get("base"): row
             for row in reversed(rows)
-            if row.about.get("train_data") == "none" and averages[0] in row.values
+            if row.about.get("train_data") == "none" and first in row.values
         }
         for row in rows:
             base = bases.get(row.about.get("base"))
-            if base is None or row is base or averages[0] not in row.values:
+            if base is None or row is base or first not in row.values:
                 continue
             cells = [
                 f"{row.values[name] - base.values[name]:+.1f}"
@@ -298,7 +342,8 @@ def _seen(
     seen: Mapping[str, Seen],
 ) -> list[str]:
     """The section on pictures of COCO and Visual Genome."""
-    wanted = members("Comp", tasks)
+    comp = present(tasks)[0]
+    wanted = members(comp, tasks)
     built_on = [name for name in wanted if seen[columns(tasks)[name][0].name].built_on]
     others = [name for name in wanted if name not in built_on]
     lines = ["## Seen in training", ""]
@@ -316,21 +361,23 @@ def _seen(
             lines.append(f"| {task.name} | " + " | ".join(f"{cell:.1f}" for cell in cells) + " |")
     lines += [
         "",
-        "Which of the two a row's training data names, Comp, and the plain mean of the "
+        f"Which of the two a row's training data names, {comp}, and the plain mean of the "
         f"{len(others)} of its benchmarks that show neither ({', '.join(others)}), "
         "computed here. `neither`: it names neither, which says nothing of pictures crawled from "
         "the web. `?`: the row does not say what it was trained on.",
         "",
-        "| Source | Model | Trained on | Comp | Comp without |",
+        f"| Source | Model | Trained on | {comp} | {comp} without |",
         "|---|---|---|---:|---:|",
     ]
     for row in rows:
         trained = _names(row.trained_on or None)
-        lines.append(_without("measured", row.model, trained, _values(row), wanted, built_on))
+        values = _values(row)
+        lines.append(_without("measured", row.model, trained, comp, values, wanted, built_on))
     for path, part in _by_file(quoted).items():
         for row in part:
             trained = _names(row.about.get("train_data"))
-            lines.append(_without(_link(path), row.model, trained, row.values, wanted, built_on))
+            named_row = (_link(path), row.model, trained, comp, row.values)
+            lines.append(_without(*named_row, wanted, built_on))
     return [*(line for line in lines if line is not None), ""]
 
 
@@ -347,13 +394,14 @@ def _without(
     source: str,
     model: str,
     trained: str,
+    average: str,
     values: Mapping[str, float],
     wanted: Sequence[str],
     built_on: Sequence[str],
 ) -> str | None:
-    """A row's line; None where it has no Comp or lacks one of the others."""
+    """A row's line; None where it has no such average or lacks one of the others."""
     mean = mean_of_others(values, wanted, built_on)
-    if mean is None or "Comp" not in values:
+    if mean is None or average not in values:
         return None
-    cells = [source, for_markdown(model), trained, f"{values['Comp']:.1f}", f"{mean:.1f}"]
+    cells = [source, for_markdown(model), trained, f"{values[average]:.1f}", f"{mean:.1f}"]
     return f"| {' | '.join(cells)} |"

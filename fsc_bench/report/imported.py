@@ -14,10 +14,9 @@ import msgspec
 
 from fsc_bench.errors import UsageError
 from fsc_bench.report.export import their_metric
-from fsc_bench.report.leaderboard import columns
+from fsc_bench.report.leaderboard import columns, declared
 from fsc_bench.report.published import ABOUT, LONGEST, Quoted, is_further, read_published_file
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES
 from fsc_bench.system.escape import for_csv, shortened
 from fsc_bench.system.facts import check_name, read_json, read_text, typed
 
@@ -43,7 +42,7 @@ def import_files(files: Sequence[Path], tasks: Sequence[TaskFacts]) -> str:
 
     Raises UsageError, one line, for a file that is neither, and for two numbers of one cell.
     """
-    known = {*columns(tasks), *AVERAGES}
+    known = {*columns(tasks), *declared(tasks)}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for path in files:
         for model, source, cells in _rows(path, tasks, known):
@@ -55,7 +54,7 @@ def import_files(files: Sequence[Path], tasks: Sequence[TaskFacts]) -> str:
                     )
     if not rows:
         raise UsageError(f"{', '.join(map(str, files))}: no row there to import.")
-    return _text(rows, [*AVERAGES, *columns(tasks)])
+    return _text(rows, [*declared(tasks), *columns(tasks)])
 
 
 def _rows(path: Path, tasks: Sequence[TaskFacts], known: set[str]) -> list[tuple[str, str, dict]]:

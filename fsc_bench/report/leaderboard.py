@@ -7,6 +7,7 @@ each result carries the facts of its task (report/suites.py).
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,25 @@ import numpy as np
 from fsc_bench.report.blind import blind_cells
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.suites import TaskFacts, same_task
-from fsc_bench.results import AVERAGES, Cell, Result, Run
+from fsc_bench.results import Cell, Result, Run
+from fsc_bench.suite import shipped
+from fsc_bench.task import catalogue
 
 
 @dataclass(frozen=True)
 class Row:
     """One line: a model and its cells by column; a column without a cell is a hole.
 
-    left_out: what the model has a result of that this table cannot show, and why, by task. draws:
+    left_out: what the model has a result of that this table cannot show, and why, by task, or by
+    column where it lacks one number of a task alone. draws:
     percent [replicates] by column, where they are known: one bootstrap, the same for all rows.
     rank: the first and last place that 95% of the draws give it among the complete rows; tied: the
     complete rows from which it differs within error. seeds: what groups it with runs of other seeds
     (results.py), if anything does. base: the row's name that it was fine-tuned from, if one is;
     signature: what that did (ranking.py, `signature`). scorer: how a model that is no dual encoder
     came to its numbers, in words; its name is marked. trained_on: what it was fine-tuned on, if it
-    says so. path: the run's folder, of a measured row.
+    says so. official: what another program's metrics are of the same samples, by "task metric";
+    a cell's note says whose they are. path: the run's folder, of a measured row.
     """
 
     model: str
@@ -45,6 +50,7 @@ class Row:
     signature: str = ""
     scorer: str = ""
     trained_on: str = ""
+    official: Mapping[str, Cell] = field(default_factory=dict)
     path: Path | None = None
 
 
@@ -78,7 +84,7 @@ def averages(
     tasks: Sequence[TaskFacts],
     draws: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Cell]:
-    """Comp, ZS, I2T and T2I: plain means over all the suite's tasks of a group, or nothing.
+    """The averages of the suite's file: plain means over all tasks that each is of, or nothing.
 
     draws: by column, as in `Row`: the interval is that of their mean, in which an image that
     several tasks ask about counts in all of them alike. Without them the tasks are taken as
@@ -146,6 +152,8 @@ def measured_row(
             left_out[task.name] = why
             continue
         cell = headline_cell(task, result, metric)
+        if cell is None and metric in result.lacks:
+            left_out[name] = result.lacks[metric]
         if cell:
             cells[name] = cell
             of_task = (draws or {}).get(task.name, {})
@@ -166,8 +174,18 @@ def measured_row(
         base=str(run.facts.get("base", "")),
         trained_on=str(run.facts.get("trained_on", "")),
         scorer=scorer_of(run),
+        official=_official(run, [task.name for task in tasks if task.name not in left_out]),
         path=run.path,
     )
+
+
+def _official(run: Run, tasks: Sequence[str]) -> dict[str, Cell]:
+    found = {}
+    for task in tasks:
+        told = run.results[task].official if task in run.results else {}
+        for metric, value in told.get("metrics", {}).items():
+            found[f"{task} {metric}"] = Cell(value, note=str(told.get("source", "")))
+    return found
 
 
 def scorer_of(run: Run) -> str:
@@ -234,12 +252,13 @@ def published_rows(
     others: Collection[str] = (),
 ) -> list[Row]:
     """Rows of every CSV in the folder: `model`, `source`, then columns named as here; complain,
-    others: as `read_published` takes them.
+    others: as `read_published` takes them; the columns of other shipped tables are no mistake.
 
     Averages are taken as printed by the source, never recomputed from its rounded cells. Rows that
-    hold no number of the tables, only further ones, stand in none.
+    hold no number of the tables, only further ones or those of other tables, stand in none.
     """
-    known = {*columns(tasks), *present(tasks), *AVERAGES}
+    known = {*columns(tasks), *declared(tasks)}
+    others = {*others, *quotable()}
     quoted = read_published(folder or published_folder(), known, complain, others)
     bases = untouched(quoted)
     return [
@@ -250,5 +269,16 @@ def published_rows(
             base=base.model if (base := bases.get(id(row))) and base is not row else "",
         )
         for row in quoted
-        if row.values or not row.more
+        if row.values or not (row.more or row.elsewhere)
     ]
+
+
+@cache
+def quotable() -> frozenset[str]:
+    """The columns of the shipped tables beside which quoted numbers stand."""
+    found: set[str] = set()
+    for name, suite in shipped().items():
+        if suite.published:
+            tasks = [TaskFacts.of(task) for task in catalogue().values() if task.suite == name]
+            found |= {*columns(tasks), *declared(tasks)}
+    return frozenset(found)

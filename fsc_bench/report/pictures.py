@@ -95,6 +95,57 @@ def curve(points: Sequence[Point], x: str, y: str, title: str) -> Any:
     return _dressed(alt, alt.layer(*layers))
 
 
+@dataclass(frozen=True)
+class Spot:
+    """A point of an ablation. x, y: (value, low and high over items, deviation between seeds)."""
+
+    name: str
+    x: tuple[float, float, float, float]
+    y: tuple[float, float, float, float]
+
+
+def spots(panels: Mapping[str, Sequence[Spot]], y: str, title: str) -> Any:
+    """The chart of an ablation: a panel for each score across, `y` up. Thin crosses are intervals
+    over items, thick ones a standard deviation between seeds to either side.
+
+    panels: by the score across, its points. Numbers stand for the points; the legend names them.
+    """
+    alt = _altair()
+    names = list(dict.fromkeys(spot.name for panel in panels.values() for spot in panel))
+    told = {name: f"{number} {for_terminal(name)}" for number, name in enumerate(names)}
+    charts = [_panel(alt, panel, x, y, told) for x, panel in panels.items()]
+    whole = alt.hconcat(*charts).resolve_scale(color="shared", y="shared")
+    return _dressed(alt, whole.properties(title=for_terminal(title)))
+
+
+def _panel(alt: Any, panel: Sequence[Spot], x: str, y: str, told: Mapping[str, str]) -> Any:
+    data = []
+    for spot in panel:
+        row = {"name": told[spot.name], "number": told[spot.name].partition(" ")[0]}
+        for axis, (value, low, high, between) in (("x", spot.x), ("y", spot.y)):
+            row |= {axis: value, f"low_{axis}": low, f"high_{axis}": high,
+                    f"less_{axis}": value - between, f"more_{axis}": value + between}  # fmt: skip
+        data.append(row)
+    base = alt.Chart(alt.Data(values=data)).properties(width=HEIGHT * 0.7, height=HEIGHT * 0.7)
+    across = alt.X("x:Q", title=f"{x} (%)").scale(zero=False, nice=True)
+    up = alt.Y("y:Q", title=f"{y} (%)").scale(zero=False, nice=True)
+    hue = alt.Color("name:N", title=None, sort=list(told.values())).scale(scheme="tableau10")
+    layers = []
+    for ends, width in ((("low", "high"), 1), (("less", "more"), 4)):
+        first, last = ends
+        rule = base.mark_rule(strokeWidth=width, opacity=0.7)
+        layers += [
+            rule.encode(x=f"{first}_x:Q", x2=f"{last}_x:Q", y=up, color=hue),
+            rule.encode(y=f"{first}_y:Q", y2=f"{last}_y:Q", x=across, color=hue),
+        ]
+    points = base.mark_point(size=50, filled=True, opacity=1)
+    tips = ["name:N", "x:Q", "y:Q"]
+    layers.append(points.encode(x=across, y=up, color=hue, tooltip=tips))
+    text = base.mark_text(align="left", dx=6, dy=-7, color=INK, fontSize=11)
+    layers.append(text.encode(x=across, y=up, text="number:N"))
+    return alt.layer(*layers)
+
+
 def progress(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str], title: str
 ) -> Any:
@@ -121,17 +172,118 @@ def progress(
     return _dressed(alt, rows.resolve_scale(y="independent").properties(title=for_terminal(title)))
 
 
-def write_tradeoffs(out: Path, suite: str, rows: Sequence[Row]) -> list[Path]:
-    """`<suite>-zs.svg` and `<suite>-i2t.svg`: Comp against what it may cost, where at least two
-    models have both. Raises UsageError where the extra is not installed.
+# The panels of a probe's readings: each metric of metrics.jsonl by what it is called in its panel.
+OF_PROBE: dict[str, dict[str, str]] = {
+    "cosine of a caption with": {
+        "probe_cos_paraphrase": "a paraphrase",
+        "probe_cos_negative": "its hard negatives",
+        "probe_cos_random": "other captions",
+    },
+    "cosine of an image with": {
+        "probe_image_caption": "its caption",
+        "probe_image_negative": "hard negatives of it",
+        "probe_image_random": "other captions",
+    },
+    "cosine with the same vector of the base": {
+        "probe_base_image": "images",
+        "probe_base_caption": "captions",
+        "probe_base_negative": "hard negatives",
+    },
+    "p of a caption among its hard negatives": {
+        "probe_global_p0": "by cosine",
+        "probe_local_p0": "by local score",
+    },
+    "focal weight of the caption": {
+        "probe_global_focal": "by cosine",
+        "probe_local_focal": "by local score",
+    },
+    "hard negatives above the caption, percent": {
+        "probe_global_confused": "by cosine",
+        "probe_local_confused": "by local score",
+    },
+}
+DASHES = [[1, 0], [6, 3], [2, 2]]
+
+
+def mechanism(runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], title: str) -> Any:
+    """The chart of what trainings did to a probe, a panel for each kind of reading.
+
+    runs: by name, the logged steps of one training or of several that differ in their seed, which
+    are drawn as their mean with a band from the least to the greatest. A panel of which nothing was
+    logged, or nothing but one number (no focal loss), is left out.
+    """
+    alt = _altair()
+    panels = []
+    for heading, names in OF_PROBE.items():
+        data = [
+            {"run": for_terminal(run), "what": told, "step": step,
+             "value": sum(values) / len(values), "low": min(values), "high": max(values)}
+            for run, trainings in runs.items()
+            for name, told in names.items()
+            for step, values in _by_step(trainings, name).items()
+        ]  # fmt: skip
+        if len({row["value"] for row in data}) > 1:
+            panels.append(_panel(alt, data, heading, list(names.values())))
+    chart = alt.concat(*panels, columns=2).resolve_scale(strokeDash="independent")
+    return _dressed(alt, chart.properties(title=for_terminal(title)) if title else chart)
+
+
+def beside(charts: Sequence[Any]) -> Any:
+    """Charts side by side as one; a lone one as it is."""
+    if len(charts) == 1:
+        return charts[0]
+    alt = _altair()
+    bare = [chart.copy() for chart in charts]
+    for chart in bare:
+        chart.config = alt.Undefined  # a part of a picture has no dress of its own
+    return _dressed(alt, alt.hconcat(*bare).resolve_scale(color="independent"))
+
+
+def _by_step(trainings: Sequence[Sequence[Mapping[str, Any]]], name: str) -> dict[int, list[float]]:
+    """The values of every training at the steps that all of them logged."""
+    each = [
+        {row["step"]: row[name] for row in steps if isinstance(row.get(name), int | float)}
+        for steps in trainings
+    ]
+    common = set.intersection(*(set(one) for one in each))
+    return {step: [one[step] for one in each] for step in sorted(common)}
+
+
+def _panel(alt: Any, data: list[dict[str, Any]], heading: str, order: list[str]) -> Any:
+    base = alt.Chart(alt.Data(values=data))
+    runs = list(dict.fromkeys(row["run"] for row in data))
+    shared = {
+        "x": alt.X("step:Q", title="step"),
+        "color": alt.Color("run:N", title=None, sort=runs).scale(
+            domain=runs, range=[LINE, OTHER, LOW, INK]
+        ),
+    }
+    what = alt.StrokeDash("what:N", title=None, sort=order).scale(domain=order, range=DASHES)
+    up = alt.Y("value:Q", title=None).scale(zero=False)
+    layers = [base.mark_line().encode(**shared, y=up, strokeDash=what)]
+    if any(row["low"] < row["high"] for row in data):
+        band = base.mark_area(opacity=0.2).encode(
+            **shared, y=alt.Y("low:Q", title=None).scale(zero=False), y2="high:Q",
+            detail="what:N",
+        )  # fmt: skip
+        layers.insert(0, band)
+    return alt.layer(*layers).properties(width=WIDTH // 2, height=HEIGHT // 2, title=heading)
+
+
+def write_tradeoffs(
+    out: Path, suite: str, rows: Sequence[Row], averages: Sequence[str]
+) -> list[Path]:
+    """`<suite>-zs.svg` and `<suite>-i2t.svg`: the suite's first average (Comp) against what it may
+    cost, the next two, where at least two models have both. Raises UsageError where the extra is
+    not installed.
     """
     files = []
-    for x in ("ZS", "I2T"):
-        shown = [row for row in rows if row.source != "declared" and {x, "Comp"} <= set(row.cells)]
+    for x in averages[1:3]:
+        y = averages[0]
+        shown = [row for row in rows if row.source != "declared" and {x, y} <= set(row.cells)]
         if len(shown) > 1:
-            path = out / f"{slug(suite)}-{x.lower()}.svg"
-            title = f"{suite}: what compositionality costs"
-            write_text(path, svg(tradeoff(rows, x, "Comp", title)))
+            path = out / f"{slug(suite)}-{slug(x).lower()}.svg"
+            write_text(path, svg(tradeoff(rows, x, y, f"{suite}: what {y} costs")))
             files.append(path)
     return files
 
@@ -161,7 +313,7 @@ def _dressed(alt: Any, chart: Any) -> Any:
             labelColor=INK, titleColor=INK, gridColor=GRID, domainColor=INK, tickColor=INK
         ),
         title=alt.TitleConfig(color=INK, subtitleColor=INK),
-        legend=alt.LegendConfig(labelColor=INK, titleColor=INK),
+        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, labelLimit=0),
         header=alt.HeaderConfig(labelColor=INK, titleColor=INK),
     )
 

@@ -32,6 +32,7 @@ class Quoted:
     """One published row: values in percent by column, of the columns that a table has.
 
     more: values in percent by column, of columns `benchmark/part`; about: words by column.
+    elsewhere: whether it has a number of another table.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Quoted:
     line: int
     more: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: bool = False
 
 
 class _Complaints:
@@ -130,7 +132,7 @@ def _rows(
             hint = near_miss(name[:80], [*known, *others])
             told(f"the column {shortened(name)} is no column of a table; left out.{hint}")
     for number, cells in lines[1:]:
-        if row := _row(path, number, header, cells, known, told):
+        if row := _row(path, number, header, cells, known, others, told):
             yield row
 
 
@@ -140,6 +142,7 @@ def _row(
     header: list[str],
     cells: list[str],
     known: Collection[str],
+    others: Collection[str],
     told: _Complaints,
 ) -> Quoted | None:
     if len(cells) != len(header):
@@ -173,7 +176,9 @@ def _row(
             numbers[name] = value
     values = {name: value for name, value in numbers.items() if name in known}
     more = {name: value for name, value in numbers.items() if name not in known}
-    return Quoted(found["model"], found["source"], values, path, number, more, about)
+    filled = {name for name, cell in found.items() if cell not in HOLES}
+    elsewhere = not filled.isdisjoint({*others} - {*known})
+    return Quoted(found["model"], found["source"], values, path, number, more, about, elsewhere)
 
 
 def is_further(name: str) -> bool:

@@ -15,7 +15,7 @@ from fsc_bench.report.leaderboard import (
     present,
 )
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES, Cell, Run
+from fsc_bench.results import Cell, Run
 
 
 def measured_rows(
@@ -26,33 +26,37 @@ def measured_rows(
     """The runs' rows, best first, ranked. draws: by run folder, as `measured_row` takes them."""
     averages = present(tasks)
     rows = [measured_row(run, tasks, (draws or {}).get(run.path)) for run in runs]
-    return signed(ranked(order(rows, averages), averages))
+    return signed(ranked(order(rows, averages), averages), averages)
 
 
-def signed(rows: Sequence[Row]) -> list[Row]:
-    """The rows, each with its signature against its base where that is a row too."""
+def signed(rows: Sequence[Row], averages: Sequence[str]) -> list[Row]:
+    """The rows, each with its signature against its base where that is a row too. averages: the
+    suite's.
+    """
     known = {row.model: row for row in rows}
     return [
-        replace(row, signature=signature(row, known[row.base]))
+        replace(row, signature=signature(row, known[row.base], averages))
         if row.base in known and row.base != row.model
         else row
         for row in rows
     ]
 
 
-def signature(row: Row, base: Row) -> str:
-    """What fine-tuning did, beyond error, by paired intervals: GAIN, where Comp is up and none of
-    ZS, I2T and T2I down; TRADE-OFF, where one is down; LOSS, where Comp is down; otherwise nothing.
+def signature(row: Row, base: Row, averages: Sequence[str]) -> str:
+    """What fine-tuning did, beyond error, by paired intervals: GAIN, where the suite's first
+    average (Comp) is up and none of the others down; TRADE-OFF, where one is down; LOSS, where the
+    first is down; otherwise nothing.
     """
     moved = {
         name: _moved(_difference(row.cells[name], base.cells[name], row.draws.get(name),
                                  base.draws.get(name)))
-        for name in AVERAGES
+        for name in averages
         if name in row.cells and name in base.cells
     }  # fmt: skip
-    if moved.get("Comp", 0) == 0:
+    first = moved.get(averages[0], 0) if averages else 0
+    if first == 0:
         return ""
-    if moved["Comp"] < 0:
+    if first < 0:
         return "LOSS"
     return "TRADE-OFF" if -1 in moved.values() else "GAIN"
 
@@ -96,7 +100,7 @@ def _difference(
     return Cell(value, *percentiles(drawn - drawn_base), note=cell.note)
 
 
-def order(rows: Sequence[Row], averages: Sequence[str] = tuple(AVERAGES)) -> list[Row]:
+def order(rows: Sequence[Row], averages: Sequence[str]) -> list[Row]:
     """Best first by the mean of the suite's averages; rows with holes come after, by name."""
 
     def key(row: Row) -> tuple:

@@ -9,7 +9,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -214,6 +214,9 @@ def _measured(
     lists = {
         "Left out": [f"{task}: {why}" for task, why in row.left_out.items()],
         "Ties, NaN and audits": [line for result in results if (line := _audits(result))],
+        "Official metrics": [
+            f"{name} {replace(cell, note='')} ({cell.note})" for name, cell in row.official.items()
+        ],
         "Notes": list(map(str, run.facts.get("notes", ()))),
     }
     found["lists"] = [[heading, lines] for heading, lines in lists.items() if lines]

@@ -6,6 +6,7 @@ Names and notes may be a stranger's: they are escaped for where they go.
 import csv
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from fsc_bench.report.leaderboard import (
 )
 from fsc_bench.report.ranking import SeedGroup, seed_groups
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import slug
+from fsc_bench.results import Cell, slug
 from fsc_bench.suite import suite_of
 from fsc_bench.system.escape import for_csv, for_markdown
 from fsc_bench.system.files import write_text
@@ -71,7 +72,8 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
     for name in names:
         header += [name, f"{name} low", f"{name} high", f"{name} strict"]
         header += [f"{name} headroom"] * (name in blind)
-    writer.writerow([*header, "notes"])
+    official = _official_names(rows)
+    writer.writerow([*header, *(f"official {name}" for name in official), "notes"])
     for row in rows:
         line = [for_csv(row.model), for_csv(row.source), *(row.rank or ("", ""))]
         line += [for_csv(text) for text in ("; ".join(row.tied), row.base, row.signature)]
@@ -84,6 +86,8 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
             line += ["" if number is None else f"{number:.4f}" for number in numbers]
             if cell and cell.note:
                 notes.append(f"{name}: {cell.note}")
+        found = [row.official.get(name, Cell(None)).value for name in official]
+        line += ["" if number is None else f"{number:.4f}" for number in found]
         notes += [f"{name} left out: {why}" for name, why in row.left_out.items()]
         writer.writerow([*line, for_csv("; ".join(notes))])
     return out.getvalue()
@@ -109,6 +113,7 @@ def to_markdown(
         lines += ["", f"## {group.capitalize()}", ""]
         lines += table(["Model", *columns(part)], measured, list(columns(part)))
     lines += _headroom(measured, tasks)
+    lines += _official(measured)
     if published:
         lines += [
             "",
@@ -149,6 +154,27 @@ def _headroom(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> list[str]:
     lines = ["", "## Headroom", ""]
     lines += ["(score - blind) / (100 - blind), in percent: what is won beyond text alone.", ""]
     return lines + table(["Model", *blind], shown, list(blind))
+
+
+def _official_names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.official))
+
+
+def _official(rows: Sequence[Row]) -> list[str]:
+    """The section on the metrics of other programs, or nothing."""
+    names = _official_names(rows)
+    if not names:
+        return []
+    sources = dict.fromkeys(cell.note for row in rows for cell in row.official.values())
+    shown = [
+        Row(row.model, row.source, {name: replace(cell, note="")
+                                    for name, cell in row.official.items()})
+        for row in rows
+        if row.official
+    ]  # fmt: skip
+    said = "; ".join(map(for_markdown, filter(None, sources)))
+    lines = ["", "## Official metrics", "", f"{said}. No average and no rank is of them.", ""]
+    return lines + table(["Model", *names], shown, names)
 
 
 def _seeds(groups: Sequence[SeedGroup], averages: Sequence[str]) -> list[str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsc_bench.errors import DataError
-from fsc_bench.report.leaderboard import members, published_rows
+from fsc_bench.report.leaderboard import members, present, published_rows
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.results import AVERAGES, Run
+from fsc_bench.results import Run
 from fsc_bench.score.statistics import ROOT, tree_mean
 from fsc_bench.task import Task
 
@@ -84,7 +84,7 @@ def replay_tables(tasks: Sequence[Task], folder: Path | None = None) -> list[Che
     facts = [TaskFacts.of(task) for task in tasks]
     found = []
     for row in published_rows(facts, folder):
-        for name in AVERAGES:
+        for name in present(facts):
             parts = [row.cells.get(column) for column in members(name, facts)]
             if name in row.cells and parts and all(parts):
                 mean = sum(part.value for part in parts) / len(parts)

@@ -20,7 +20,7 @@ from fsc_bench.models import text_alone
 from fsc_bench.records import ImageRef, Record
 from fsc_bench.score.clusters import grouped, marks_of_records, source_images
 from fsc_bench.score.kinds import matching
-from fsc_bench.score.matching import outcomes
+from fsc_bench.score.matching import offer, outcomes
 from fsc_bench.score.scoring import Grouping, Material, text_numbers
 from fsc_bench.score.statistics import ROOT, scalar_leaves, tree_mean
 from fsc_bench.task import Task
@@ -119,15 +119,20 @@ def _classifier_by_subset(given: Material) -> dict[str, float]:
         groups = given.grouping.clusters[numbers]
         if len(set(groups)) >= FOLDS:
             asked[numbers] = True
-            hits[numbers] = classified([given.rows[number].texts for number in numbers], groups)
+            rows = [given.rows[number] for number in numbers]
+            several = [row.right_texts for row in rows]
+            hits[numbers] = classified([row.texts for row in rows], groups, several)
     if not asked.any():
         return {}
     return scalar_leaves(given.grouping.means(hits, asked).leaves())[0]
 
 
-def classified(texts: Sequence[Sequence[str]], groups: np.ndarray) -> np.ndarray:
-    """bool [records]: whether the first text is told from the others by a classifier that learned
-    from records of other groups; int [records].
+def classified(
+    texts: Sequence[Sequence[str]], groups: np.ndarray, right_texts: Sequence[int] | None = None
+) -> np.ndarray:
+    """bool [records]: whether the right texts are told from the others by a classifier that learned
+    from records of other groups, int [records]. right_texts: how many, from the first on, are right
+    in each record; None for one in all.
 
     Logistic regression on the counts of words and of pairs of words and on the length, the right
     text's minus a wrong one's. An equal text is the right one again, a tie with another a miss, as
@@ -136,15 +141,17 @@ def classified(texts: Sequence[Sequence[str]], groups: np.ndarray) -> np.ndarray
     from sklearn.model_selection import GroupKFold
 
     different = {text: number for number, text in enumerate(dict.fromkeys(_flat(texts)))}
+    several = [1] * len(texts) if right_texts is None else right_texts
     features = _features(list(different))
     places = [np.array([different[text] for text in row]) for row in texts]
     hits = np.zeros(len(texts), bool)
     for learned, asked in GroupKFold(FOLDS).split(places, groups=groups):
-        values = features @ _weights(features, [places[number] for number in learned])
+        values = features @ _weights(features, [(places[n], several[n]) for n in learned])
         for number in asked:
-            equal = (text_numbers(texts[number]) == 0)[None, None]
+            found = offer((0,), tuple(text_numbers(texts[number]).tolist()), several[number])
+            alike = None if found.alike is None else found.alike[None]
             similarity = values[places[number]][None, None]
-            hits[number] = bool(outcomes(similarity, equal).hits["text"][0])
+            hits[number] = bool(outcomes(similarity, found.right, alike).hits["text"][0])
     return hits
 
 
@@ -167,14 +174,17 @@ def _features(texts: Sequence[str]) -> sparse.csr_matrix:
     return sparse.hstack([counts, lengths], "csr", float)
 
 
-def _weights(features: sparse.csr_matrix, places: Sequence[np.ndarray]) -> np.ndarray:
-    """float [features]: what each speaks for, learned from the right text, the first, of each
-    record against one of its others, each of them in turn.
+def _weights(features: sparse.csr_matrix, records: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+    """float [features]: what each speaks for, learned from a right text of each record against one
+    of its others, each of them in turn. records: the places of its texts, and how many are right.
     """
     from sklearn.linear_model import LogisticRegression
 
-    right = [row[0] for row in places]
-    wrong = [row[1 + number % (len(row) - 1)] for number, row in enumerate(places)]
+    right = [row[number % several] for number, (row, several) in enumerate(records)]
+    wrong = [
+        row[several + number % (len(row) - several)]
+        for number, (row, several) in enumerate(records)
+    ]
     differences = features[right] - features[wrong]
     both_ways = sparse.vstack([differences, -differences])  # so that no place tells the answer
     answers = np.repeat([1, 0], len(right))

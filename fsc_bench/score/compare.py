@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fsc_bench.errors import UsageError
-from fsc_bench.results import AVERAGES, Result, Run, averaged
+from fsc_bench.results import Result, Run
 from fsc_bench.score.clusters import Sources, source_images
 from fsc_bench.score.contrast import (
     FLIPS,
@@ -208,7 +208,10 @@ class Pair:
             stored.measures(one) for stored, one in zip((self.a, self.b), told, strict=True)
         )
         tree, within = self.a.tree, self.a.within
-        return {metric: paired(of_a[metric], of_b[metric], tree, within, keys) for metric in of_a}
+        both = [metric for metric in of_a if metric in of_b]
+        if not both:
+            raise UsageError("; ".join({**self.a.result.lacks, **self.b.result.lacks}.values()))
+        return {metric: paired(of_a[metric], of_b[metric], tree, within, keys) for metric in both}
 
 
 def _pairs(
@@ -240,7 +243,8 @@ def _pair(a: Run, b: Run, task: str) -> tuple[Pair, str]:
     if why := _differs(one, other):
         raise UsageError(why)
     stored_a, stored_b = open_stored(a, task), open_stored(b, task)
-    note = "; ".join(dict.fromkeys([*one.flags, *other.flags]))
+    lacks = [f"no {metric}: {why}" for metric, why in {**one.lacks, **other.lacks}.items()]
+    note = "; ".join(dict.fromkeys([*one.flags, *other.flags, *lacks]))
     if stored_a.ids != stored_b.ids:
         place = {name: row for row, name in enumerate(stored_b.ids)}
         both = [(row, place[name]) for row, name in enumerate(stored_a.ids) if name in place]
@@ -348,19 +352,19 @@ def _averages(
                 if table or result.facts["suite"] == suite
             }
             chosen = [task for task, metric in metrics.items() if metric]
-            parts = [found[task][metrics[task]].get(ROOT) for task in chosen]
+            parts = [found[task].get(metrics[task], {}).get(ROOT) for task in chosen]
             if not parts or None in parts:
                 continue
             whole = average(parts)
             n = sum(len(pairs[task].a.ids) for task in chosen)
             images = len(np.unique(np.concatenate([part.images for part in parts])))
-            of = (len(parts), max(len(parts), _members(table or suite_of(suite), name)))
+            of = (len(parts), max(len(parts), members(table or suite_of(suite), name)))
             title = name if len(suites) == 1 else f"{name} ({suite})"
             lines.append(Line(title, "average", contrast(whole), n, images, of=of))
     return lines
 
 
-def _members(suite: Suite, name: str) -> int:
+def members(suite: Suite, name: str) -> int:
     """How many tasks of a suite an average is of; 0 for one of which no file is known."""
     average_of = suite.averages[name]
     return sum(
@@ -375,7 +379,8 @@ def _flips(pair: Pair, told: tuple[Told, Told], most: int) -> list[Flip]:
     biggest movers first.
     """
     result = pair.a.result
-    kind, metric = KINDS[result.kind], result.headline[0]
+    kind, lacks = KINDS[result.kind], {**pair.a.result.lacks, **pair.b.result.lacks}
+    metric = next(metric for metric in result.headline if metric not in lacks)
     hits_a, hits_b = (kind.hits(one, metric) for one in told)
     margins_a, margins_b = (kind.margins(one, metric) for one in told)
     rows = np.flatnonzero(hits_a != hits_b)
@@ -427,7 +432,7 @@ def against_totals(
     for task, one in stored.items():
         measures = one.measures(one.told(sources[task], one.result.headline))
         drawn = draws(measures, one.tree, one.within, sources[task].keys)
-        for metric in one.result.headline:
+        for metric in measures:
             column = task if len(one.result.headline) == 1 else f"{task} {metric}"
             value = points(measures[metric], one.tree, one.within)[ROOT]
             means[task, metric] = value, drawn[metric].get(ROOT, np.zeros(1))
@@ -435,8 +440,13 @@ def against_totals(
                 found = unpaired((value, float(np.nanstd(means[task, metric][1]))), totals[column])
                 images = len(sources[task].keys)
                 tasks[column] = Line(column, metric, found, one.result.n, images, task=task)
+    names = dict.fromkeys(a.results[task].facts["suite"] for task in stored)
     averages = [
-        line for average in AVERAGES if (line := _total(average, a, means, totals)) is not None
+        line
+        for suite in map(suite_of, names)
+        if suite.published
+        for average in suite.averages
+        if (line := _total(suite, average, a, means, totals)) is not None
     ]
     if not tasks and not averages:
         raise UsageError(f"{a.path}: {name} has a number of none of its tasks.")
@@ -456,21 +466,21 @@ def against_totals(
 
 
 def _total(
+    suite: Suite,
     name: str,
     run: Run,
     means: Mapping[tuple[str, str], tuple[float, np.ndarray]],
     totals: Mapping[str, float],
 ) -> Line | None:
     """An average that both have, over all tasks of the suite; None otherwise."""
+    of = {task: run.results[task] for task, _ in means}
     chosen = {
-        task: averaged(name, run.results[task].facts["group"], run.results[task].headline)
-        for task, _ in means
+        task: suite.averages[name].metric_of(task, result.facts["group"], result.headline)
+        for task, result in of.items()
+        if result.facts["suite"] == suite.name
     }
-    parts = [means[task, metric] for task, metric in chosen.items() if metric]
-    suites = {run.results[task].facts["suite"] for task, metric in chosen.items() if metric}
-    if name not in totals or len(suites) != 1:
-        return None
-    if len(parts) != _members(suite_of(*suites), name):
+    parts = [means[task, metric] for task, metric in chosen.items() if (task, metric) in means]
+    if name not in totals or not parts or len(parts) != members(suite, name):
         return None
     value = sum(part[0] for part in parts) / len(parts)
     spread = float(np.nanstd(sum(part[1] for part in parts) / len(parts)))

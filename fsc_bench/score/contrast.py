@@ -121,6 +121,11 @@ def influences(measure: Measure, tree: Tree, within: str) -> dict[str, np.ndarra
 def average(parts: Sequence[Paired]) -> Paired:
     """The plain mean of several numbers; images that several ask about are one."""
     n = len(parts)
+    drawn = np.empty(0)
+    if any(len(part.drawn) for part in parts):
+        # A number of a single image has no draws: it adds no spread.
+        each = (part.drawn if len(part.drawn) else part.b - part.a for part in parts)
+        drawn = reduce(np.add, each) / n
     images, influence = np.empty(0, np.uint64), None
     if all(part.influence is not None for part in parts):
         images, place = np.unique(
@@ -131,8 +136,7 @@ def average(parts: Sequence[Paired]) -> Paired:
     return Paired(
         sum(part.a for part in parts) / n,
         sum(part.b for part in parts) / n,
-        # A number of a single image has no draws: it adds no spread.
-        reduce(np.add, (part.drawn if len(part.drawn) else part.b - part.a for part in parts)) / n,
+        drawn,
         influence,
         images,
         Support(min(part.support.images for part in parts) * n, False),

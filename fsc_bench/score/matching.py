@@ -5,19 +5,28 @@ as the most similar of its options. So an option equal to the right one is the r
 as for official scorers, which take the first of equals and put the right one first.
 
 Shapes: n records of one shape, I images and T texts each: one image and T texts, I images and one
-text, or as many images as texts. Image i belongs with text i.
+text, or as many images as texts. Image i belongs with text i. Of one image's texts the first R may
+be right; then each of them must beat every wrong one (SugarCrepe++, arXiv 2406.11171).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
-from math import prod
+from math import comb, prod
 
 import numpy as np
 
 LARGEST = 14  # different images and texts of a record whose chance is worked out step by step
 LARGEST_MATCH = 5  # images whose texts are assigned in every way, 120 of them
+
+# Of the right answer, the best other one, and whether no wrong option equals a right one: a hit; a
+# hit where any tie is a miss; a hit where a tie is one.
+RULES = (
+    lambda own, other, alone: own > other,
+    lambda own, other, alone: (own > other) & alone,
+    lambda own, other, alone: own >= other,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,9 @@ class Outcomes:
 
     hits: metric -> bool [n]; `text`: every image chose its text; `image`: every text chose its
     image; `group`: both; `accuracy`: every choice that the shape has came out right; `groupmatch`:
-    of all ways to give every image a text of its own, the right one has the greatest sum.
+    of all ways to give every image a text of its own, the right one has the greatest sum. Of
+    several right texts, `text`: each beats the wrong ones; `caption`: the first does; `drop`: the
+    first does and another does not.
     strict: the same where an option equal to the right one ties with it, and any tie is a miss.
     lenient: the same where a tie between different answers is a hit, as for scorers by argmax that
     put the right one first.
@@ -39,12 +50,15 @@ class Outcomes:
     ties: np.ndarray
 
 
-def outcomes(similarity: np.ndarray, right: np.ndarray | None = None) -> Outcomes:
+def outcomes(
+    similarity: np.ndarray, right: np.ndarray | None = None, alike: np.ndarray | None = None
+) -> Outcomes:
     """Outcomes of records with the same shape.
 
     similarity: float [n, I, T]. right: bool [n, I, T] or [I, T], as in `Offer`; None where all
-    options differ. A tie or NaN between different answers is a miss, as in Winoground's own scoring
-    (Thrush et al. 2022, section 4): a model that scores everything alike has matched nothing.
+    options differ. alike: bool [n, R, T], as in `Offer`, where R texts are right. A tie or NaN
+    between different answers is a miss, as in Winoground's own scoring (Thrush et al. 2022, section
+    4): a model that scores everything alike has matched nothing.
     """
     n, images, texts = similarity.shape
     if right is None:
@@ -52,17 +66,15 @@ def outcomes(similarity: np.ndarray, right: np.ndarray | None = None) -> Outcome
     right = np.broadcast_to(right, similarity.shape)
     pairs = range(min(images, texts))
     choices: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    if texts > 1:
+    if alike is not None:
+        choices["text"] = _each_of_several(similarity[:, 0], right[:, 0], alike)
+    elif texts > 1:
         choices["text"] = [_choice(similarity[:, i, :], right[:, i, :]) for i in pairs]
     if images > 1:
         choices["image"] = [_choice(similarity[:, :, t], right[:, :, t]) for t in pairs]
     hits, strict, lenient = (
         {name: _all(n, [rule(*choice) for choice in found]) for name, found in choices.items()}
-        for rule in (
-            lambda own, other, alone: own > other,
-            lambda own, other, alone: (own > other) & alone,
-            lambda own, other, alone: own >= other,
-        )
+        for rule in RULES
     )
     ties = np.zeros(n, bool)
     for found in choices.values():
@@ -75,7 +87,54 @@ def outcomes(similarity: np.ndarray, right: np.ndarray | None = None) -> Outcome
     if len(choices) == 2 and images <= LARGEST_MATCH:
         for table, whole in zip((hits, strict, lenient), _matches(similarity, right), strict=True):
             table["groupmatch"] = whole
+    if alike is not None:
+        for table, rule in zip((hits, strict, lenient), RULES, strict=True):
+            table["caption"] = rule(*choices["text"][0])
+            table["drop"] = table["caption"] & ~table["text"]
     return Outcomes(hits, strict, lenient, ties)
+
+
+def between_texts(similarity: np.ndarray, alike: np.ndarray) -> Outcomes:
+    """Outcomes of `tot`, which asks no picture: the right texts are nearer to each other than any
+    of them is to a wrong one (SugarCrepe++'s text-only task, arXiv 2406.11171).
+
+    similarity: float [n, T, T], of texts with texts. alike: bool [n, R, T], as in `Offer`.
+    """
+    near, far = nearness(similarity, alike)
+    hits, strict, lenient = ({"tot": rule(near, far, _alone(alike))} for rule in RULES)
+    return Outcomes(hits, strict, lenient, near == far)
+
+
+def nearness(similarity: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the least similarity of two right texts, the greatest of a right and a wrong one), each [n].
+    Right texts that are equal are one answer, which is infinitely near to itself.
+    """
+    wrong = ~alike.any(axis=1)
+    near, far = [], []
+    for first in range(alike.shape[1]):
+        own = alike[:, first]
+        # The nearest option of the answer stands for it.
+        to_each = np.where(own[:, :, None], similarity, -np.inf).max(axis=1)  # [n, T]
+        far.append(np.where(wrong, to_each, -np.inf).max(axis=1))
+        for second in range(first + 1, alike.shape[1]):
+            other = alike[:, second]
+            between = np.where(other, to_each, -np.inf).max(axis=1)
+            near.append(np.where(own[:, second], np.inf, between))
+    return np.min(near, axis=0), np.max(far, axis=0)
+
+
+def _each_of_several(
+    row: np.ndarray, right: np.ndarray, alike: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The choice of each right text, as `_choice` has it; row, right: [n, T]; alike: [n, R, T]."""
+    other = np.where(right, -np.inf, row).max(axis=1)
+    each = range(alike.shape[1])
+    return [(np.where(alike[:, k], row, -np.inf).max(axis=1), other, _alone(alike)) for k in each]
+
+
+def _alone(alike: np.ndarray) -> np.ndarray:
+    """bool [n]: no option but the R right ones is right."""
+    return alike.any(axis=1).sum(axis=1) == alike.shape[1]
 
 
 def _matches(similarity: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -115,6 +174,7 @@ class Offer:
     """What a record asks, by which of its options are equal.
 
     right: bool [I, T], whether a text is a right answer to an image, and the image to the text.
+    alike: bool [R, T], which texts are each of the right ones; None where one is right.
     chance: metric -> percent that continuous random similarities reach.
     free: every option is right. easier: fewer different answers than options, some of them wrong.
     """
@@ -123,6 +183,7 @@ class Offer:
     chance: dict[str, float]
     free: bool
     easier: bool
+    alike: np.ndarray | None = None
 
 
 def first_equal(numbers: np.ndarray) -> np.ndarray:
@@ -134,8 +195,12 @@ def first_equal(numbers: np.ndarray) -> np.ndarray:
 
 
 @cache
-def offer(images: tuple[int, ...], texts: tuple[int, ...]) -> Offer:
-    """The offer of a record whose options are equal where their numbers are."""
+def offer(images: tuple[int, ...], texts: tuple[int, ...], right_texts: int = 1) -> Offer:
+    """The offer of a record whose options are equal where their numbers are. right_texts: how many,
+    from the first on, are right; of one image there may be several.
+    """
+    if right_texts > 1:
+        return _offer_of_several(texts, right_texts)
     pairs = min(len(images), len(texts))
     same_image, same_text = (np.equal.outer(part, part) for part in (images, texts))
     # Two texts of one picture are both right for it, and so are two pictures of one text.
@@ -147,6 +212,30 @@ def offer(images: tuple[int, ...], texts: tuple[int, ...]) -> Offer:
     if "group" in chance and pairs <= LARGEST_MATCH:
         chance["groupmatch"] = 100 * _share_of_assignments(images, texts, right)
     return Offer(right, chance, free, easier)
+
+
+def _offer_of_several(texts: tuple[int, ...], right_texts: int) -> Offer:
+    """The offer of one image and several right texts."""
+    alike = np.equal.outer(texts[:right_texts], texts)
+    right = alike.any(axis=0)
+    firsts = _firsts(texts)
+    answers, wrong = int(right[firsts].sum()), int((~right)[firsts].sum())
+    pairs = comb(answers, 2)
+    caption, text = 100 / (1 + wrong), 100 * _all_above(answers, wrong)
+    chance = {
+        "text": text,
+        "accuracy": text,
+        "caption": caption,
+        "drop": caption - text,
+        "tot": 100 * _all_above(pairs, answers * wrong),
+    }
+    free = wrong == 0
+    return Offer(right[None], chance, free, not free and len(firsts) < len(texts), alike)
+
+
+def _all_above(some: int, others: int) -> float:
+    """The share of orders in which all of some stand above all others: s! o! / (s + o)!"""
+    return 1 / comb(some + others, some)
 
 
 def _share_of_assignments(images: Sequence[int], texts: Sequence[int], right: np.ndarray) -> float:

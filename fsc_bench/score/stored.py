@@ -156,12 +156,14 @@ class Stored:
     def measures(self, told: Told) -> dict[str, Measure]:
         """The metrics of the headline. Raises UsageError where they are not the result's."""
         found = KINDS[self.result.kind].measures(told)
-        for metric in self.result.headline:
+        has = self.result.metrics.get(ROOT, {})
+        asked = [m for m in self.result.headline if m in has or m not in self.result.lacks]
+        for metric in asked:
             if metric not in found:
                 raise UsageError(f"{self.columns.path}: tells nothing of {metric!r}.")
             if not self.whole:
                 continue
-            stated = self.result.metrics.get(ROOT, {}).get(metric)
+            stated = has.get(metric)
             value = points(found[metric], self.tree, self.within).get(ROOT)
             if stated is None or stated.value is None or value is None:
                 raise UsageError(f"{self.columns.path}: {metric} has no headline number.")
@@ -170,7 +172,7 @@ class Stored:
                     f"{self.columns.path}: its samples make {metric} {value:.4f}, the result says "
                     f"{stated.value:.4f}: they do not belong together."
                 )
-        return {metric: found[metric] for metric in self.result.headline}
+        return {metric: found[metric] for metric in asked}
 
 
 def open_stored(run: Run, task: str, variant: str = "") -> Stored:
@@ -215,3 +217,17 @@ def _check(result: Result, columns: Columns) -> None:
         sizes = images * columns.lengths("texts")
         if (columns.lengths("scores") != sizes).any() or (sizes < 2).any():
             raise UsageError(f"{path}: not one score for each picture and text of a sample.")
+        if "right_texts" in columns:
+            _check_several(columns, images)
+
+
+def _check_several(columns: Columns, images: np.ndarray) -> None:
+    """Whether the columns of several right texts fit the others."""
+    texts, right_texts = columns.lengths("texts"), columns["right_texts"]
+    several = right_texts > 1
+    fits = (right_texts >= 1) & (~several | ((images == 1) & (right_texts < texts)))
+    if right_texts.dtype.kind != "i" or not fits.all():
+        raise UsageError(f"{columns.path}: 'right_texts' does not fit the texts of a sample.")
+    wanted = np.where(several, texts * (texts - 1) // 2, 0)
+    if "text_scores" in columns and (columns.lengths("text_scores") != wanted).any():
+        raise UsageError(f"{columns.path}: not one text score for each two texts of a sample.")

@@ -18,9 +18,10 @@ from fsc_bench import __version__
 from fsc_bench.models.run import skeleton
 from fsc_bench.train import sharding
 from fsc_bench.train.batch_norm import synchronise
-from fsc_bench.train.batches import Batches
+from fsc_bench.train.batches import Batches, Pixels
 from fsc_bench.train.checkpoint import SCHEMA, versions
 from fsc_bench.train.config import TrainConfig
+from fsc_bench.train.mechanism import Mechanism, make_probe
 from fsc_bench.train.prepare import Prepared, Processes, Say
 from fsc_bench.train.published import differences
 from fsc_bench.train.schedule import decay_groups
@@ -41,6 +42,7 @@ class Run:
     steps: int
     worker: Worker
     state: State
+    mechanism: Mechanism | None
     facts: dict[str, Any]  # of config.json
 
     @property
@@ -85,8 +87,11 @@ def build(prepared: Prepared) -> Run:
         synchronise(towers)
         encode = distribute(towers, device)
     worker = Worker(config, encode, batches.pixels, device, teacher)
+    mechanism = make_mechanism(prepared, batches.pixels, sharded)
     facts = run_facts(prepared, steps)
-    return Run(prepared, model, sharded, batches, dev, steps, worker, state, facts)
+    if mechanism is not None:
+        facts["probe"] = mechanism.probe.words
+    return Run(prepared, model, sharded, batches, dev, steps, worker, state, mechanism, facts)
 
 
 def make_batches(prepared: Prepared) -> tuple[Batches, Batches | None]:
@@ -112,6 +117,15 @@ def make_batches(prepared: Prepared) -> tuple[Batches, Batches | None]:
             batch_size=min(config.batch_size, len(data.held_out)), augment=False,
         )  # fmt: skip
     return batches, dev
+
+
+def make_mechanism(prepared: Prepared, pixels: Pixels, sharded: bool) -> Mechanism | None:
+    """What looks at similarities during training; None where the config asks for no look."""
+    config, data, towers = prepared.config, prepared.data.probe, prepared.towers
+    if data is None:
+        return None
+    probe = make_probe(data, towers, prepared.adapter.tokenizer, pixels, config.seed)
+    return Mechanism(probe, towers, sharded, pixels, prepared.processes.device, config)
 
 
 def make_optimizer(

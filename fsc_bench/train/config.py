@@ -96,6 +96,9 @@ class TrainConfig:
     checkpoint_every: int = 500  # steps; and at the end
     keep_checkpoints: int = 2
     log_every: int = 10  # steps
+    probe_every: int = 0  # steps between looks at similarities on a probe; 0 never looks
+    probe_pairs: int = 256  # of the dev split, or of probe_data; at most so many
+    probe_data: str = ""  # KIND:PATH of pairs to probe with, in place of the dev split
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -242,7 +245,7 @@ _RANGES = {
         _Range("it must be 0 (off) or more."),
     ),
     **_group(
-        "max_pairs max_steps warmup_steps patience",
+        "max_pairs max_steps warmup_steps patience probe_every",
         _Range("it must be 0 (off) or more.", high=2**53),
     ),
     **_group(
@@ -261,13 +264,14 @@ _RANGES = {
         'a rank is at least 1. For full fine-tuning set tune = "full".', low=1, high=2**20
     ),
     "batch_size": _Range("a contrast needs 2 pairs.", low=2, high=2**31),
+    "probe_pairs": _Range("a probe needs 2 pairs.", low=2, high=2**31),
     "workers": _Range("0 or more, at most 1024; -1 leaves it to us.", low=-1, high=1025),
 }
 
 # How a run is computed and logged: a run may be resumed with other values of these.
 RESUMABLE = frozenset(
     {"activation_checkpointing", "checkpoint_every", "compile", "data", "device",
-     "keep_checkpoints", "log_every", "tensorboard", "workers"}
+     "keep_checkpoints", "log_every", "probe_every", "tensorboard", "workers"}
 )  # fmt: skip
 
 

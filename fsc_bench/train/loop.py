@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from fsc_bench.errors import DataError, RunError
-from fsc_bench.models.run import read_facts, spec_of
+from fsc_bench.models.run import read_facts, spec_of, suite_known
 from fsc_bench.models.shortcuts import parts
 from fsc_bench.system.files import write_json
 from fsc_bench.system.settings import working
@@ -69,6 +69,8 @@ def train(
         if dry_run:
             rehearse(run)
             return out
+        if run.mechanism is not None:
+            run.mechanism.begin()  # before a checkpoint is read: the weights are the first ones
         position = start(run)
         if position is None:
             run.say("Nothing to do: the run is finished.")
@@ -123,7 +125,8 @@ def start(run: Run) -> Position | None:
     elif leader:
         write_json(out / "config.json", run.facts, RESUME)
     if leader:
-        cut_metrics(out / "metrics.jsonl", position.done)
+        # The look before the first step is taken again too.
+        cut_metrics(out / "metrics.jsonl", position.done or -1)
     return position
 
 
@@ -137,6 +140,8 @@ def announce(run: Run) -> None:
         f"{'es' if count > 1 else ''}{', sharded' if run.sharded else ''}, {run.steps:,} steps; "
         "losses " + ", ".join(f"{name} x {weight:g}" for name, weight in config.weights.items())
     )
+    if run.mechanism is not None:
+        run.say(f"Probe: {run.mechanism.probe.words}, every {config.probe_every} steps.")
     if left_over := len(data.chosen) % config.batch_size:
         run.say(f"The last {left_over} pairs of each epoch's order are left out of it.")
     if config.local_hn_weight + config.global_hn_weight and config.missing == "zero":
@@ -155,9 +160,12 @@ def take_steps(run: Run, position: Position) -> Position:
     if stops_early(config, position.best):
         steps = position.done  # it had stopped, and was killed before it wrote weights
     left = range(position.done, steps)
+    if not position.done:
+        look(run, 0, progress)
     for step, batch in zip(left, load(run.batches, left, config)):  # noqa: B905
         position, rate, report = one_step(run, position, step, batch)
         progress.log(position.done, rate, report, scales(run.model), position.bad_in_epoch)
+        look(run, position.done, progress)
         if position.done % config.checkpoint_every == 0 or position.done == steps:
             position = save(run, position, progress)
             if stops_early(config, position.best):
@@ -168,6 +176,12 @@ def take_steps(run: Run, position: Position) -> Position:
             leave(run, position)
     progress.close()
     return position
+
+
+def look(run: Run, step: int, progress: Progress) -> None:
+    """Measures the probe after so many steps, where that is due; nothing of the run changes."""
+    if run.mechanism is not None and run.mechanism.due(step, run.steps):
+        progress.probe(step, run.mechanism.measure())
 
 
 def one_step(
@@ -314,7 +328,7 @@ def leave_behind(run: Run, position: Position) -> None:
         write_json(out / "config.json", facts, RESUME)
         for line in published_lines(run.prepared.recipe, run.facts["differences"]):
             run.say(line)
-        # A model of the demo world knows the demo's tasks alone.
-        where = " --demo" * read_facts(out)["skeleton"].startswith("demo:")
+        suite = suite_known(read_facts(out)["skeleton"])
+        where = f" -t {suite}" if suite else ""
         run.say(f"Written: {out}. Score it with `fsc-bench run{where} -m {spec_of(out)}`.")
     run.processes.wait()

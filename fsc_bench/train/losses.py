@@ -363,20 +363,9 @@ class _AlignedCosine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, image_tokens, text_tokens, alignment):
-        with torch.autocast(image_tokens.device.type, enabled=False):
-            patches, words = upcast(image_tokens, text_tokens)
-            similarity, attention = _attend(patches, words, alignment)
-            attended = attention @ patches
-            # A sum of patches that cancel to less than the input's rounding has no direction: the
-            # cosine is 0 and has no gradient, where 1 / norm would be anything up to infinity.
-            patch_norms = torch.linalg.vector_norm(patches, dim=-1)
-            spread = (attention @ patch_norms[..., None]).squeeze(-1)
-            noise = (torch.finfo(image_tokens.dtype).eps * spread).clamp_min(1e-12)
-            inverse_attended = _inverse(torch.linalg.vector_norm(attended, dim=-1), noise)
-            inverse_word = _inverse(torch.linalg.vector_norm(words, dim=-1), 1e-12)
-            # words . attended, without another pass over D
-            inner = (attention * similarity).sum(-1)
-            cosine = inner * inverse_attended * inverse_word
+        attention, cosine, inverse_attended, inverse_word = _aligned(
+            image_tokens, text_tokens, alignment
+        )
         ctx.save_for_backward(
             image_tokens, text_tokens, attention, cosine, inverse_attended, inverse_word
         )
@@ -402,6 +391,38 @@ class _AlignedCosine(torch.autograd.Function):
                 to_attended = (both * words).addcmul_(own, attended, value=-1)
                 image_gradient = (attention.mT @ to_attended).to(image_tokens.dtype)
         return image_gradient, text_gradient, None
+
+
+@in_full_precision
+def _aligned(
+    image_tokens: Tensor, text_tokens: Tensor, alignment: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attention `[B, L, P]`, cosine `[B, L]`, and the inverse norms of both sides of the cosine."""
+    patches, words = upcast(image_tokens, text_tokens)
+    similarity, attention = _attend(patches, words, alignment)
+    attended = attention @ patches
+    # A sum of patches that cancel to less than the input's rounding has no direction: the
+    # cosine is 0 and has no gradient, where 1 / norm would be anything up to infinity.
+    patch_norms = torch.linalg.vector_norm(patches, dim=-1)
+    spread = (attention @ patch_norms[..., None]).squeeze(-1)
+    noise = (torch.finfo(image_tokens.dtype).eps * spread).clamp_min(1e-12)
+    inverse_attended = _inverse(torch.linalg.vector_norm(attended, dim=-1), noise)
+    inverse_word = _inverse(torch.linalg.vector_norm(words, dim=-1), 1e-12)
+    # words . attended, without another pass over D
+    inner = (attention * similarity).sum(-1)
+    return attention, inner * inverse_attended * inverse_word, inverse_attended, inverse_word
+
+
+@torch.no_grad()
+def word_alignment(
+    image_tokens: Tensor, packed_text_tokens: Tensor, *, alignment: Alignment = "minmax"
+) -> tuple[Tensor, Tensor]:
+    """What the local loss makes of each word, to be looked at: attention `[B, L, P]`, of the scale
+    that the loss has it in, and the cosine `[B, L]` of a word with the patches it attends to.
+    """
+    one_of("alignment", alignment, Alignment)
+    attention, cosine, _, _ = _aligned(image_tokens, packed_text_tokens, alignment)
+    return attention, cosine
 
 
 def _attend(patches: Tensor, words: Tensor, alignment: str) -> tuple[Tensor, Tensor]:

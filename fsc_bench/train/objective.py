@@ -132,18 +132,7 @@ def local_term(
     config: TrainConfig, part: Part, encoded: Encoded, rows: Tensor, logit_scale: Tensor
 ) -> Tensor:
     """A part's share of the local loss: its rows' sum over the whole batch's `rows`."""
-    # A paraphrase has no part in it: a text without a token is not packed, and costs nothing.
-    last = part.negative_mask.shape[1]
-    blocks = [
-        TextTokens(
-            tokens,
-            block.token_mask & (block.text_index <= last)[:, None],
-            block.image_index,
-            block.text_index,
-        )
-        for block, tokens in zip(part.texts, encoded.text_tokens, strict=True)
-    ]
-    packed, text_index = pack_tokens(blocks, len(part.images))
+    packed, text_index = packed_texts(part, encoded)
     return losses.local_hn_loss_packed(
         encoded.image_tokens,
         packed,
@@ -156,6 +145,22 @@ def local_term(
         missing=config.missing,
         rows=rows,
     )
+
+
+def packed_texts(part: Part, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    """The tokens of a part's captions and hard negatives, packed for the local loss."""
+    # A paraphrase has no part in it: a text without a token is not packed, and costs nothing.
+    last = part.negative_mask.shape[1]
+    blocks = [
+        TextTokens(
+            tokens,
+            block.token_mask & (block.text_index <= last)[:, None],
+            block.image_index,
+            block.text_index,
+        )
+        for block, tokens in zip(part.texts, encoded.text_tokens, strict=True)
+    ]
+    return pack_tokens(blocks, len(part.images))
 
 
 @torch.no_grad()

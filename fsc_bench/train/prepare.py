@@ -30,6 +30,7 @@ from fsc_bench.train.config import Recipe, TrainConfig
 from fsc_bench.train.hard_negatives import hard_negatives
 from fsc_bench.train.lora import apply_lora
 from fsc_bench.train.material import check_place, look_for_data, open_material
+from fsc_bench.train.mechanism import ProbeData, probe_data
 from fsc_bench.train.progress import summary_writer
 from fsc_bench.train.reach import freeze_unreached
 from fsc_bench.train.schedule import split_dev
@@ -73,6 +74,7 @@ class Data:
     held_out: np.ndarray  # the dev split's
     negatives: HardNegatives | None
     positives: Positives | None
+    probe: ProbeData | None  # what training is looked at with
     tried: tuple[str, ...] = ()  # what a look at some of them found, for those who only look
 
 
@@ -180,7 +182,8 @@ def open_data(
     pairs = material.pairs
     chosen, held_out = split_dev(pairs, config.dev_share, config.seed)
     check_batch(config.batch_size, len(chosen), processes.count, config.accumulate)
-    return Data(pairs, chosen, held_out, negatives, material.positives, material.tried)
+    probe = probe_data(config, pairs, chosen, held_out, links)
+    return Data(pairs, chosen, held_out, negatives, material.positives, probe, material.tried)
 
 
 def _silent(line: str) -> None:

@@ -64,6 +64,15 @@ class Progress:
         self.say(f"dev at {step:,}: loss {loss:.4f}  {words}")
         self.began, self.images = time.perf_counter(), 0
 
+    def probe(self, step: int, figures: dict[str, float]) -> None:
+        """What a look at the probe found (mechanism.py)."""
+        self._write({"step": step, **{f"probe_{name}": value for name, value in figures.items()}})
+        told = {"cos_negative": "caption with negatives", "cos_random": "with other captions",
+                "base_image": "images with the base's"}  # fmt: skip
+        words = [f"{text} {figures[name]:.3f}" for name, text in told.items() if name in figures]
+        self.say(f"probe at {step:,}: cosine of a {', '.join(words)}")
+        self.began, self.images = time.perf_counter(), 0
+
     def close(self) -> None:
         if self.board:
             self.board.close()

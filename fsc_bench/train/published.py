@@ -15,7 +15,8 @@ from fsc_bench.train.config import Recipe
 SILENT = frozenset(
     {"accumulate", "activation_checkpointing", "bad_share", "checkpoint_every", "compile", "data",
      "device", "gather", "image_key", "keep_checkpoints", "length_buckets", "log_every",
-     "max_pairs", "pairs_seed", "parallel", "tensorboard", "workers"}
+     "max_pairs", "pairs_seed", "parallel", "probe_data", "probe_every", "probe_pairs",
+     "tensorboard", "workers"}
 )  # fmt: skip
 LOGITS = "float32"  # ours in every precision: losses.py
 ABOUT = 0.05  # papers round the number of their pairs

@@ -146,14 +146,9 @@ def _demo(data: Path, times: int = 1) -> list:
         return tasks
     found = []
     for task in tasks:
-        benchmark, _, family = build._recipe(task).partition("/")
-        write = raw.write_image_folder if family else getattr(raw, f"write_{benchmark}")
-        wanted = inspect.signature(write).parameters
-        places = {"raw": data / "raw" / task.name, "images": raw.sources_below(data / "images")}
-        given = {name: place for name, place in places.items() if name in wanted}
-        if family:
-            given["family"] = family
-        write(**given, n=times * wanted["n"].default)
+        recipe = build._recipe(task)
+        usual = inspect.signature(raw.recipe_module(recipe).write).parameters["n"].default
+        raw.write(recipe, data / "raw" / task.name, data / "images", n=times * usual)
         larger = replace(task, counts={})
         counts = Counter(row.subset for row in prepare(larger, data, partial=True).records)
         found.append(replace(larger, subsets=_counted(task.subsets, counts)))

@@ -26,6 +26,11 @@ def detect(raw: Raw) -> bool:
     return bool(_batches(raw))
 
 
+def begins_with(raw: Raw) -> list[str]:
+    """The names that the batch may have."""
+    return [f"cifar-10-batches-py/{NAMES[0]}", "cifar-100-python/test"]
+
+
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     (subset,) = task.leaves
     found = _batches(raw)

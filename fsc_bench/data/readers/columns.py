@@ -10,15 +10,21 @@ Options (a name, or several):
     split     the word that the split's files have in their path; several are tried in turn
     images    columns, each one image of the record; a column of lists is several images
     texts     columns, the first being right; a column of lists is several texts
-    label     class of a classification task: a number, a name or a list of them
+    right_texts  how many of the texts, from the first on, are right: all must beat the others
+    label     class of a classification task: a number, a name or a list of them; of several columns
+              the first that is there
     first     the number of the first class, where numbers alone do not say it
-    id subset cluster stratum box   columns of that meaning; id defaults to the row's number
+    id subset cluster stratum box   columns of that meaning; id defaults to the row's number. Of
+              several columns for `subset` the cells are joined: ["type", "subtype"] is add_obj
+    by_file   true: a record's subset is what its file is called, without the ending
     source    image source of paths, such as "coco/val2014"; "." is the raw folder
+    where     rows to keep: column = value; a column that is not there keeps them all
     path      how a cell becomes a path, such as "images/{}.jpg"; an absolute path may stand in a
               cell where it leads into the raw folder
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,15 +49,18 @@ OPTIONS = {
     "split": "test",
     "images": [],
     "texts": [],
+    "right_texts": 1,
     "label": "",
     "first": UNSAID,
     "id": "",
     "subset": "",
+    "by_file": False,
     "cluster": "",
     "stratum": "",
     "box": "",
     "source": OWN,
     "path": "{}",
+    "where": {},
 }
 EXAMPLE = """
 # mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
@@ -76,7 +85,8 @@ images = "image"
 path   = "images/{}"       # how a cell becomes a path
 texts  = ["caption", "foil"]   # the right one first
 """
-SEVERAL = ("files", "images", "texts", "split")  # options that take one name as well as a list
+# Options that take one name as well as a list.
+SEVERAL = ("files", "images", "texts", "split", "subset", "label")
 LONGEST = 1000  # of a path; file systems allow little more
 BINARY = (".parquet", ".arrow")
 SUFFIXES = (*BINARY, ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
@@ -85,11 +95,32 @@ IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "fi
 LABEL_COLUMNS = ("label", "labels", "fine_label", "cls", "classes", "class", "variant")
 
 
+GENERAL = True
 LAYOUT = "Parquet or Arrow files (data/test-00000-of-00001.parquet)"
 
 
+METADATA = ("metadata.csv", "metadata.jsonl")  # of folders that `datasets` calls imagefolder
+
+
 def detect(raw: Raw) -> bool:
-    return bool(files_below(raw.folder, BINARY))
+    return bool(files_below(raw.folder, BINARY) or _metadata(raw))
+
+
+def _metadata(raw: Raw) -> list[Path]:
+    """The tables of a folder that `datasets` calls imagefolder, where they say the classes."""
+    found = [path for path in files_below(raw.folder, METADATA) if path.name.lower() in METADATA]
+    return [path for path in found if _says_classes(path, raw.task.data.options)]
+
+
+def _says_classes(path: Path, options: Mapping[str, Any]) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            head = set(re.findall(r"[\w ]+", file.readline(65536)))
+    except OSError:
+        return True  # reading it says why
+    return "file_name" in head and bool(
+        head & {*_several(options.get("label", "")), *LABEL_COLUMNS}
+    )
 
 
 def hint(raw: Raw) -> str:
@@ -105,23 +136,27 @@ def hint(raw: Raw) -> str:
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
+    if options["by_file"] and options["subset"]:
+        where = f"{task.path}: [data.options]"
+        raise UsageError(f"{where} subset and by_file both say what the subset is; leave one out.")
     records: list[Record] = []
     labels = _LabelCells(raw, options["first"]) if task.kind == "classification" else None
     for path in _files(raw, options):
         raw.note(path)
         table = _open(raw, path, options)
         for row in table.rows():
+            if any(row["where"][column] != value for column, value in table.where.items()):
+                continue
             number = len(records)
             place = number if not options["id"] else row["id"]
             record = Record(
                 id=_text(raw, path, place, row.get("id", f"{number:06d}"), "id"),
-                subset=_text(
-                    raw, path, place, row.get("subset", next(iter(task.leaves))), "subset"
-                ),
+                subset=_subset(raw, path, place, row, options),
                 images=_images(raw, path, place, row, options),
                 texts=_texts(raw, path, place, row["texts"]),
                 cluster=_text(raw, path, place, row.get("cluster", f"{number:06d}"), "cluster"),
                 stratum=_text(raw, path, place, row.get("stratum", ""), "stratum"),
+                right_texts=options["right_texts"],
             )
             records.append(record)
             if labels:
@@ -136,7 +171,7 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
 def _files(raw: Raw, options: Mapping[str, Any]) -> list[Path]:
     if options["files"] or raw.folder.is_file():
         return files_of(raw, options["files"], SUFFIXES)
-    found = files_below(raw.folder, BINARY) or files_below(raw.folder, SUFFIXES)
+    found = files_below(raw.folder, BINARY) or _metadata(raw) or files_below(raw.folder, SUFFIXES)
     chosen = of_split(raw, found, options["split"]) or [raw.find("*.parquet")]
     return saved_files(raw, chosen)
 
@@ -153,19 +188,31 @@ class _Table:
     def __init__(self, raw: Raw, path: Path, options: Mapping[str, Any], names: list[str]):
         self.raw, self.path, self.options, self.names = raw, path, options, names
         self.class_names: dict[str, list[str]] = {}
+        if not names:
+            raw.fail(path, None, "is empty: it has no columns.")
         self.images = _several(options["images"]) or self._guess("an image", IMAGE_COLUMNS)
         self.texts = _several(options["texts"])
         if raw.task.kind == "classification":
-            self.label = options["label"] or self._guess("a label", LABEL_COLUMNS)[0]
+            said = [name for name in _several(options["label"]) if name in names]
+            said = said or _several(options["label"])
+            self.label = (said or self._guess("a label", LABEL_COLUMNS))[0]
         if twice := named_twice(names):
             raw.fail(path, None, f"names the column {twice!r:.60} twice; rename one.")
-        roles = {role: options[role] for role in ("id", "subset", "cluster", "stratum", "box")}
+        self.where = {name: value for name, value in options["where"].items() if name in names}
+        roles = {role: options[role] for role in ("id", "cluster", "stratum", "box")}
         self.roles = {role: column for role, column in roles.items() if column}
-        for column in [*self.images, *self.texts, self.label, *self.roles.values()]:
+        self.subset = _several(options["subset"])
+        for column in [*self.images, *self.texts, self.label, *self.subset, *self.roles.values()]:
             if column and column not in names:
                 hint = near_miss(column, names) or f" It has: {', '.join(names)}."
                 raw.fail(path, None, f"has no column {column!r}.{hint:.300}")
         self._check_texts()
+
+    @property
+    def plain(self) -> list[str]:
+        """The columns that hold no image."""
+        one = filter(None, [self.label])
+        return [*self.texts, *one, *self.subset, *self.roles.values(), *self.where]
 
     def _check_texts(self) -> None:
         """What a record will lack is said with the columns that there are, before any is made."""
@@ -201,7 +248,9 @@ class _Table:
             "images": images,
             "texts": [cells[column] for column in self.texts],
             "label": cells.get(self.label),
+            "subset": [cells[column] for column in self.subset],
             **{role: cells[column] for role, column in self.roles.items()},
+            "where": {column: cells[column] for column in self.where},
         }
 
 
@@ -228,11 +277,14 @@ class _Lines(_Table):
         self.untyped = name.casefold().removesuffix(".gz").endswith(".csv")
         self.read = raw.csv if self.untyped else raw.json_lines
         self.file = name
+        # `file_name` is relative to the table that names it, and to no other folder.
+        metadata = path.name.lower() in METADATA and path.parent != raw.folder
+        self.below = path.parent.relative_to(raw.folder).as_posix() if metadata else ""
         first = next(iter(self.read(name)), (0, {}))[1]
         super().__init__(raw, path, options, list(first))
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        needed = [*self.images, *self.texts, *filter(None, [self.label]), *self.roles.values()]
+        needed = [*self.images, *self.plain]
         for number, cells in self.read(self.file):
             for column in needed:
                 if column not in cells:
@@ -241,6 +293,8 @@ class _Lines(_Table):
             for column in self.images:
                 cell = cells[column]
                 images += cell if isinstance(cell, list) else [cell]
+            if self.below:
+                images = [f"{self.below}/{image}" for image in images]
             yield self.row(cells, images)
 
 
@@ -265,7 +319,7 @@ class _Binary(_Table):
 
     def rows(self) -> Iterator[dict[str, Any]]:
         kinds = {column: self._image_kind(column) for column in self.images}
-        plain = [*self.texts, *filter(None, [self.label]), *self.roles.values()]
+        plain = list(self.plain)
         plain += [column for column, kind in kinds.items() if kind == "path"]
         number = 0
         mixed = {c: self._with_bytes(c) for c, kind in kinds.items() if kind == "mixed"}
@@ -416,6 +470,15 @@ def _images(
             place = f"{raw.task.path}: path = {options['path']!r}"
             raise UsageError(f"{place} cannot hold {image!r:.60}.") from None
     return tuple(found)
+
+
+def _subset(
+    raw: Raw, path: Path, record: Any, row: Mapping[str, Any], options: Mapping[str, Any]
+) -> str:
+    if options["by_file"]:
+        return path.name.removesuffix(".gz").rpartition(".")[0]
+    cells = row["subset"] or [next(iter(raw.task.leaves))]
+    return "_".join(_text(raw, path, record, cell, "subset") for cell in cells)
 
 
 def _texts(raw: Raw, path: Path, record: Any, cells: list[Any]) -> tuple[str, ...]:

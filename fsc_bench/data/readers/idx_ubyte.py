@@ -9,9 +9,11 @@ not say it (EMNIST's letters begin at 1). A `classes.txt` beside them says what 
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.labels import UNSAID, Answers, Labels
+from fsc_bench.data.listing import files_below, member
 from fsc_bench.data.raw import Raw
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
@@ -23,20 +25,36 @@ OPTIONS = {
 }
 LAYOUT = "IDX files (t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte)"
 
-FOLDERS = ("", "raw/", "MNIST/raw/")  # torchvision keeps them in the last
-
 
 def detect(raw: Raw) -> bool:
+    return bool(_files(raw, "images"))
+
+
+def begins_with(raw: Raw) -> list[str]:
+    """The name of the file of images, also spelt with a dot."""
     name = {**OPTIONS, **raw.task.data.options}["images"]
-    return any(raw.has(path) for path in _paths(name))
+    return [name, name.replace("-idx", ".idx")]
+
+
+def _files(raw: Raw, what: str) -> list[Path]:
+    """The files of that name, the nearest first: torchvision keeps them in MNIST/raw, Kaggle's copy
+    has each in a folder that is called like it.
+    """
+    name = {**OPTIONS, **raw.task.data.options}[what]
+    spelt = [name, name.replace("-idx", ".idx")]
+    names = tuple(one.casefold() for two in spelt for one in (two, f"{two}.gz"))
+    found = [path for path in files_below(raw.folder, names) if path.name.casefold() in names]
+    return sorted(found, key=lambda path: (len(path.parts), names.index(path.name.casefold())))
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
     options = {**OPTIONS, **task.data.options}
     (subset,) = task.leaves
-    image_files, label_files = _paths(options["images"]), _paths(options["labels"])
-    images, labels = raw.find(*image_files), raw.find(*label_files)
-    pixels, answers = raw.bytes(*image_files), raw.bytes(*label_files)
+    images, labels = (
+        found[0] if (found := _files(raw, what)) else raw.find(options[what])
+        for what in ("images", "labels")
+    )
+    pixels, answers = raw.bytes_of(images), raw.bytes_of(labels)
     if len(pixels) < 16 or pixels[:4] != b"\0\0\x08\x03":
         raw.fail(images, None, "is not an IDX image file.")
     if len(answers) < 8 or answers[:4] != b"\0\0\x08\x01":
@@ -46,7 +64,6 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         raw.fail(images, None, f"promises {count} images of {rows}x{columns} and is cut short.")
     if struct.unpack(">I", answers[4:8])[0] != count or len(answers) != 8 + count:
         raw.fail(labels, None, f"does not hold one label for each of {count} images.")
-    inside = images.relative_to(raw.folder).as_posix()
     known = Labels(raw)
     first = options["first"]
     values = Answers(known, ClassLists(known, labels.parent), text=False, first=first)
@@ -57,12 +74,7 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         yield Record(
             id=name,
             subset=subset,
-            images=(ImageRef(OWN, f"{inside}::{place}"),),
+            images=(ImageRef(OWN, member(raw, images, str(place))),),
             labels=(classes[key],),
             cluster=name,
         )
-
-
-def _paths(name: str) -> list[str]:
-    names = dict.fromkeys((name, name.replace("-idx", ".idx")))
-    return [f"{folder}{spelt}" for folder in FOLDERS for spelt in names]

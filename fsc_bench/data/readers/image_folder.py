@@ -7,13 +7,15 @@ they count from 0 or 1, they are refused. The folders may lie inside a zip or ta
 place.
 
 Options: `split`, one word or several to try, where there are folders for several splits; `first`,
-the number of the first class. A `classes.txt` beside or above the folders says what their names
+the number of the first class; `only`, how the pictures are called that count, where any is called
+so (`PrivateTest_*`). A `classes.txt` beside or above the folders says what their names
 mean, one line each: `1 = red` (class_lists.py).
 """
 
+import fnmatch
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fsc_bench.data.class_lists import ClassLists, is_list
@@ -23,6 +25,7 @@ from fsc_bench.data.listing import (
     IMAGE_SUFFIXES,
     entries,
     files_below,
+    folders_below,
     inside,
     member,
     natural,
@@ -35,7 +38,7 @@ from fsc_bench.errors import near_miss
 from fsc_bench.records import OWN, ImageRef, Record
 from fsc_bench.task import Task
 
-OPTIONS = {"split": "test", "first": UNSAID}
+OPTIONS = {"split": "test", "first": UNSAID, "only": ""}
 SEVERAL = ("split",)
 EXAMPLE = """
 # mine.toml; `fsc-bench data link ./mine.toml FOLDER`, where FOLDER holds
@@ -60,6 +63,7 @@ reader = "image_folder"
 split = "test"
 """
 LAST = True  # DTD, Food101 and others have class folders and a list of the test images
+GENERAL = True
 LAYOUT = "a folder of pictures for each class"
 DEPTH = 4
 WIDEST = 250  # below a folder of more folders no class folders are sought
@@ -94,8 +98,8 @@ def hint(raw: Raw) -> str:
         if shown:
             return _not_classes(labels, inside(raw, place) if place != raw.folder else "", shown)
     for root in _in_archives(raw):
-        place = member(raw, root.archive, root.prefix) or root.archive.name
-        return _not_classes(labels, place, sorted(root.pictures, key=natural))
+        place = root.prefix or root.archive.name
+        return _not_classes(labels, place.rstrip("/"), sorted(root.pictures, key=natural))
     return ""
 
 
@@ -119,6 +123,7 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         why = hint(raw) or "no folder of pictures is there."
         raw.fail(raw.folder, None, f"has no folders called like the task's classes: {why}")
     root = roots[_one(raw, of_split(raw, roots, options["split"]))]
+    root = _only(root, options["only"])
     if root.archive is not None:
         raw.note(root.archive)
     lists = ClassLists(labels, _beside(root), root.lists)
@@ -130,6 +135,12 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
     }
     classes = answers.classes()
     yield from _records(task, raw, root, {folder: classes[key] for folder, key in keys.items()})
+
+
+def _only(root: Root, pattern: str) -> Root:
+    """The root with the pictures alone that are called so; as it is where none is."""
+    chosen = {folder: fnmatch.filter(names, pattern) for folder, names in root.pictures.items()}
+    return replace(root, pictures=chosen) if any(chosen.values()) else root
 
 
 def _records(task: Task, raw: Raw, root: Root, classes: dict[str, int]) -> Iterator[Record]:
@@ -203,16 +214,10 @@ def _may_be_class(labels: Labels, lists: ClassLists, name: str) -> bool:
 
 def _folders(raw: Raw) -> Iterator[tuple[Path, list[str]]]:
     """(place, its folders), outer places first; not below a place of many folders."""
-    places = [raw.folder] if raw.folder.is_dir() else []
-    for _ in range(DEPTH):
-        deeper: list[Path] = []
-        for place in places:
-            folders = [entry.name for entry in entries(place, hidden=True) if entry.is_dir()]
-            if folders:
-                yield place, folders
-            if len(folders) <= WIDEST:
-                deeper += [place / name for name in folders if not name.startswith(".")]
-        places = deeper
+    for place in folders_below(raw.folder, DEPTH, WIDEST):
+        folders = [entry.name for entry in entries(place, hidden=True) if entry.is_dir()]
+        if folders:
+            yield place, folders
 
 
 def _root(raw: Raw, labels: Labels, place: Path, folders: list[str]) -> Root:

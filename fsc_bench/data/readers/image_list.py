@@ -12,16 +12,20 @@ Options:
     codes       class ids in the order of the file's own numbers
     first_word  whether only the first word of the label's cell is the label
     where       rows to keep: column = value
+    like        a pattern (Python's re) that the first image's name fits, where other lists are
+                called so too
 A `classes.txt` beside or above the list says what its labels mean (class_lists.py).
 """
 
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.labels import UNSAID, Answers, Labels
-from fsc_bench.data.listing import entries, own_path
+from fsc_bench.data.listing import find_path, folders_below, own_path
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError
 from fsc_bench.records import OWN, ImageRef, Record
@@ -39,6 +43,7 @@ OPTIONS = {
     "codes": [],
     "first_word": False,
     "where": {},
+    "like": "",
 }
 SEVERAL = ("file",)
 EXAMPLE = """
@@ -70,7 +75,7 @@ path  = "pictures/{}"
 """
 
 
-LAYOUT = "a list of images with labels, as the data set's owners publish it"
+LAYOUT = "a list of images with labels"
 LONGEST = 250  # what file systems allow for a name
 
 
@@ -81,6 +86,8 @@ def detect(raw: Raw) -> bool:
     if found is None:
         return False
     path, _ = found
+    if options["like"]:
+        return _is_like(path, options)
     needed = {options["pixels"], *options["where"]} - {""}
     if options["columns"] or path.suffix == ".jsonl" or not needed:
         return True
@@ -90,6 +97,15 @@ def detect(raw: Raw) -> bool:
     except OSError:
         return True
     return needed <= set(header)
+
+
+def _is_like(path: Path, options: Mapping[str, Any]) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            line = file.readline(65536)
+    except OSError:
+        return True
+    return re.match(options["like"], line.strip().rpartition("/")[2]) is not None
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
@@ -139,20 +155,20 @@ def _images(
         yield name, image, _label(raw, answers, path, number, row, options, image)
 
 
+def begins_with(raw: Raw) -> list[str]:
+    """The names that the list may have."""
+    names = {**OPTIONS, **raw.task.data.options}["file"]
+    return [names] if isinstance(names, str) and names else list(names)
+
+
 def _find(raw: Raw, options: Mapping[str, Any]) -> tuple[Path, Path] | None:
     """(the list, the folder that its name starts in), at most two folders below the raw folder."""
     names = options["file"]
-    places = [raw.folder]
-    for _ in range(3):
-        for place in places:
-            for name in [names] if isinstance(names, str) else names:
-                if (place / name).is_file():
-                    return place / name, place
-        places = [
-            Path(entry.path) for place in places for entry in entries(place) if entry.is_dir()
-        ]
-        if len(places) > 300:
-            return None
+    for place in folders_below(raw.folder, 3, 300):
+        for name in [names] if isinstance(names, str) else names:
+            found = find_path(str(place), [name], raw.listing)
+            if found and os.path.isfile(found):
+                return Path(found), place
     return None
 
 
@@ -191,10 +207,15 @@ def _pattern(raw: Raw, root: Path, options: Mapping[str, Any], name: str | int) 
     patterns = [options["path"]] if isinstance(options["path"], str) else list(options["path"])
     base = root.relative_to(raw.folder).as_posix()
     full = [pattern if base == "." else f"{base}/{pattern}" for pattern in patterns]
-    for pattern in full:
-        if (raw.folder / _fill(raw, pattern, name).partition("::")[0]).exists():
+    return first_there(raw, full, name)
+
+
+def first_there(raw: Raw, patterns: Sequence[str], name: str | int) -> str:
+    """The first pattern under which a picture, or its archive, is there; else the first of all."""
+    for pattern in patterns:
+        if raw.has(_fill(raw, pattern, name).partition("::")[0]):
             return pattern
-    return full[0]
+    return patterns[0]
 
 
 def _fill(raw: Raw, pattern: str, name: str | int) -> str:

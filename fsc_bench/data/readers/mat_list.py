@@ -1,7 +1,9 @@
 """Labels in MATLAB files, the form in which Oxford Flowers and Stanford Cars publish theirs.
 
 Options: `layout`, "flowers" (imagelabels.mat, setid.mat's `tstid`, jpg/image_00001.jpg; labels from
-1) or "cars" (cars_test_annos_withlabels.mat, cars_test/00001.jpg; classes from 1).
+1) or "cars" (cars_test_annos_withlabels.mat, cars_test/00001.jpg; or cars_annos.mat,
+car_ims/000001.jpg, of which the rows marked `test` count; classes from 1). The pictures lie beside
+the file, or beside the folder that it lies in (devkit/).
 
 The files are parsed here (MAT-file format, level 5): scipy.io.loadmat crashes the process on
 damaged ones.
@@ -18,7 +20,7 @@ import numpy as np
 from fsc_bench.data.border import reason
 from fsc_bench.data.class_lists import ClassLists
 from fsc_bench.data.labels import Answers, Labels
-from fsc_bench.data.listing import files_below
+from fsc_bench.data.listing import files_below, prefix
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError
 from fsc_bench.records import OWN, ImageRef, Record
@@ -27,12 +29,32 @@ from fsc_bench.task import Task
 
 OPTIONS = {"layout": ""}
 LAYOUT = "MATLAB files of labels (imagelabels.mat and setid.mat; cars_test_annos_withlabels.mat)"
-FILES = {"flowers": "imagelabels.mat", "cars": "cars_test_annos_withlabels.mat"}
+FILES = {
+    "flowers": ("imagelabels.mat",),
+    "cars": ("cars_test_annos_withlabels.mat", "cars_annos.mat"),
+}
+# Where the pictures lie, from the folder of the file or the one around it.
+FOLDERS = {
+    "imagelabels.mat": ("jpg/", "102flowers/jpg/", "flowers/jpg/", ""),
+    "cars_test_annos_withlabels.mat": ("cars_test/", "cars_test/cars_test/", ""),
+    "cars_annos.mat": ("", "car_ims/"),
+}
 
 
 def detect(raw: Raw) -> bool:
-    name = FILES.get(raw.task.data.options.get("layout", ""))
-    return bool(name) and bool(files_below(raw.folder, (name,)))
+    return bool(_files(raw, raw.task.data.options.get("layout", "")))
+
+
+def begins_with(raw: Raw) -> tuple[str, ...]:
+    """The names that the file of labels may have."""
+    return FILES.get(raw.task.data.options.get("layout", ""), ())
+
+
+def _files(raw: Raw, layout: str) -> list[Path]:
+    """The files of labels, the one first that is asked for first."""
+    names = FILES.get(layout, ())
+    found = files_below(raw.folder, names)
+    return [path for name in names for path in found if path.name.casefold() == name]
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
@@ -40,10 +62,10 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
     if layout not in FILES:
         raise UsageError(f"{task.path}: layout = {layout!r} is neither {' nor '.join(FILES)}.")
     (subset,) = task.leaves
-    found = files_below(raw.folder, (FILES[layout],))
-    path = found[0] if found else raw.find(FILES[layout])
+    found = _files(raw, layout)
+    path = found[0] if found else raw.find(*FILES[layout])
     rows = _flowers(raw, path) if layout == "flowers" else _cars(raw, path)
-    base = path.parent.relative_to(raw.folder).as_posix()
+    base = _base(raw, path, rows[0][0] if rows else "")
     labels = Labels(raw)
     answers = Answers(labels, ClassLists(labels, path.parent), text=False, first=1)
     keys = [answers.add(label, path, image) for image, label in rows]
@@ -52,10 +74,24 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
         yield Record(
             id=image,
             subset=subset,
-            images=(ImageRef(OWN, image if base == "." else f"{base}/{image}"),),
+            images=(ImageRef(OWN, f"{base}{image}"),),
             labels=(classes[key],),
             cluster=image,
         )
+
+
+def _base(raw: Raw, path: Path, image: str) -> str:
+    """The folder of the pictures, with a `/`: the first place where one is; the usual one if none.
+
+    They may also lie in an archive there.
+    """
+    around = [path.parent, *([path.parent.parent] if path.parent != raw.folder else [])]
+    folders = FOLDERS[path.name.casefold()]
+    places = [f"{prefix(raw, place)}{folder}" for place in around for folder in folders]
+    for place in places:
+        if raw.has(f"{place}{image}"):
+            return place
+    return places[0]
 
 
 def _flowers(raw: Raw, path: Path) -> list[tuple[str, int]]:
@@ -65,7 +101,7 @@ def _flowers(raw: Raw, path: Path) -> list[tuple[str, int]]:
     for number in _numbers(raw, split, _load(raw, split, "tstid")):
         if not 1 <= number <= len(answers):
             raw.fail(split, number, f"names an image beyond the {len(answers)} labels.")
-        rows.append((f"jpg/image_{number:05d}.jpg", answers[number - 1]))
+        rows.append((f"image_{number:05d}.jpg", answers[number - 1]))
     return rows
 
 
@@ -75,13 +111,18 @@ def _cars(raw: Raw, path: Path) -> list[tuple[str, int]]:
         raw.fail(path, None, "its annotations are no list of structures.")
     rows = []
     for number, row in enumerate(table, 1):
-        image, label = row.get("fname"), _numbers(raw, path, row.get("class"))
+        if "test" in row and _numbers(raw, path, row["test"]) == [0]:
+            continue
+        image, label = row.get("fname", row.get("relative_im_path")), row.get("class")
+        label = _numbers(raw, path, label)
         if not isinstance(image, str) or len(label) != 1:
             raw.fail(path, number, "has no 'fname' with a 'class'.")
-        plain = image.isprintable() and "/" not in image and not image.startswith(".")
-        if not image or not plain or len(image) > 200:
+        plain = image.removeprefix("car_ims/")
+        if not plain or not plain.isprintable() or "/" in plain or plain.startswith("."):
             raw.fail(path, number, f"{image!r:.40} is no image name.")
-        rows.append((f"cars_test/{image}", label[0]))
+        if len(image) > 200:
+            raw.fail(path, number, f"{image!r:.40} is no image name.")
+        rows.append((image, label[0]))
     return rows
 
 

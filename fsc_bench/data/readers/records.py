@@ -23,6 +23,7 @@ EXAMPLE = """
 #         images  list of {source, path}; source "." is FOLDER
 #         texts   list of texts, the right one first
 #         subset  text, a name of [subsets]
+#     and, where the first few texts of an image are all right, right_texts, how many
 #     0.png 1.png
 title    = "Mine"
 suite    = "mine"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from fsc_bench.data.listing import entries
+from fsc_bench.data.listing import folders_below
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import UsageError, near_miss
 from fsc_bench.records import OWN, ImageRef, Record
@@ -25,6 +25,11 @@ FLAGS = {"1": 1, "0": 0, "-1": -1}
 
 def detect(raw: Raw) -> bool:
     return _root(raw) is not None
+
+
+def begins_with(raw: Raw) -> list[str]:
+    """The list of the split's images."""
+    return ["ImageSets/Main/{split}.txt".format(**{**OPTIONS, **raw.task.data.options})]
 
 
 def read(task: Task, raw: Raw) -> Iterator[Record]:
@@ -62,17 +67,8 @@ def read(task: Task, raw: Raw) -> Iterator[Record]:
 
 def _root(raw: Raw) -> Path | None:
     """The folder that holds ImageSets/Main, at most two folders below the raw folder."""
-    places = [raw.folder]
-    for _ in range(3):
-        for place in places:
-            if (place / "ImageSets" / "Main").is_dir():
-                return place
-        places = [
-            Path(entry.path) for place in places for entry in entries(place) if entry.is_dir()
-        ]
-        if len(places) > 100:
-            return None
-    return None
+    places = folders_below(raw.folder, 3, 100)
+    return next((place for place in places if (place / "ImageSets" / "Main").is_dir()), None)
 
 
 def _from_lists(raw: Raw, task: Task, base: str, split: str) -> dict[str, list[int]]:

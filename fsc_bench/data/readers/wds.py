@@ -12,6 +12,7 @@ caption a line. A `classes.txt` says what labels mean (class_lists.py).
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ split = "test"
 """
 LABELS = (".cls", ".npy", ".label")
 CAPTIONS = (".txt",)  # of retrieval, in the place of labels
+GENERAL = True
 LAYOUT = "WebDataset tars (test/0.tar with s0.jpg and s0.cls)"
 
 
@@ -90,8 +92,13 @@ def detect(raw: Raw) -> bool:
 def hint(raw: Raw) -> str:
     """What is nearly this layout here, for a complaint; empty where nothing is."""
     packed = [inside(raw, path) for path in files_below(raw.folder, COMPRESSED_TARS)]
-    if packed:
+    if packed and re.match(r"\d+\.", packed[0].rpartition("/")[2]):  # a shard
         return _gunzip(packed[0])
+    if packed:
+        return (
+            f"{packed[0]} is a compressed tar, which cannot be read in place. `tar -xf "
+            f"{packed[0]}` unpacks it; then link the folder that comes of it."
+        )
     for shard in files_below(raw.folder, (".tar",))[:1]:
         try:
             return f"{inside(raw, shard)} {_members(list(Container(shard).names()))}"

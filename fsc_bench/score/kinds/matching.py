@@ -1,6 +1,8 @@
 """Matching: records with several texts or images, each right for some and wrong for others."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from fsc_bench.records import ImageRef, Record
 from fsc_bench.score import matching
 from fsc_bench.score.scoring import Material, Scores, Told, text_numbers
 from fsc_bench.score.statistics import ROOT, Measure, points, scalar_leaves
+from fsc_bench.task import OF_SEVERAL
 
 BLOCK = 4096  # records at once
 SHUFFLE = 20241007  # the seed of the shuffled pictures: every model gets the same ones
@@ -17,7 +20,7 @@ SHUFFLE = 20241007  # the seed of the shuffled pictures: every model gets the sa
 
 def score(given: Material) -> Scores:
     rows = given.rows
-    sizes = np.array([(len(row.images), len(row.texts)) for row in rows])
+    sizes = shapes(rows)
     offers = offered(
         sizes,
         given.image_numbers([ref for row in rows for ref in row.images]),
@@ -35,6 +38,7 @@ def score(given: Material) -> Scores:
             yield part, similarity
 
     found = tally(blocks(), offers)
+    several = _compare_texts(given, sizes, offers, found)
     wanted = [m for m in found.hits if m != "accuracy" or "accuracy" in given.task.headline]
     free, easier = (np.array([getattr(offer, name) for offer in offers], bool)
                     for name in ("free", "easier"))  # fmt: skip
@@ -44,6 +48,7 @@ def score(given: Material) -> Scores:
         "tie": found.ties,
         "free": free,
         "easier": easier,
+        **several.columns,
     }
     means = given.grouping.means
     return Scores(
@@ -53,10 +58,77 @@ def score(given: Material) -> Scores:
         chance={m: _chance(given, offers, m, found.asked[m]) for m in wanted},
         samples=samples,
         ties=int(found.ties.sum()),
-        nan=nan,
-        audits={"free": int(free.sum()), "easier": int(easier.sum())},
+        nan=nan | several.nan,
+        audits={"free": int(free.sum()), "easier": int(easier.sum()), **several.audits},
         blindness=_blindness(given, sizes, offers),
     )
+
+
+@dataclass(frozen=True)
+class _Several:
+    """What records with several right texts add: columns, audits, and bool [rows], NaN in them."""
+
+    columns: dict[str, Any]
+    audits: dict[str, Any]
+    nan: np.ndarray
+
+
+NO_TEXT_VECTORS = "a model that scores pairs gives no vectors of texts that could be compared"
+
+
+def _compare_texts(
+    given: Material, sizes: np.ndarray, offers: Sequence[matching.Offer], found: "Tally"
+) -> _Several:
+    """Puts the text-to-text outcomes of records with several right texts into `found`."""
+    nan = np.zeros(len(sizes), bool)
+    if not (sizes[:, 2] > 1).any():
+        return _Several({}, {}, nan)
+    columns: dict[str, Any] = {"right_texts": sizes[:, 2]}
+    if given.pairs is not None:
+        return _Several(columns, {"lacks": {"tot": NO_TEXT_VECTORS}}, nan)
+    stored: list[Any] = [np.empty(0, np.float32)] * len(sizes)
+    ties = 0
+    for part in _parts(sizes):
+        if sizes[part[0], 2] > 1:
+            pairs = _text_pairs(given, [given.rows[i] for i in part])
+            nan[part] = np.isnan(pairs).any(axis=1)
+            for number, values in zip(part, pairs, strict=True):
+                stored[number] = values
+            of_part = _between_texts(pairs, [offers[i] for i in part])
+            ties += int(of_part.ties.sum())
+            found.put(part, replace(of_part, ties=found.ties[part]))
+    return _Several({**columns, "text_scores": stored}, {"tot_ties": ties} if ties else {}, nan)
+
+
+def _text_pairs(given: Material, rows: Sequence[Record]) -> np.ndarray:
+    """float32 [n, T (T - 1) / 2]: cosines of each text of a record with those behind it."""
+    vectors = given.vectors.texts([text for row in rows for text in row.texts])
+    vectors = vectors.reshape(len(rows), len(rows[0].texts), -1)
+    first, second = np.triu_indices(vectors.shape[1], 1)
+    return np.stack(
+        [(vectors[:, i] * vectors[:, k]).sum(axis=1) for i, k in zip(first, second, strict=True)],
+        axis=1,
+    )
+
+
+def _between_texts(pairs: np.ndarray, offers: Sequence[matching.Offer]) -> matching.Outcomes:
+    """pairs: as `_text_pairs` gives them, of records with one shape."""
+    return matching.between_texts(_square(pairs), np.stack([offer.alike for offer in offers]))
+
+
+def _square(pairs: np.ndarray) -> np.ndarray:
+    """[n, T, T] of [n, T (T - 1) / 2]: every text with every one; with itself 1."""
+    texts = (1 + isqrt(1 + 8 * pairs.shape[1])) // 2
+    first, second = np.triu_indices(texts, 1)
+    similarity = np.ones((len(pairs), texts, texts), pairs.dtype)
+    similarity[:, first, second] = similarity[:, second, first] = pairs
+    return similarity
+
+
+def shapes(rows: Sequence[Record]) -> np.ndarray:
+    """int [n, 3]: images, texts and right texts of each record."""
+    found = [(len(row.images), len(row.texts), row.right_texts) for row in rows]
+    return np.array(found, int).reshape(-1, 3)
 
 
 def _blindness(
@@ -116,7 +188,7 @@ def pairs(given: Material) -> Iterator[Wanted]:
     measure of what the texts alone decide that such a model has.
     """
     rows = given.rows
-    sizes = np.array([(len(row.images), len(row.texts)) for row in rows])
+    sizes = shapes(rows)
     starts = np.cumsum(sizes[:, 0]) - sizes[:, 0]
     number, instead = _instead(given)
     for shuffled in (False, True):
@@ -143,7 +215,10 @@ def tally(
     found = Tally(len(offers))
     for part, similarity in blocks:
         right = np.stack([offers[i].right for i in part])
-        found.put(part, matching.outcomes(similarity, right))
+        alike = None
+        if offers[part[0]].alike is not None:
+            alike = np.stack([offers[i].alike for i in part])
+        found.put(part, matching.outcomes(similarity, right, alike))
     return found
 
 
@@ -162,8 +237,23 @@ def recounted(told: Told) -> "Tally":
     sizes, columns = _sizes(told), told.columns
     texts = text_numbers([text for part in columns["texts"] for text in part])
     offers = offered(sizes, columns.flat("image_digests"), texts)
-    scores = _Rows(columns.flat("scores"), sizes)
-    return tally(((part, scores.of(part)) for part in _parts(sizes)), offers)
+    scores = _Rows(columns.flat("scores"), sizes[:, 0] * sizes[:, 1])
+    found = tally(
+        ((part, scores.of(part).reshape(len(part), *sizes[part[0], :2])) for part in _parts(sizes)),
+        offers,
+    )
+    for part, pairs in _stored_text_pairs(told, sizes):
+        of_part = _between_texts(pairs, [offers[i] for i in part])
+        found.put(part, replace(of_part, ties=found.ties[part]))
+    return found
+
+
+def _stored_text_pairs(told: Told, sizes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(places, as `_text_pairs`) of the records with several right texts, where they are told."""
+    if "text_scores" in told.columns:
+        lengths = told.columns.lengths("text_scores")
+        pairs = _Rows(told.columns.flat("text_scores"), lengths)
+        yield from ((part, pairs.of(part)) for part in _parts(sizes) if sizes[part[0], 2] > 1)
 
 
 def hits(told: Told, metric: str) -> np.ndarray:
@@ -175,29 +265,52 @@ def margins(told: Told, metric: str) -> np.ndarray:
     """The least, over the choices that the metric is of, of the right answer's score less the best
     different one's.
     """
-    sizes = _sizes(told)
-    alone = np.column_stack([np.ones(len(sizes), int), sizes[:, 1]])
-    scores = _Rows(told.columns.flat("scores"), sizes)
-    texts = _Rows(told.columns.flat("texts"), alone)
+    sizes, columns = _sizes(told), told.columns
+    scores = _Rows(columns.flat("scores"), sizes[:, 0] * sizes[:, 1])
+    texts = _Rows(columns.flat("texts"), sizes[:, 1])
     margin = np.full(len(sizes), np.nan)
+    if metric == "tot":
+        for part, pairs in _stored_text_pairs(told, sizes):
+            alike = _alike(texts.of(part), sizes[part[0], 2])
+            near, far = matching.nearness(_square(pairs.astype(float)), alike)
+            margin[part] = near - far
+        return margin
     for part in _parts(sizes):
-        similarity, shown = scores.of(part).astype(float), texts.of(part)
-        margin[part] = _margin(similarity, shown[:, 0] == shown[:, 0, :1], metric)
+        images, width, right_texts = sizes[part[0]].tolist()
+        shown = texts.of(part)
+        similarity = scores.of(part).astype(float).reshape(len(part), images, width)
+        if right_texts > 1:
+            margin[part] = _margin_of_several(similarity[:, 0], shown, right_texts, metric)
+        else:
+            margin[part] = _margin(similarity, shown == shown[:, :1], metric)
     return margin
 
 
 class _Rows:
-    """Values that all rows have one after the other, as [part, I, T]; sizes: int [n, 2]."""
+    """Values that all rows have one after the other, as [part, values]; lengths: int [n]."""
 
-    def __init__(self, values: np.ndarray, sizes: np.ndarray):
-        lengths = sizes[:, 0] * sizes[:, 1]
-        self.values, self.sizes, self.begins = values, sizes, np.cumsum(lengths) - lengths
+    def __init__(self, values: np.ndarray, lengths: np.ndarray):
+        self.values, self.lengths, self.begins = values, lengths, np.cumsum(lengths) - lengths
 
     def of(self, part: np.ndarray) -> np.ndarray:
-        """The values of some rows of one shape."""
-        images, texts = self.sizes[part[0]].tolist()
-        places = self.begins[part][:, None] + np.arange(images * texts)
-        return self.values[places].reshape(len(part), images, texts)
+        """The values of some rows that have equally many."""
+        return self.values[self.begins[part][:, None] + np.arange(self.lengths[part[0]])]
+
+
+def _margin_of_several(
+    similarity: np.ndarray, texts: np.ndarray, right_texts: int, metric: str
+) -> np.ndarray:
+    """float [n]; similarity: float [n, T]; texts: int [n, T], equal where two are one."""
+    if metric not in ("text", "accuracy", "caption"):
+        return np.full(len(similarity), np.nan)
+    right = _alike(texts, right_texts).any(axis=1)
+    asked = 1 if metric == "caption" else right_texts
+    return similarity[:, :asked].min(axis=1) - np.where(right, -np.inf, similarity).max(axis=1)
+
+
+def _alike(texts: np.ndarray, right_texts: int) -> np.ndarray:
+    """bool [n, R, T], which texts are each of the right ones; texts: int [n, T]."""
+    return texts[:, :right_texts, None] == texts[:, None, :]
 
 
 def _margin(similarity: np.ndarray, same: np.ndarray, metric: str) -> np.ndarray:
@@ -205,34 +318,41 @@ def _margin(similarity: np.ndarray, same: np.ndarray, metric: str) -> np.ndarray
     n, images, texts = similarity.shape
     pairs = range(min(images, texts))
     found = []
-    if texts > 1 and metric != "image":
+    if texts > 1 and metric != "image" and metric not in OF_SEVERAL:
         copies = same if images == 1 else np.zeros_like(same)
         for i in pairs:
             other = copies.copy()
             other[:, i] = True
             wrong = np.where(other, -np.inf, similarity[:, i]).max(axis=1)
             found.append(similarity[:, i, i] - wrong)
-    if images > 1 and metric != "text":
+    if images > 1 and metric not in ("text", *OF_SEVERAL):
         for t in pairs:
             found.append(similarity[:, t, t] - np.delete(similarity[:, :, t], t, axis=1).max(1))
     return np.min(found, axis=0) if found else np.full(n, np.nan)
 
 
 def _sizes(told: Told) -> np.ndarray:
-    """int [n, 2]: images and texts of each record."""
-    return np.column_stack([told.columns.lengths(name) for name in ("images", "texts")])
+    """int [n, 3], as `shapes` of the records."""
+    images, texts = (told.columns.lengths(name) for name in ("images", "texts"))
+    one = np.ones(len(images), int)
+    right_texts = told.columns.get("right_texts", one)
+    return np.column_stack([images, texts, right_texts])
 
 
 def _asked(sizes: np.ndarray) -> dict[str, np.ndarray]:
     """metric -> bool [n], the records that have it, as `matching.outcomes` gives them."""
     texts, images = sizes[:, 1] > 1, sizes[:, 0] > 1
     small = sizes[:, 0] <= matching.LARGEST_MATCH
+    several = sizes[:, 2] > 1
     return {
         "text": texts,
         "image": images,
         "accuracy": texts | images,
         "group": texts & images,
         "groupmatch": texts & images & small,
+        "caption": several,
+        "drop": several,
+        "tot": several,
     }
 
 
@@ -261,7 +381,9 @@ class Tally:
 
 def _by_shape(sizes: np.ndarray) -> list[np.ndarray]:
     """The places of the records of each shape, int arrays."""
-    shape_of = sizes[:, 0] * (sizes[:, 1].max(initial=0) + 1) + sizes[:, 1]
+    shape_of = np.zeros(len(sizes), int)
+    for size in sizes.T:
+        shape_of = shape_of * (size.max(initial=0) + 1) + size
     return [np.flatnonzero(shape_of == shape) for shape in dict.fromkeys(shape_of.tolist())]
 
 
@@ -275,13 +397,13 @@ def _parts(sizes: np.ndarray) -> Iterator[np.ndarray]:
 def offered(sizes: np.ndarray, images: np.ndarray, texts: np.ndarray) -> list[matching.Offer]:
     """What each record offers, by which of its images and texts are equal.
 
-    sizes: int [n, 2], images and texts of each; images, texts: int, of all records one after the
-    other, equal where two are one.
+    sizes: as `shapes` gives them; images, texts: int, of all records one after the other, equal
+    where two are one.
     """
-    image_ends, text_ends = np.cumsum(sizes, axis=0).T
+    image_ends, text_ends = np.cumsum(sizes[:, :2], axis=0).T
     offers: list[Any] = [None] * len(sizes)
     for numbers in _by_shape(sizes):
-        split, width = sizes[numbers[0]].tolist()
+        split, width, right_texts = sizes[numbers[0]].tolist()
         sides = (images, image_ends, split), (texts, text_ends, width)
         places = [
             matching.first_equal(of[ends[numbers][:, None] - np.arange(size, 0, -1)])
@@ -289,7 +411,8 @@ def offered(sizes: np.ndarray, images: np.ndarray, texts: np.ndarray) -> list[ma
         ]
         kinds, kind_of = np.unique(np.hstack(places), axis=0, return_inverse=True)
         found = [
-            matching.offer(tuple(kind[:split]), tuple(kind[split:])) for kind in kinds.tolist()
+            matching.offer(tuple(kind[:split]), tuple(kind[split:]), right_texts)
+            for kind in kinds.tolist()
         ]
         for number, kind in zip(numbers, kind_of.ravel().tolist(), strict=True):
             offers[number] = found[kind]
