@@ -1,4 +1,6 @@
-"""Eight jobs divide the models of a file: submitit sends them to Slurm, elsewhere to processes."""
+"""Eight jobs divide the models of a file; submitit puts them into Slurm's queue."""
+
+import shlex
 
 import shlex
 

@@ -11,6 +11,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from draw_images import draw
 from hub_server import Hub
@@ -200,6 +202,99 @@ def test_miniatures_of_five_families_come_and_are_read(hub, tmp_path, pictures, 
         f"resolved at the first fetch: {hub.url}/files/val.zip at sha256 {images}",
     )
     sources.sources.cache_clear()
+
+
+PAIR = {"id": 7, "image_0": "a", "image_1": "b", "caption_0": "a b", "caption_1": "b a"}
+LABELS = (2, 0, 1)
+OWN_PICTURES = '[data.options]\nfile = "test.json"\nimages = "."\n'
+
+
+def parquet(pictures) -> bytes:
+    buffer = io.BytesIO()
+    rows = {"image": [{"bytes": one, "path": None} for one in pictures[:3]], "label": list(LABELS)}
+    pq.write_table(pa.table(rows), buffer)
+    return buffer.getvalue()
+
+
+def all_zip(pictures) -> bytes:
+    folders = {f"test/{label}/{place}.png": pictures[place] for place, label in enumerate(LABELS)}
+    return zipped({"pets.zip": zipped(folders | {"label.txt": b"cat\ndog\nowl\n"}), "x": b"x"})
+
+
+def captioned(pictures) -> dict[str, bytes]:
+    rows = [{"image": f"{place}.png", "caption": ["a cup", f"mug {place}"]} for place in (0, 1)]
+    return {"test.json": json.dumps(rows).encode(), "0.png": pictures[0], "1.png": pictures[1]}
+
+
+def pairs(pictures) -> dict[str, bytes]:
+    images = zipped({f"images/{name}.png": one for name, one in zip("ab", pictures, strict=False)})
+    return {"data/examples.jsonl": json.dumps(PAIR).encode(), "data/images.zip": images}
+
+
+# family -> (files that are asked for, what a repository holds of pictures, what the task says)
+FAMILIES = {
+    "matching JSON": (
+        '"data/examples.jsonl", "data/images.zip"', pairs,
+        {"reader": "winoground", "subset": "all = 1"},
+    ),
+    "Parquet columns": (
+        '"data/*.parquet"', lambda pictures: {"data/test-0.parquet": parquet(pictures)},
+        {"subset": "test = 3"},
+    ),
+    "tars": (SHARDS[9:-1], None, {}),
+    "zip archive": (
+        '"all.zip::pets.zip"', lambda pictures: {"all.zip": all_zip(pictures)},
+        {"subset": "test = 3"},
+    ),
+    "retrieval": (
+        '"test.json", "*.png"', captioned,
+        {"reader": "karpathy", "subset": "test = 2", "more": OWN_PICTURES},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_family_is_gated_resolved_locked_refused_and_taken_from_the_next_place(
+    hub, tmp_path, pictures, monkeypatch, family
+):
+    asked, content, more = FAMILIES[family]
+    content = content or (lambda pictures: shards(tmp_path, pictures))
+    first = hub.repository("org/first", content(pictures), token=TOKEN)
+    at = first.newest
+    second = hub.repository("org/second", content(pictures), token=TOKEN)
+    places = [f'hf = "org/{name}", files = [{asked}]' for name in ("first", "second")]
+    task = task_of(tmp_path, "mine", *places, access="gated", **more)
+
+    refused = only(get([task], tmp_path / "one"))
+    assert refused.state == "gated" and hub.asked == []
+    assert "mine: needs an account: accept its terms at" in refused.message
+
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    came = only(get([task], tmp_path / "one"))
+    assert came.ok and came.message == (
+        f"mine: org/first: no commit is known; the newest, {at}, is taken, now and later."
+    )
+    read = prepare(task, tmp_path / "one")
+    assert read.notes == (f"resolved at the first fetch: hf:org/first at {at}",)
+    lock = tmp_path / "lock.toml"
+    write_lock(lock, [task], tmp_path / "one")
+
+    moved = first.push(content(pictures[::-1]))
+    assert only(get([task], tmp_path / "two", lock=read_lock(lock))).ok
+    assert prepare(task, tmp_path / "two").records == read.records
+    get([task], tmp_path / "three")
+    refused = only(get([task], tmp_path / "three", lock=read_lock(lock)))
+    assert not refused.ok and "\n" not in refused.message
+    assert f"was fetched at {moved}, and {lock} has {at}." in refused.message
+
+    first.gone |= set(first.commits[moved])
+    came = only(get([task], tmp_path / "four"))
+    lines = came.message.splitlines()
+    assert came.ok and lines[0].startswith("mine: org/first: ") and "404" in lines[0]
+    assert lines[0].endswith("hf:org/second is taken instead.")
+    assert lines[1].startswith("mine: org/second: no commit is known; the newest, ")
+    assert second.newest in lines[1]
+    assert len(prepare(task, tmp_path / "four").records) == len(read.records)
 
 
 # ---------------------------------------------------------------- resolved, then kept
@@ -556,3 +651,19 @@ def test_a_run_is_held_to_a_lock_and_says_so(moving, hub, tmp_path, pictures):
     lock.write_text("schema = 1")
     damaged = bench("one", "--locked", str(lock))
     assert damaged.exit_code == 2 and damaged.stderr.count("\n") == 1
+
+
+def test_a_zip_on_the_hub_that_is_none_or_is_closed_to_you_is_one_line(hub, tmp_path):
+    """Its members are read by ranges; zipfile would call every refusal a damaged archive."""
+    whole = zipped({"pets.zip": b"x" * 999})
+    closed = hub.repository("org/closed", {"all.zip": whole}, token=TOKEN)
+    hub.repository("org/torn", {"all.zip": whole[:-30]})
+    place = 'hf = "org/{}", files = ["all.zip::pets.zip"]'
+    said = [
+        only(get([task_of(tmp_path, name, place.format(name))], tmp_path / "d")).message
+        for name in ("closed", "torn")
+    ]
+
+    assert closed.token and f"accept its terms at {hub.url}/datasets/org/closed" in said[0]
+    line = "torn: org/torn: all.zip: not a readable zip archive (File is not a zip file)."
+    assert line in said[1].splitlines()

@@ -77,7 +77,10 @@ def run(
     watch: WatchOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Scores models on tasks. The same command again continues; done work is not done twice."""
+    """Scores models on tasks. The same command again continues; done work is not done twice.
+
+    On SIGUSR1 it finishes the task in hand, writes it and exits with 75: a batch job can requeue.
+    """
     from fsc_bench.cli.model_lists import expanded
     from fsc_bench.demo import SUITE
     from fsc_bench.suite import place_of

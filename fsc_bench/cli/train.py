@@ -62,7 +62,10 @@ def train(
     ] = None,
     budget: BudgetOption = None,
 ) -> None:
-    """Fine-tunes a CLIP-style model: FSC-CLIP and its ancestors. Also under torchrun."""
+    """Fine-tunes a CLIP-style model: FSC-CLIP and its ancestors. Also under torchrun.
+
+    On SIGUSR1 it saves a checkpoint after the step in hand and exits with 75; --resume continues.
+    """
     from fsc_bench.data.images import read_links
     from fsc_bench.system.distributed import is_first, leave_at_once
     from fsc_bench.system.stopping import exit_code

@@ -4,6 +4,9 @@ import errno
 import io
 import os
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 from fsc_bench.data.archives import CHUNK, PLAIN, check_archive
 from fsc_bench.data.items import Item
 from fsc_bench.data.session import Session, finish, known_commit, remember_commit
-from fsc_bench.errors import DataError
+from fsc_bench.errors import DataError, one_line
 
 
 def fetch_hub(item: Item, session: Session) -> dict[str, Any]:
@@ -137,13 +140,11 @@ def _checked(item: Item, names: list[str], note: str) -> dict[str, Any]:
 
 def _fetch_member(item: Item, pattern: str, revision: str, session: Session) -> str:
     """One member of a large zip on the Hub, read through byte ranges instead of as a whole."""
-    from huggingface_hub import HfFileSystem
-
     outer, _, inner = pattern.partition("::")
     name = Path(inner).name
     address = f"datasets/{item.hf}@{revision}/{outer}"
     part = item.path / f"{name}.part"
-    with HfFileSystem().open(address) as remote, zipfile.ZipFile(remote) as archive:
+    with _remote_zip(address, f"{item.owner}: {item.hf}: {outer}") as archive:
         matching = [i for i in archive.infolist() if f"/{i.filename}".endswith(f"/{inner}")]
         if len(matching) != 1:
             raise DataError(f"{item.owner}: {item.hf}: {outer} has no member {inner!r}.")
@@ -160,6 +161,23 @@ def _fetch_member(item: Item, pattern: str, revision: str, session: Session) -> 
             os.fsync(target.fileno())
     os.replace(part, item.path / name)
     return name
+
+
+@contextmanager
+def _remote_zip(address: str, where: str) -> Iterator[zipfile.ZipFile]:
+    """A zip on the Hub. What the Hub says against it is raised as it is; a damaged one, DataError.
+
+    zipfile takes every error of reading for a file that is no zip.
+    """
+    from huggingface_hub import HfFileSystem
+
+    try:
+        with HfFileSystem().open(address) as remote, zipfile.ZipFile(remote) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise DataError(f"{where}: not a readable zip archive ({one_line(error)}).") from None
 
 
 def _progress_bar(item: Item, session: Session, name: str) -> type:
