@@ -53,9 +53,7 @@ def ablate(
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(
-            "-t", "--tasks", help="What to score on. [default: fsc; the demo's for a demo model]"
-        ),
+        typer.Option("-t", "--tasks", help="What to score on. [default: as `run`]"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Its folder. [default: ablations/RECIPE]")
@@ -129,7 +127,7 @@ def _sweep(
             raise UsageError(f"--set {text} and --grid {key}: one of the two.")
     found = points.points_of(recipe, presets, grids)
     titles = tuple(points.read_preset(word).title for word in presets)
-    folder = out or Path("ablations") / (f"demo-{recipe.name}" if demo else recipe.name)
+    folder = out or Path("ablations") / (f"miniature-{recipe.name}" if demo else recipe.name)
     return points.Sweep(recipe, found, points.read_seeds(seeds), folder, titles)
 
 

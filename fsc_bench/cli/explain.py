@@ -45,7 +45,7 @@ def explain(
         Path | None,
         typer.Option(
             help="For --score: COCO's instances_*.json, or Visual Genome's "
-            "region_descriptions.json. [default: scenes of the demo world]"
+            "region_descriptions.json. [default: scenes of the miniature world]"
         ),
     ] = None,
     captions: Annotated[
@@ -138,7 +138,7 @@ class Source:
                 raise UsageError(f"--pictures {self.pictures}: fewer than {len(self.seeds)} seeds.")
             words = ", ".join(map(str, self.seeds))
             found = demo_examples(self.pictures, self.seeds)
-            return found, f"{len(found):,} scenes of the demo world, seeds {words}"
+            return found, f"{len(found):,} scenes of the miniature world, seeds {words}"
         return examples_of_files(
             self.boxes, self.captions, self.images, self.pictures, self.seeds[0],
             data_folder(self.data),

@@ -28,8 +28,8 @@ def semantics(
     data: Annotated[
         str | None,
         typer.Option(
-            help="KIND:PATH of image-text pairs, as `train --data`. [default for the demo's "
-            "models: the demo world]"
+            help="KIND:PATH of image-text pairs, as `train --data`. [default for the miniature "
+            "models: the miniature world]"
         ),
     ] = None,
     negatives: Annotated[

@@ -222,7 +222,7 @@ def names_of(word: str) -> set[str]:
 
 
 def demo_facts() -> DemoFacts:
-    return read_toml(Path(str(_file("demo.toml"))), DemoFacts)
+    return read_toml(Path(str(_file("miniature.toml"))), DemoFacts)
 
 
 # ---------------------------------------------------------------- grids
