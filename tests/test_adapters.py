@@ -2,6 +2,7 @@
 the method before anything is encoded, and an adapter is known by what it gives.
 """
 
+import sys
 import textwrap
 
 import numpy as np
@@ -196,7 +197,10 @@ def test_an_adapter_is_known_by_its_outputs_too_and_says_that_it_has_no_identity
     )
 
 
-def test_an_identity_of_its_own_is_what_it_is_known_by(tmp_path):
+def test_an_identity_of_its_own_is_what_it_is_known_by(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "dont_write_bytecode", False
+    )  # the second file is as long as the first
     plain = load_model(adapter(tmp_path, "model = Model()\nmodel.identity = 'epoch 5'"), "cpu")
     next_one = load_model(adapter(tmp_path, "model = Model()\nmodel.identity = 'epoch 6'"), "cpu")
 
