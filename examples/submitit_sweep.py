@@ -2,8 +2,6 @@
 
 import shlex
 
-import shlex
-
 import submitit
 
 COMMAND = shlex.split(

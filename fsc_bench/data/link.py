@@ -18,7 +18,7 @@ from fsc_bench.data.archives import PLAIN, check_link
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import ALWAYS, FLAG, ForeignData, check_evidence, examine, pictures_fit
 from fsc_bench.data.images import Images, read_links, write_link
-from fsc_bench.data.listing import IMAGE_SUFFIXES, entries
+from fsc_bench.data.listing import IMAGE_SUFFIXES, entries, unread
 from fsc_bench.data.prepare import check_options, is_fresh
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
@@ -39,7 +39,8 @@ def link(word: str, path: Path, data: Path) -> str:
     """
     if word.startswith(PREFIX):
         path = Path(filled(str(path), word))
-    path = path.expanduser().resolve()
+    # resolve() would raise over a link that leads round in a circle.
+    path = Path(os.path.realpath(path.expanduser()))
     task, source = named(word, path)
     name = task.name if task is not None else source.name
     path = in_hub_cache(name, task.data.sources if task is not None else (), path)
@@ -247,7 +248,8 @@ def _look_at_pictures(source: ImageSource, path: Path) -> str:
         raise DataError(f"{path}: not {name}: no folder, zip or tar. It is {source.layout}.")
     names = set(_picture_names(source, path))
     if not names:
-        raise DataError(f"{path}: not {name}: it holds no pictures. It is {source.layout}.")
+        holds = f"{path}: not {name}: it holds no pictures. {unread(path)}"
+        raise DataError(f"{holds}It is {source.layout}.")
     fits = {one for one in names if re.fullmatch(facts.names or ".*", one)}
     if not fits:
         others = [other.name for other in sources().values() if _is_pictures_of(other, path)]
