@@ -100,13 +100,8 @@ def records_of(task, folder):
 COMPOSITIONALITY = [name for name, task in FSC.items() if task.group == "compositionality"]
 
 
-@pytest.mark.parametrize("name", COMPOSITIONALITY)
-def test_annotations_are_the_same_packed_with_a_mark_and_in_the_hubs_cache(name, drawn, tmp_path):
-    task = catalogue()[f"demo_{name}"]
-    plain = drawn / "raw" / task.name
-    whole = records_of(task, plain)
-    assert len(whole) > 10
-    repository = tmp_path / f"datasets--org--{name}"
+def lay_in_the_hubs_cache(plain, repository):
+    """The files of a folder as links to blobs, with a byte-order mark and a Mac's leavings."""
     for number, path in enumerate(sorted(path for path in plain.rglob("*") if path.is_file())):
         content = path.read_bytes()
         below = path.relative_to(plain)
@@ -118,6 +113,15 @@ def test_annotations_are_the_same_packed_with_a_mark_and_in_the_hubs_cache(name,
         place.symlink_to(os.path.relpath(blob, place.parent))
         write(place.with_name(f"._{place.name}"), b"\0\5\x16\7")
     write(repository / "refs" / "main", "d4" * 20)
+
+
+@pytest.mark.parametrize("name", COMPOSITIONALITY)
+def test_annotations_are_the_same_packed_with_a_mark_and_in_the_hubs_cache(name, drawn, tmp_path):
+    task = catalogue()[f"demo_{name}"]
+    plain = drawn / "raw" / task.name
+    whole = records_of(task, plain)
+    assert len(whole) > 10
+    lay_in_the_hubs_cache(plain, tmp_path / f"datasets--org--{name}")
     assert records_of(task, in_hub_cache(task.name, (), tmp_path)) == whole
 
 
@@ -266,7 +270,7 @@ def test_of_pictures_that_are_not_there_yet_the_line_says_why(name, content, sai
 
 
 def test_a_picture_that_is_a_pointer_is_said_to_be_one():
-    with pytest.raises(DataError, match=r"cat\.png: a Git LFS pointer, not the file"):
+    with pytest.raises(DataError, match=r"cat\.png: not a readable image: a Git LFS pointer, not"):
         decode(POINTER, "cat.png")
 
 
@@ -284,6 +288,18 @@ def test_links_that_lead_round_in_a_circle_are_passed_over(tmp_path):
     assert sorted(first)[:2] == ["", "test"] and unchanged(linked, first)
     with pytest.raises(UsageError, match=r"self: there is no such folder or archive"):
         link("dtd", linked / "self", tmp_path / "data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize("closed", ["linked", "linked/dtd"])
+def test_a_folder_that_is_closed_to_us_is_not_called_empty(closed, tmp_path):
+    write(tmp_path / "linked" / "dtd" / "0.png", b"x")
+    (tmp_path / closed).chmod(0)
+    try:
+        with pytest.raises(DataError, match=rf"{closed}: cannot be read: Permission denied\."):
+            link("dtd", tmp_path / "linked", tmp_path / "data")
+    finally:
+        (tmp_path / closed).chmod(0o755)
 
 
 # ---------------------------------------------------------------- damage

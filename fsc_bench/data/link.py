@@ -15,6 +15,7 @@ from typing import Any
 
 from fsc_bench.clip_benchmark import PREFIX, filled
 from fsc_bench.data.archives import PLAIN, check_link
+from fsc_bench.data.border import reason
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import ALWAYS, FLAG, ForeignData, check_evidence, examine, pictures_fit
 from fsc_bench.data.images import Images, read_links, write_link
@@ -96,8 +97,8 @@ def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) 
         raise UsageError(f"{path}: there is no such folder or archive to link {name!r} to.")
     if path.is_file():
         check_link(path)
-    elif not any(files for _, _, files in os.walk(path)):
-        raise DataError(f"{path}: an empty folder: there is nothing to link {name!r} to.")
+    else:
+        _check_holds_files(path, name)
     if task is None:
         return _look_at_pictures(source, path)
     if source is None:
@@ -112,6 +113,16 @@ def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) 
     if not isinstance(_read(task, path, data), DataError):
         return f"{found}; {_look_at_task(task, path, data)}"
     return f"{found} (the pictures; the task's own files come with `fsc-bench data get {name}`)"
+
+
+def _check_holds_files(folder: Path, name: str) -> None:
+    """Raises DataError for a folder without a file; one that is closed to us may have some."""
+    closed: list[OSError] = []
+    if any(files for _, _, files in os.walk(folder, onerror=closed.append)):
+        return
+    if closed:
+        raise DataError(f"{closed[0].filename}: cannot be read: {reason(closed[0])}.")
+    raise DataError(f"{folder}: an empty folder: there is nothing to link {name!r} to.")
 
 
 def recheck(tasks: Iterable[Task], images: Iterable[str], data: Path) -> list[str]:

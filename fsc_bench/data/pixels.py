@@ -54,7 +54,7 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
                 return _rgb(image, where)
     except UnidentifiedImageError:
         if why := stand_in(content[:HEAD]):
-            raise DataError(f"{where}: {why}.") from None
+            raise DataError(f"{where}: {NOT_READABLE}: {why}.") from None
         raise DataError(
             f"{where}: {NOT_READABLE}: cannot identify image file: it begins with "
             f"{content[:12]!r}, and {', '.join(FORMATS)} are read."
