@@ -242,18 +242,28 @@ def _check_shape(task: Task, row: Record, place: str) -> None:
     if task.kind == "matching":
         if min(shape) < 1 or max(shape) < 2 or (min(shape) > 1 and shape[0] != shape[1]):
             raise DataError(
-                f"{place}: {shape[0]} images and {shape[1]} texts; a matching record has 1 and K, "
-                "K and 1, or K and K."
+                f"{place}: {_counted(shape[0], 'picture')} and {_counted(shape[1], 'text')}; a "
+                "record of a matching task needs one picture and several texts, several pictures "
+                "and one text, or as many of both."
             )
     elif task.kind == "retrieval":
         if shape[0] != 1 or shape[1] < 1:
-            raise DataError(f"{place}: {shape[0]} images, {shape[1]} texts; needs 1 and some.")
+            raise DataError(
+                f"{place}: {_counted(shape[0], 'picture')} and {_counted(shape[1], 'text')}; a "
+                "record of a retrieval task needs one picture and at least one text."
+            )
     else:
         if shape[0] != 1:
-            raise DataError(f"{place}: {shape[0]} images; a classification record has one.")
+            raise DataError(
+                f"{place}: {_counted(shape[0], 'picture')}; a record of a classification task "
+                "needs one picture."
+            )
         multilabel = {"map11", "map11_devkit"} & set(task.headline)
         if len(row.labels) != 1 and not multilabel:
-            raise DataError(f"{place}: {len(row.labels)} labels; needs exactly one.")
+            raise DataError(
+                f"{place}: {_counted(len(row.labels), 'label')}; a record of a classification "
+                "task needs one label."
+            )
         # With several labels an image, ~c marks a class that counts neither as shown nor as absent.
         lowest = -len(task.classes) if multilabel else 0
         for label in row.labels:
@@ -262,6 +272,11 @@ def _check_shape(task: Task, row: Record, place: str) -> None:
                     f"{place}: label {label} is out of range; the task has "
                     f"{len(task.classes)} classes (0..{len(task.classes) - 1})."
                 )
+
+
+def _counted(count: int, what: str) -> str:
+    """`no text`, `1 text`, `5 texts`"""
+    return f"{count or 'no'} {what}{'s' * (count > 1)}"
 
 
 def _check_right_texts(task: Task, row: Record, place: str) -> None:

@@ -30,12 +30,14 @@ from layouts import (
 )
 from tars import write_tar
 
+from fsc_bench.data.folders import remember, unchanged
 from fsc_bench.data.images import Images, write_link
 from fsc_bench.data.link import in_hub_cache, link, look
+from fsc_bench.data.pixels import decode
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
 from fsc_bench.data.sources import sources
-from fsc_bench.errors import DataError
+from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import ImageRef
 from fsc_bench.task import catalogue
 
@@ -98,13 +100,8 @@ def records_of(task, folder):
 COMPOSITIONALITY = [name for name, task in FSC.items() if task.group == "compositionality"]
 
 
-@pytest.mark.parametrize("name", COMPOSITIONALITY)
-def test_annotations_are_the_same_packed_with_a_mark_and_in_the_hubs_cache(name, drawn, tmp_path):
-    task = catalogue()[f"demo_{name}"]
-    plain = drawn / "raw" / task.name
-    whole = records_of(task, plain)
-    assert len(whole) > 10
-    repository = tmp_path / f"datasets--org--{name}"
+def lay_in_the_hubs_cache(plain, repository):
+    """The files of a folder as links to blobs, with a byte-order mark and a Mac's leavings."""
     for number, path in enumerate(sorted(path for path in plain.rglob("*") if path.is_file())):
         content = path.read_bytes()
         below = path.relative_to(plain)
@@ -116,6 +113,15 @@ def test_annotations_are_the_same_packed_with_a_mark_and_in_the_hubs_cache(name,
         place.symlink_to(os.path.relpath(blob, place.parent))
         write(place.with_name(f"._{place.name}"), b"\0\5\x16\7")
     write(repository / "refs" / "main", "d4" * 20)
+
+
+@pytest.mark.parametrize("name", COMPOSITIONALITY)
+def test_annotations_are_the_same_packed_with_a_mark_and_in_the_hubs_cache(name, drawn, tmp_path):
+    task = catalogue()[f"demo_{name}"]
+    plain = drawn / "raw" / task.name
+    whole = records_of(task, plain)
+    assert len(whole) > 10
+    lay_in_the_hubs_cache(plain, tmp_path / f"datasets--org--{name}")
     assert records_of(task, in_hub_cache(task.name, (), tmp_path)) == whole
 
 
@@ -217,6 +223,83 @@ def test_hdf5_without_h5py_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DataError, match=r"_x\.h5: cannot be read: needs h5py: `pip install 'fsc"):
         records_of(FSC["patchcamelyon"], tmp_path)
+
+
+# ---------------------------------------------------------------- what came is not the data
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4321\n"
+PAGE = b"\n<!DOCTYPE html><html>log in</html>"
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "content", "said"),
+    [
+        ("winoground", "data/examples.jsonl", POINTER, "is a Git LFS pointer, not the file"),
+        ("sugarcrepe", "replace_obj.json", PAGE, "is a web page, not the file"),
+        ("dtd", "data/test-0.parquet", POINTER, "is a Git LFS pointer, not the file"),
+        ("dtd", "test/0.tar", POINTER, "damaged: a Git LFS pointer"),
+        ("dtd", "dtd.zip", PAGE, "damaged: a web page"),
+        ("dtd", "dtd.zip", b"PK\3\4 half", "damaged: cut short"),
+        ("dtd", "dtd.7z", b"7z", "`7z x dtd.7z` unpacks it"),
+        ("winoground", "wino.rar", b"Rar!", "`unrar x wino.rar` unpacks it"),
+        ("coco_karpathy", "coco.tar.xz", b"", "`tar -xf coco.tar.xz` unpacks it"),
+        ("dtd", "a/dtd.zip.part", b"PK", "a/dtd.zip.part is a download that did not end"),
+        ("cifar10", "cifar-10-batches-py/data_batch_1", b"", "-py/' with 'data_batch_1'. Expected"),
+    ],
+)
+def test_a_file_that_is_not_the_data_itself_is_named_with_what_to_do(
+    word, name, content, said, tmp_path
+):
+    write(tmp_path / "linked" / name, content)
+    line = link(word, tmp_path / "linked", tmp_path / "data")
+    assert f"linked, but it cannot be read yet: {word}: " in line and said in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("val2017.zip", POINTER, "damaged: a Git LFS pointer"),
+        ("val2017.zip.part", b"PK", "holds no pictures. val2017.zip.part is a download that did"),
+        ("val2017.rar", b"Rar!", "holds no pictures. val2017.rar is a packed archive"),
+    ],
+)
+def test_of_pictures_that_are_not_there_yet_the_line_says_why(name, content, said, tmp_path):
+    write(tmp_path / "linked" / name, content)
+    with pytest.raises(DataError, match=re.escape(said)):
+        link("coco/val2017", tmp_path / "linked", tmp_path / "data")
+
+
+def test_a_picture_that_is_a_pointer_is_said_to_be_one():
+    with pytest.raises(DataError, match=r"cat\.png: not a readable image: a Git LFS pointer, not"):
+        decode(POINTER, "cat.png")
+
+
+def test_links_that_lead_round_in_a_circle_are_passed_over(tmp_path):
+    """`test/loop` made two folders of classes of one; `self` had a traceback."""
+    (one,) = (one for one in LAYOUTS if str(one) == "dtd: folders by name, train beside")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    one.make(linked, shown("dtd"))
+    (linked / "test" / "loop").symlink_to(linked)
+    (linked / "self").symlink_to(linked / "self")
+    assert "-> " in link("dtd", linked, tmp_path / "data")
+    assert len(records_of(FSC["dtd"], linked)) == 7
+    first = remember(linked)
+    assert sorted(first)[:2] == ["", "test"] and unchanged(linked, first)
+    with pytest.raises(UsageError, match=r"self: there is no such folder or archive"):
+        link("dtd", linked / "self", tmp_path / "data")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize("closed", ["linked", "linked/dtd"])
+def test_a_folder_that_is_closed_to_us_is_not_called_empty(closed, tmp_path):
+    write(tmp_path / "linked" / "dtd" / "0.png", b"x")
+    (tmp_path / closed).chmod(0)
+    try:
+        with pytest.raises(DataError, match=rf"{closed}: cannot be read: Permission denied\."):
+            link("dtd", tmp_path / "linked", tmp_path / "data")
+    finally:
+        (tmp_path / closed).chmod(0o755)
 
 
 # ---------------------------------------------------------------- damage

@@ -23,7 +23,8 @@ from fsc_bench.data.link import link
 from fsc_bench.data.prepare import prepare
 from fsc_bench.data.readers import docstring, names
 from fsc_bench.errors import DataError, FscBenchError
-from fsc_bench.task import read_task
+from fsc_bench.records import ImageRef, Record, check_records
+from fsc_bench.task import catalogue, read_task
 
 COLUMNS = "image,caption,foil\n0.png,a cat on a mat,a dog on a mat\n1.png,a red cup,a blue cup\n"
 CAPTIONS = [
@@ -333,3 +334,35 @@ def test_a_byte_order_mark_is_no_part_of_a_column(stranger, capsys):
     path = stranger / "pairs" / "items.csv"
     path.write_text(path.read_text(), encoding="utf-8-sig")
     assert "3 records, as the task file promises" in typed(capsys, before[0])[2]
+
+
+# ---------------------------------------------------------------- what a record needs
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "texts", "labels", "said"),
+    [
+        ("coco_karpathy", 1, 0, 0, "1 picture and no text; a record of a retrieval task needs one"),
+        ("coco_karpathy", 2, 5, 0, "2 pictures and 5 texts; a record of a retrieval task needs on"),
+        ("winoground", 2, 3, 0, "2 pictures and 3 texts; a record of a matching task needs one pi"),
+        ("winoground", 1, 1, 0, "1 picture and 1 text; a record of a matching task needs one pict"),
+        ("mnist", 3, 0, 1, "3 pictures; a record of a classification task needs one picture."),
+        ("mnist", 1, 0, 2, "2 labels; a record of a classification task needs one label."),
+        ("mnist", 1, 0, 0, "no label; a record of a classification task needs one label."),
+    ],
+)
+def test_a_record_of_the_wrong_shape_is_told_what_it_has_and_what_it_needs(
+    name, images, texts, labels, said
+):
+    """It said "1 images, 0 texts; needs 1 and some"."""
+    task = catalogue()[name]
+    row = Record(
+        id="7",
+        subset=next(iter(task.leaves)),
+        images=tuple(ImageRef("own", f"{place}.png") for place in range(images)),
+        texts=tuple(f"a text, {place}" for place in range(texts)),
+        labels=tuple(range(labels)),
+    )
+    with pytest.raises(DataError) as caught:
+        check_records(task, [row], "here.csv")
+    assert f"here.csv: record '7': {said}" in str(caught.value)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fsc_bench.cli.main import app
-from fsc_bench.data.offers import coming, offers
+from fsc_bench.data.offers import about, coming, lines, offers
 from fsc_bench.data.sources import sources
 from fsc_bench.system.facts import read_toml
 from fsc_bench.task import NO_TASKS, TaskFile, catalogue, tasks_folder
@@ -86,10 +86,53 @@ def test_what_would_come_fits_a_screen_and_names_size_place_and_gate(tmp_path):
     assert len([kind for kind, _ in rows if kind == "task"]) == 35 == len(FSC)
     assert len(rows) <= 46
     assert rows["task", "spec"].bytes == 1_560_000_000
-    assert rows["task", "valse"].what == "raw.githubusercontent.com (11 files, pinned)"
+    assert rows["task", "valse"].what == "github:Heidelberg-NLP/VALSE (11 files, pinned)"
     assert rows["task", "flowers102"].what == "hf:OFA-Sys/chinese-clip-eval (resolved)"
     assert rows["task", "winoground"].state == "gated"
     assert "Agree and access repository" in rows["task", "winoground"].todo
+    # Of ARO's four tables three are of known size: 765,255,644 + 650,000,000 + 2,517,223,830
+    aro = rows["task", "aro"]
+    assert (aro.bytes, aro.known, about(aro.known, True)) == (None, 3_932_479_474, "over 3.9 GB")
+    assert (rows["task", "whatsup"].known, about(0, True)) == (0, "unknown")
+
+
+def test_the_files_of_one_repository_are_one_line_with_its_commit(tmp_path):
+    """A table of VL-CheckList's 56 addresses filled two screens; most said "at first fetch"."""
+    found = {offer.name: lines(offer) for offer in offers(FSC, tmp_path, sources())}
+    (checklist,) = found["vl_checklist"]
+    assert checklist.where == "github:om-ai-lab/VL-CheckList (56 files)"
+    assert (checklist.version, checklist.about) == ("6f8d6a3281c4", "over 47.3 MB")
+    (crepe,) = found["crepe"]
+    assert (crepe.where, crepe.version, crepe.about) == (
+        "github:RAIVNLab/CREPE/.../prod_hard_negatives.zip",
+        "1fa81c425f44",
+        "unknown",
+    )
+    (whatsup,) = found["whatsup"]
+    assert (whatsup.where, whatsup.version) == (
+        "drive.usercontent.google.com (9 files)",
+        "at first fetch",
+    )
+    assert max(map(len, found.values())) == 4
+    assert sum(map(len, found.values())) < 100
+
+
+def test_what_is_pinned_has_a_version_wherever_it_is_listed(tmp_path):
+    for offer in offers(FSC, tmp_path, sources()):
+        assert all(place.version for place in offer.places if place.pinned), offer.name
+
+
+def test_status_ends_with_how_much_is_there_and_how_to_go_on(tmp_path):
+    def shown(*words):
+        done = CliRunner().invoke(app, ["data", "status", *words, "--data", str(tmp_path)])
+        return done.stdout.splitlines()
+
+    assert shown()[-1].startswith("There: 0 of 35 tasks and 0 of 9 image sources. `fsc-bench data")
+    assert "over 3.9 GB" in next(line for line in shown() if line.startswith("aro "))
+    (tmp_path / "images" / "coco" / "val2017").mkdir(parents=True)
+    (tmp_path / "images" / "coco" / "val2017" / "000000000139.jpg").write_bytes(b"x")
+    assert shown("sugarcrepe")[-1].startswith("There: 0 of 1 tasks and 1 of 1 image sources.")
+    assert shown("coco/val2017")[-1] == "There: 1 of 1 image sources."
 
 
 def test_the_command_lists_what_is_pinned_what_not_and_what_a_person_does(tmp_path):

@@ -32,7 +32,8 @@ def data_status(
 ) -> None:
     """What is there, linked, partial, missing or gated, its size, and what to do next."""
     from fsc_bench.cli.show import print_json, print_table
-    from fsc_bench.data.get import status
+    from fsc_bench.data.get import USABLE, status
+    from fsc_bench.data.offers import about
     from fsc_bench.data.session import readable
     from fsc_bench.data.sources import choose
     from fsc_bench.task import data_folder
@@ -51,12 +52,20 @@ def data_status(
                 row.state,
                 row.next,
                 "" if row.bytes is None else readable(row.bytes),
-                "" if row.download is None else readable(row.download),
+                "" if row.state in USABLE else about(row.download_known, row.download is None),
             ]
             for row in rows
         ],
         f"Data in {data_folder(data)}",
     )
+    usable = [row.kind for row in rows if row.state in USABLE]
+    kinds = [("task", "tasks"), ("images", "image sources")]
+    counts = [(usable.count(kind), sum(row.kind == kind for row in rows), n) for kind, n in kinds]
+    said = " and ".join(f"{there} of {all_} {n}" for there, all_, n in counts if all_)
+    more = ""
+    if len(usable) < len(rows):
+        more = " `fsc-bench data get --dry-run` says what would come, and what needs a person."
+    say(f"\nThere: {said}.{more}")
 
 
 @data_app.command("get")
@@ -105,23 +114,24 @@ def data_get(
 def _show_coming(tasks: list, images: list[str], folder: Path) -> None:
     """One screen: what is not there yet, then a line for each that needs a person."""
     from fsc_bench.cli.show import print_table
-    from fsc_bench.data.offers import coming
-    from fsc_bench.data.session import readable
+    from fsc_bench.data.offers import about, coming
 
     rows = coming(tasks, folder, images)
     if not rows:
         say(f"Nothing would come: all that was named is in {folder}.")
         return
-    size = {row.name: "unknown" if row.bytes is None else readable(row.bytes) for row in rows}
     print_table(
         ["name", "what", "state", "about", "from"],
-        [[row.name, row.kind, row.state, size[row.name], row.what] for row in rows],
+        [
+            [row.name, row.kind, row.state, about(row.known, row.bytes is None), row.what]
+            for row in rows
+        ],
         f"Would come into {folder}",
     )
-    known = [row.bytes for row in rows if row.bytes is not None]
-    unknown = len(rows) - len(known)
-    more = f" and {unknown} of unknown size" if unknown else ""
-    say(f"\nIn all {readable(sum(known))}{more}. Nothing was fetched.")
+    unknown = sum(row.bytes is None for row in rows)
+    more = f"; of {unknown} the size is not or only partly known" if unknown else ""
+    total = about(sum(row.known for row in rows), unknown > 0)
+    say(f"\nIn all {total}{more}. Nothing was fetched.")
     for state, what in (("gated", "need an account"), ("manual", "need a person")):
         names = dict.fromkeys(row.name for row in rows if row.todo and row.state == state)
         if names:
@@ -130,10 +140,11 @@ def _show_coming(tasks: list, images: list[str], folder: Path) -> None:
 
 @data_app.command("sources")
 def data_sources(words: Words = None, data: DataOption = None, json: JsonOption = False) -> None:
-    """Where each task's data come from: version, size, licence, and what differs."""
+    """Where each task's data come from: version, size, licence, and what differs. --json has every
+    file's whole address and version.
+    """
     from fsc_bench.cli.show import print_json, print_table
-    from fsc_bench.data.offers import offers
-    from fsc_bench.data.session import readable
+    from fsc_bench.data.offers import lines, offers
     from fsc_bench.data.sources import choose, sources
     from fsc_bench.task import data_folder
 
@@ -149,19 +160,13 @@ def data_sources(words: Words = None, data: DataOption = None, json: JsonOption 
         return
     table = []
     for row in rows:
-        for place in row.places:
+        for line in lines(row):
+            place = line.places[0]
+            where = "instead: " * place.instead + line.where
+            how = "pinned" if place.pinned else "resolved"
+            version = [how, line.version, line.about]
             table.append(
-                [
-                    row.name,
-                    row.kind,
-                    row.access,
-                    "instead: " * place.instead + place.source,
-                    "pinned" if place.pinned else "resolved",
-                    place.version[:12] or "at first fetch",
-                    "unknown" if place.bytes is None else readable(place.bytes),
-                    row.license,
-                    place.differs,
-                ]
+                [row.name, row.kind, row.access, where, *version, row.license, place.differs]
             )
         if not row.places:
             where = ", ".join(row.needs) if row.needs else "by hand"

@@ -23,10 +23,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from fsc_bench.data.border import CHUNK, HARMLESS, reason
+from fsc_bench.data.listing import unread
 from fsc_bench.data.names import zip_name
 from fsc_bench.errors import DataError
 from fsc_bench.system.budget import budget, check, raising
-from fsc_bench.system.regular import open_regular
+from fsc_bench.system.regular import HEAD, open_regular, stand_in
 
 PLAIN = (".zip", ".tar")  # read in place
 COMPRESSED = (".tar.gz", ".tgz")  # have no places: made a .tar before use
@@ -131,14 +132,23 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """
     with open_regular(path) as file:
         end = zipfile._EndRecData(file)  # zipfile's own: both must find the same directory
-        if end is not None:
-            size, at = end[zipfile._ECD_SIZE], end[zipfile._ECD_LOCATION]
-            check("bytes", size, f"its directory says that it has {size:,} bytes")
-            count = end[zipfile._ECD_ENTRIES_TOTAL]
-            check("members", count, f"says that it has {count:,} members")
-            if size // ENTRY > budget().members:
-                _count_entries(file, at - size, size)
+        if end is None:
+            file.seek(0)
+            raise zipfile.BadZipFile(_not_zip(file.read(HEAD)))
+        size, at = end[zipfile._ECD_SIZE], end[zipfile._ECD_LOCATION]
+        check("bytes", size, f"its directory says that it has {size:,} bytes")
+        count = end[zipfile._ECD_ENTRIES_TOTAL]
+        check("members", count, f"says that it has {count:,} members")
+        if size // ENTRY > budget().members:
+            _count_entries(file, at - size, size)
     return zipfile.ZipFile(path)
+
+
+def _not_zip(head: bytes) -> str:
+    """Why a file that begins so is no zip, though it is called one."""
+    if head.startswith(b"PK"):
+        return "cut short: what it holds is listed at its end, and that is not there; copy it again"
+    return stand_in(head) or "File is not a zip file"
 
 
 def _count_entries(file: BinaryIO, at: int, size: int) -> None:
@@ -155,6 +165,9 @@ def _count_entries(file: BinaryIO, at: int, size: int) -> None:
 
 def open_tar(file: BinaryIO) -> tarfile.TarFile:
     """A tar of which the headers are read, and nothing else. Raises one of DAMAGE."""
+    if why := stand_in(file.read(HEAD)):
+        raise tarfile.ReadError(why)
+    file.seek(0)
     return tarfile.open(fileobj=_Headers(file), mode="r:")
 
 
@@ -234,6 +247,8 @@ def check_link(path: Path) -> None:
             f"{path}: a compressed tar cannot be read in place. `gunzip -k {path.name}`, then link "
             "the .tar."
         )
+    if sentence := unread(path):
+        raise DataError(f"{path}: {sentence.strip()}")
     if path.is_file() and path.name.casefold().endswith(PLAIN):
         check_archive(path)
 

@@ -42,6 +42,7 @@ from fsc_bench.data.session import Session, finish, finished, read_marker, reada
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.system.budget import budget, raising
 from fsc_bench.system.files import sync_folder, write_json
+from fsc_bench.system.regular import WEB_PAGE
 
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 6  # in a row without a new byte
@@ -52,7 +53,6 @@ LONGEST_PAUSE = 60.0
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 ROOM = 1 << 28  # bytes; of a file without a length the disk is looked at as often
 LARGER, SLACK = 1.5, 1_000_000  # times and bytes: task files say about how large a file is
-WEB_PAGE = (b"<!doctype html", b"<html")
 
 
 class NotThere(DataError):

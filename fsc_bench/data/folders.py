@@ -9,6 +9,7 @@ folder decide.
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from fsc_bench.data.names import is_junk
@@ -59,12 +60,12 @@ def _base(root: Path) -> Path:
 
 def _names(folder: Path) -> list[str]:
     """Entries in name order, folders with a `/` behind; hidden ones and junk are no data."""
-    with os.scandir(folder) as entries:
-        found = [
-            f"{entry.name}/" if entry.is_dir() else entry.name
-            for entry in entries
-            if not entry.name.startswith(".") and not is_junk(entry.name)
-        ]
+    found = []
+    with os.scandir(folder) as listing:
+        for entry in listing:
+            if not entry.name.startswith(".") and not is_junk(entry.name):
+                with suppress(OSError):  # a link that leads to itself is neither file nor folder
+                    found.append(f"{entry.name}/" if entry.is_dir() else entry.name)
     return sorted(found)
 
 

@@ -70,6 +70,7 @@ class Status:
     state: str
     bytes: int | None  # on disk; None for a linked folder, which is not searched
     download: int | None  # about so much is still to come; None where nobody knows
+    download_known: int  # the part of it that is known
     path: Path
     next: str  # the command that goes on; empty where nothing is to do
 
@@ -253,6 +254,7 @@ def status(tasks: Iterable[Task], data: Path, *, images: Iterable[str] = ()) -> 
                 state,
                 _size(owner),
                 _download(owner, state),
+                0 if state in USABLE else sum(size or 0 for size in _sizes_to_come(owner)),
                 _path(owner),
                 _next(owner, state, states, data),
             )
@@ -280,9 +282,13 @@ def bytes_to_fetch(tasks: Sequence[Task], data: Path) -> tuple[dict[str, int | N
 def _download(owner: Owner, state: str) -> int | None:
     if state in USABLE:
         return 0
-    waiting = [group for group in owner.groups if not any(map(finished, group))]
-    sizes = [_still_to_come(group[0]) for group in waiting]
+    sizes = _sizes_to_come(owner)
     return _sum(sizes) if sizes else None
+
+
+def _sizes_to_come(owner: Owner) -> list[int | None]:
+    waiting = [group for group in owner.groups if not any(map(finished, group))]
+    return [_still_to_come(group[0]) for group in waiting]
 
 
 def _sum(sizes: list[int | None]) -> int | None:

@@ -18,6 +18,10 @@ from fsc_bench.data.sources import check_source, last_part, sources
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.task import DRAWN, Task
 
+GITHUB = re.compile(
+    r"https://(raw\.githubusercontent|github)\.com/(?P<name>[^/]+/[^/]+)/.*?(?P<commit>[0-9a-f]{40})/"
+)
+
 
 @dataclass(frozen=True)
 class Item:
@@ -48,8 +52,13 @@ class Item:
     @property
     def pinned(self) -> bool:
         """Whether a version is named: a commit (in a GitHub address too) or the content's hash."""
-        commit = re.search(r"//(raw\.githubusercontent|github)\.com/.*/[0-9a-f]{40}/", self.url)
-        return bool(self.sha256 or commit or (self.revision and not self.resolved))
+        return bool(self.sha256 or self.commit or (self.revision and not self.resolved))
+
+    @property
+    def commit(self) -> str:
+        """The commit that an address on GitHub names; empty for any other."""
+        found = GITHUB.match(self.url)
+        return found["commit"] if found else ""
 
     @property
     def address(self) -> str:

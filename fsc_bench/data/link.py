@@ -15,10 +15,11 @@ from typing import Any
 
 from fsc_bench.clip_benchmark import PREFIX, filled
 from fsc_bench.data.archives import PLAIN, check_link
+from fsc_bench.data.border import reason
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import ALWAYS, FLAG, ForeignData, check_evidence, examine, pictures_fit
 from fsc_bench.data.images import Images, read_links, write_link
-from fsc_bench.data.listing import IMAGE_SUFFIXES, entries
+from fsc_bench.data.listing import IMAGE_SUFFIXES, entries, unread
 from fsc_bench.data.prepare import check_options, is_fresh
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
@@ -39,7 +40,8 @@ def link(word: str, path: Path, data: Path) -> str:
     """
     if word.startswith(PREFIX):
         path = Path(filled(str(path), word))
-    path = path.expanduser().resolve()
+    # resolve() would raise over a link that leads round in a circle.
+    path = Path(os.path.realpath(path.expanduser()))
     task, source = named(word, path)
     name = task.name if task is not None else source.name
     path = in_hub_cache(name, task.data.sources if task is not None else (), path)
@@ -95,8 +97,8 @@ def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) 
         raise UsageError(f"{path}: there is no such folder or archive to link {name!r} to.")
     if path.is_file():
         check_link(path)
-    elif not any(files for _, _, files in os.walk(path)):
-        raise DataError(f"{path}: an empty folder: there is nothing to link {name!r} to.")
+    else:
+        _check_holds_files(path, name)
     if task is None:
         return _look_at_pictures(source, path)
     if source is None:
@@ -111,6 +113,16 @@ def look(task: Task | None, source: ImageSource | None, path: Path, data: Path) 
     if not isinstance(_read(task, path, data), DataError):
         return f"{found}; {_look_at_task(task, path, data)}"
     return f"{found} (the pictures; the task's own files come with `fsc-bench data get {name}`)"
+
+
+def _check_holds_files(folder: Path, name: str) -> None:
+    """Raises DataError for a folder without a file; one that is closed to us may have some."""
+    closed: list[OSError] = []
+    if any(files for _, _, files in os.walk(folder, onerror=closed.append)):
+        return
+    if closed:
+        raise DataError(f"{closed[0].filename}: cannot be read: {reason(closed[0])}.")
+    raise DataError(f"{folder}: an empty folder: there is nothing to link {name!r} to.")
 
 
 def recheck(tasks: Iterable[Task], images: Iterable[str], data: Path) -> list[str]:
@@ -247,7 +259,8 @@ def _look_at_pictures(source: ImageSource, path: Path) -> str:
         raise DataError(f"{path}: not {name}: no folder, zip or tar. It is {source.layout}.")
     names = set(_picture_names(source, path))
     if not names:
-        raise DataError(f"{path}: not {name}: it holds no pictures. It is {source.layout}.")
+        holds = f"{path}: not {name}: it holds no pictures. {unread(path)}"
+        raise DataError(f"{holds}It is {source.layout}.")
     fits = {one for one in names if re.fullmatch(facts.names or ".*", one)}
     if not fits:
         others = [other.name for other in sources().values() if _is_pictures_of(other, path)]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".ppm", ".pgm", ".bmp")
 IMAGE_SUFFIXES += (".gif", ".tif", ".tiff")
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+UNPACKED_BY = {**dict.fromkeys(COMPRESSED_TARS, "tar -xf"), ".rar": "unrar x", ".7z": "7z x"}
+UNFINISHED = (".part", ".crdownload", ".download", ".partial", ".aria2", ".incomplete")
 LONGEST_CHAIN = 9  # of folders that hold nothing but the next
 CLASS_FOLDERS = 50  # a folder with more subfolders holds classes; no archives are sought there
 # How folders and files say a split; each form means the word in front.
@@ -42,7 +44,7 @@ def natural(path: Path | str) -> list[Any]:
 def entries(folder: Path, hidden: bool = False) -> Iterator[os.DirEntry]:
     """What a folder holds, in name order, without junk and, unless asked for, hidden files.
 
-    Nothing where it cannot be read.
+    Nothing where it cannot be read, and no link that leads round in a circle.
     """
     try:
         with os.scandir(folder) as listing:
@@ -50,8 +52,22 @@ def entries(folder: Path, hidden: bool = False) -> Iterator[os.DirEntry]:
     except OSError:
         return
     for entry in found:
-        if not is_junk(entry.name) and (hidden or not entry.name.startswith(".")):
+        if is_junk(entry.name) or (entry.name.startswith(".") and not hidden):
+            continue
+        if not _leads_round(entry):
             yield entry
+
+
+def _leads_round(entry: os.DirEntry) -> bool:
+    """Whether it is a link to itself or to a folder that it lies in: all would be found twice."""
+    if not entry.is_symlink():
+        return False
+    try:
+        folder = entry.is_dir()
+    except OSError:  # of a link to itself not even the kind can be told
+        return True
+    here, target = os.path.realpath(os.path.dirname(entry.path)), os.path.realpath(entry.path)
+    return folder and f"{here}{os.sep}".startswith(target.rstrip(os.sep) + os.sep)
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...], depth: int = 3) -> list[Path]:
@@ -176,12 +192,41 @@ def own_path(raw: "Raw", picture: str, path: Path, record: Any) -> str:
 
 
 def describe(folder: Path, most: int = 6) -> str:
-    """What a folder holds, in words for a complaint: `'a/', 'b.csv' and 12 more`."""
-    found = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries(folder)]
-    if not found:
-        return "nothing"
-    shown = ", ".join(repr(name[:60]) for name in sorted(found, key=natural)[:most])
-    return shown + (f" and {len(found) - most} more" if len(found) > most else "")
+    """What a folder holds, in words for a complaint: `'a/', 'b.csv' and 12 more`.
+
+    Of a folder that holds only another, also what that one holds: `'a/' with 'b.csv'`.
+    """
+    wraps = ""
+    for _ in range(LONGEST_CHAIN):
+        found = list(entries(folder))
+        if len(found) != 1 or not found[0].is_dir():
+            break
+        wraps += f"{found[0].name[:60]}/"
+        folder = Path(found[0].path)
+    names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in found]
+    shown = ", ".join(repr(name[:60]) for name in sorted(names, key=natural)[:most])
+    shown += f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{wraps!r} with {shown or 'nothing'}" if wraps else shown or "nothing"
+
+
+def unread(folder: Path, but: tuple[str, ...] = ()) -> str:
+    """The first file below that is packed or did not come whole, with what to do, as a sentence.
+
+    Such a file is never read, so it may be why nothing is found. Empty where there is none. but:
+    endings that are passed over.
+    """
+    for path in files_below(folder, (*UNPACKED_BY, *UNFINISHED)):
+        if path.name.casefold().endswith(but):
+            continue
+        name, lower = inside_of(folder, path), path.name.casefold()
+        if lower.endswith(UNFINISHED):
+            return f"{name} is a download that did not end: fetch it again. "
+        tool = next(tool for ending, tool in UNPACKED_BY.items() if lower.endswith(ending))
+        return (
+            f"{name} is a packed archive, which cannot be read in place. `{tool} {name}` unpacks "
+            "it; then link the folder that comes of it. "
+        )
+    return ""
 
 
 # ---------------------------------------------------------------- splits
@@ -237,7 +282,12 @@ def _said(raw: "Raw", path: Path) -> set[str]:
 
 def inside(raw: "Raw", path: Path) -> str:
     """A path as it is called below the raw folder; the file's own name where it is all there is."""
-    return path.name if path == raw.folder else path.relative_to(raw.folder).as_posix()
+    return inside_of(raw.folder, path)
+
+
+def inside_of(folder: Path, path: Path) -> str:
+    """The same below any folder."""
+    return path.name if path == folder else path.relative_to(folder).as_posix()
 
 
 def prefix(raw: "Raw", folder: Path) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fsc_bench.data.get import USABLE, status
-from fsc_bench.data.items import Item, Owner, needs, owners
-from fsc_bench.data.session import known_commit
+from fsc_bench.data.items import GITHUB, Item, Owner, needs, owners
+from fsc_bench.data.session import known_commit, readable
 from fsc_bench.data.sources import sources
 from fsc_bench.task import Task
 
@@ -79,23 +79,71 @@ def _offer(owner: Owner) -> Offer:
 
 
 def _place(item: Item, instead: bool) -> Place:
-    version = item.revision or item.sha256
+    version = item.revision or item.sha256 or item.commit
     if not version and item.hf:
         version = known_commit(item)
     return Place(item.where, item.pinned, version, item.files, item.bytes, item.differs, instead)
 
 
 @dataclass(frozen=True)
+class Line:
+    """Places that a table shows in one line: the files of one repository at one commit, say."""
+
+    where: str
+    places: tuple[Place, ...]
+
+    @property
+    def version(self) -> str:
+        """The commit, or the hash of the one file; of several files, that each has its own."""
+        commits = {_commit(place) or place.version for place in self.places}
+        if len(commits) == 1:
+            return commits.pop()[:12] or "at first fetch"
+        return "a hash each" if all(place.version for place in self.places) else "at first fetch"
+
+    @property
+    def about(self) -> str:
+        known = [place.bytes for place in self.places if place.bytes is not None]
+        return about(sum(known), len(known) < len(self.places))
+
+
+def lines(offer: Offer) -> list[Line]:
+    """The places of an offer, those of one repository or server in one line."""
+    found: dict[tuple, list[Place]] = {}
+    for place in offer.places:
+        alike = (_short(place.source), place.pinned, _commit(place), place.differs, place.instead)
+        found.setdefault(alike, []).append(place)
+    return [Line(_where(alike[0], group), tuple(group)) for alike, group in found.items()]
+
+
+def _where(short: str, group: list[Place]) -> str:
+    if "://" not in group[0].source:
+        return short
+    if len(group) > 1:
+        return f"{short} ({len(group)} files)"
+    last = group[0].source.partition("?")[0].rpartition("/")[2]
+    return f"{short}/.../{last}"
+
+
+def about(known: int, more: bool) -> str:
+    """A size as a table shows it; `over` it where `more` of unknown size comes besides."""
+    if more:
+        return f"over {readable(known)}" if known else "unknown"
+    return readable(known)
+
+
+@dataclass(frozen=True)
 class Coming:
     """What `get` would do about one task or image source.
 
-    bytes: about how many would come; None where nobody knows. what: one line of where from.
+    bytes: about how many would come; None where nobody knows. known: the part of them that is
+    known. what: one line of where from.
     """
 
     name: str
     kind: str
     state: str  # as `status` has it
     bytes: int | None
+    known: int
     what: str
     todo: str  # what a person must do; empty for most
 
@@ -110,9 +158,8 @@ def coming(tasks: Iterable[Task], data: Path, images: Iterable[str] = ()) -> lis
         if row.state in USABLE:
             continue
         first = [place for place in offer.places if not place.instead]
-        rows.append(
-            Coming(offer.name, offer.kind, row.state, row.download, _what(first), offer.todo)
-        )
+        sizes = (row.download, row.download_known)
+        rows.append(Coming(offer.name, offer.kind, row.state, *sizes, _what(first), offer.todo))
     return rows
 
 
@@ -129,5 +176,12 @@ def _what(places: list[Place]) -> str:
 
 
 def _short(source: str) -> str:
-    """An address's host; a repository's name as it is."""
+    """A repository's name; of other addresses the host."""
+    if repository := GITHUB.match(source):
+        return f"github:{repository['name']}"
     return source.split("/")[2] if "://" in source else source
+
+
+def _commit(place: Place) -> str:
+    repository = GITHUB.match(place.source)
+    return repository["commit"] if repository else ""

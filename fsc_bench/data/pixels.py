@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from fsc_bench.data.border import SIDE, check_pixels, said_by_library
 from fsc_bench.errors import DataError
 from fsc_bench.system.budget import budget, check
+from fsc_bench.system.regular import HEAD, stand_in
 
 # What benchmarks come in; MPO is read as JPEG. Pillow knows more, EPS among it, which it would have
 # Ghostscript execute.
@@ -52,6 +53,8 @@ def decode(content: bytes | np.ndarray, where: str) -> Image.Image:
             with _one_large if large else nullcontext():
                 return _rgb(image, where)
     except UnidentifiedImageError:
+        if why := stand_in(content[:HEAD]):
+            raise DataError(f"{where}: {NOT_READABLE}: {why}.") from None
         raise DataError(
             f"{where}: {NOT_READABLE}: cannot identify image file: it begins with "
             f"{content[:12]!r}, and {', '.join(FORMATS)} are read."

@@ -15,13 +15,13 @@ from typing import Any, NoReturn
 from fsc_bench.data.archives import DAMAGE, open_zip
 from fsc_bench.data.border import Inside, read_packed, reason, says_way_out
 from fsc_bench.data.delimited import BadTable, Table
-from fsc_bench.data.listing import describe, entries, find_path, snapshots
+from fsc_bench.data.listing import describe, entries, find_path, snapshots, unread
 from fsc_bench.data.names import Names, is_junk, zip_name
 from fsc_bench.errors import DataError
 from fsc_bench.records import ImageRef
 from fsc_bench.system.budget import OverBudget, check
 from fsc_bench.system.files import stamp
-from fsc_bench.system.regular import Irregular, check_regular, closed
+from fsc_bench.system.regular import Irregular, check_regular, closed, stands_in
 from fsc_bench.task import Task
 
 VALUES = 20  # of a JSON file for each member that an archive may have
@@ -76,7 +76,8 @@ class Raw:
         holds = f", which holds {describe(self.folder)}"
         raise DataError(
             f"{self.task.name}: {' or '.join(names)} is not in {self.folder}{holds}. "
-            f"`fsc-bench data link {shlex.quote(self.task.word)} PATH` points at another folder."
+            f"{unread(self.folder)}`fsc-bench data link {shlex.quote(self.task.word)} PATH` points "
+            "at another folder."
         )
 
     def has(self, name: str) -> bool:
@@ -109,6 +110,8 @@ class Raw:
             check_regular(path)
         except Irregular as error:
             self.fail(path, None, f"{error}.")
+        if why := stands_in(path):
+            self.fail(path, None, f"is {why}.")
         if target := self.inside.way_out(str(path)):
             self.fail(path, None, f"{says_way_out(target)}.")
         self.inputs[str(path)] = stamp(path)

@@ -14,6 +14,9 @@ KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+LFS = b"version https://git-lfs.github.com/spec/"
+WEB_PAGE = (b"<!doctype html", b"<html")
+HEAD = 64  # bytes that tell a stand-in from a file
 
 
 class Irregular(ValueError):
@@ -32,6 +35,27 @@ def check_regular(path: Path | str) -> None:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise Irregular(f"is {KINDS.get(stat.S_IFMT(mode), 'no file')}, not a file")
+
+
+def stand_in(head: bytes) -> str:
+    """What came in a file's place, by its first bytes, in words; empty for others.
+
+    A clone without Git LFS leaves pointers, and a server may answer with a page.
+    """
+    if head.startswith(LFS):
+        return "a Git LFS pointer, not the file; `git lfs pull` in its repository fetches it"
+    if head.lstrip().lower().startswith(WEB_PAGE):
+        return "a web page, not the file: the download gave another answer; fetch it again"
+    return ""
+
+
+def stands_in(path: Path | str) -> str:
+    """The same of a file on disk; empty where it cannot be opened."""
+    try:
+        with open_regular(path) as file:
+            return stand_in(file.read(HEAD))
+    except (OSError, Irregular):
+        return ""
 
 
 def open_regular(path: Path | str) -> BinaryIO:

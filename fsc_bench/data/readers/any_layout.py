@@ -21,7 +21,7 @@ from typing import NoReturn
 from fsc_bench.data import readers
 from fsc_bench.data.containers import container_module
 from fsc_bench.data.evidence import labels_fit
-from fsc_bench.data.listing import describe, entries, files_below, inside
+from fsc_bench.data.listing import COMPRESSED_TARS, describe, entries, files_below, inside, unread
 from fsc_bench.data.raw import Raw
 from fsc_bench.errors import DataError, UsageError, near_miss
 from fsc_bench.records import Record
@@ -130,6 +130,7 @@ def _nothing(task: Task, raw: Raw) -> NoReturn:
         for name, reader in _layouts().items()
         if hasattr(reader, "hint")
     ]
+    hints.append(unread(raw.folder, but=COMPRESSED_TARS).strip())  # of those the tars' reader tells
     nearest = " ".join(filter(None, hints))
     layouts = "; ".join(_expected(task, raw))
     holds = f"holds {describe(raw.folder)}" if raw.folder.is_dir() else "is a file of no known kind"

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fsc_bench.data.containers.tar import Container
-from fsc_bench.data.listing import describe, files_below
+from fsc_bench.data.listing import describe, files_below, unread
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import columns, wds
 from fsc_bench.records import ImageRef, Record
@@ -122,7 +122,8 @@ def _with_images(task: Task, raw: Raw, options: Mapping[str, Any]) -> Iterator[R
     raw.fail(
         raw.folder,
         None,
-        f"holds {describe(raw.folder)}, and no captions that can be read. Expected is one of: "
+        f"holds {describe(raw.folder)}, and no captions that can be read. "
+        f"{unread(raw.folder)}Expected is one of: "
         f"{', '.join(names)}; Parquet files with the columns image and caption; WebDataset tars "
         "(test/0.tar with s0.jpg and s0.txt).",
     )

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from fsc_bench.errors import UsageError, one_line, reason
 from fsc_bench.system.escape import shortened
+from fsc_bench.system.regular import LFS
 
 TORCH_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")
-LFS = b"version https://git-lfs.github.com/spec/"
 LARGEST_HEADER = 100_000_000  # bytes; the limit that safetensors itself sets
 LARGEST_PICKLE = 64_000_000  # bytes of what a file holds beside tensors; settings have thousands
 DEEPEST = 200  # tuples within tuples: hashing 100,000 of them ends the interpreter

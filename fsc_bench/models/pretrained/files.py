@@ -12,10 +12,11 @@ from typing import Any
 
 from fsc_bench.errors import DataError, UsageError, near_miss, one_line, reason
 from fsc_bench.models.checkpoints.hub import hub_file, revision_of
-from fsc_bench.models.checkpoints.reading import LFS, kind_of
+from fsc_bench.models.checkpoints.reading import kind_of
 from fsc_bench.models.checkpoints.repository import refuse_code
 from fsc_bench.models.pretrained.kinds import KINDS, Kind
 from fsc_bench.system.escape import shortened
+from fsc_bench.system.regular import stands_in
 from fsc_bench.system.spec import Spec
 
 CONFIG = "config.json"
@@ -263,13 +264,8 @@ def _check_parts(folder: Path, spec: str) -> None:
         file = folder / name
         if not file.is_file():
             continue
-        with file.open("rb") as opened:
-            pointer = opened.read(len(LFS)) == LFS
-        if pointer:
-            raise UsageError(
-                f"model '{spec}': {file}: a Git LFS pointer, not the file. `git lfs pull` in its "
-                "repository fetches it."
-            )
+        if why := stands_in(file):
+            raise UsageError(f"model '{spec}': {file}: {why}.")
         if name in (*PIXELS, SETTINGS):
             _check_settings(_json(file, spec), f"model '{spec}': {file}")
             refuse_code(str(folder), name, spec)
