@@ -109,8 +109,8 @@ def _show(found: "Found", how: dict[str, Any], out: Path | None, json: bool) -> 
         say(
             f"{how['batch']} pictures, {how['negatives']} hard negatives each, texts of "
             f"{how['words']} words, {how['precision']}, {how['threads']} threads, torch "
-            f"{how['torch']}. Towers give dense tokens; steps include AdamW; making of negatives is "
-            "beside the step, in the processes that read."
+            f"{how['torch']}. Towers give dense tokens; steps include AdamW; making of negatives "
+            "is beside the step, in the processes that read."
         )
     if out is not None:
         _write(found, document, out)

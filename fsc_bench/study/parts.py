@@ -201,10 +201,6 @@ class Setting:
             self._optimizer = torch.optim.AdamW(groups, lr=1e-12, fused=fused)
         return self._optimizer
 
-    def take_optimizer(self, other: "Setting") -> None:
-        """Another's of the same model, whose moments are large."""
-        self._optimizer = other.optimizer
-
     @property
     def held(self) -> list[Tensor]:
         """What is there between two steps: weights, and the optimiser's moments once made."""

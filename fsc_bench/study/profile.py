@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import nn
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models import pick_device
@@ -32,6 +33,8 @@ SHARES = {  # a step with the local loss over the same step without
     "FSC-CLIP over NegCLIP": ("FSC-CLIP", "NegCLIP"),
 }
 PLAIN_RATIO = "plain local loss over ours"
+LARGE = 64  # pairs: more than these, and activations are most of what a step holds
+COUNTED = 4096  # the largest batch that is counted to see whether it fits
 Progress = Callable[[str, int, int], None]
 
 
@@ -75,23 +78,17 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The largest batch whose step fits: by measured peaks, and by peaks from shapes."""
-
-    measured: int | None
-    worked_out: int | None
-
-
-@dataclass(frozen=True)
 class Profile:
-    """One architecture. left: why it was not run here, "" where it was."""
+    """One architecture. fits: of some steps the largest batch whose peak from shapes fits the
+    memory, None where that is not known. left: why it was not run here, "" where it was.
+    """
 
     architecture: str
     image_size: int
     patches: int
     parameters: int
     lines: Mapping[str, Line]
-    fits: Mapping[str, Fit]
+    fits: Mapping[str, int | None]
     left: str = ""
     ratios: Mapping[str, Ratio] = field(default_factory=dict)
 
@@ -120,7 +117,7 @@ def profile(wish: Wish, progress: Progress) -> Found:
         for one in shaped:
             why = missing or _too_much(one, wish, device, rate)
             if not why:
-                one, why = _measured(one, wish, device, capacity, progress)
+                one, why = _measured(one, wish, device, progress)
             profiles.append(replace(one, left=why))
     profiles = [_with_ratios(one) for one in with_worked_seconds(profiles)]
     return Found(tuple(profiles), missing or device, capacity)
@@ -171,13 +168,9 @@ def from_shapes(
         found = count(_fresh(setting, name), setting.held)
         lines[name] = Line(name, "step", found.flops, found.peak + moments)
         progress(told, done, total)
-    twice = Setting(model, replace(workload, batch=2 * workload.batch), architecture)
-    fits = {}
+    fits: dict[str, int | None] = {}
     for done, name in enumerate(FITTED, len(runs) + len(of_step.STEPS) + 1):
-        large = count(_fresh(twice, name), twice.held).peak + moments
-        small = lines[name].worked_bytes
-        fits[name] = Fit(None, _fitting((workload.batch, small), (2 * workload.batch, large),
-                                        capacity))  # fmt: skip
+        fits[name] = _fitting(model, name, workload, architecture, moments, capacity)
         progress(told, done, total)
     size, parameters = of_step.image_size(model), sum(p.numel() for p in model.parameters())
     return Profile(architecture, size, patches, parameters, lines, fits)
@@ -189,8 +182,26 @@ def _fresh(setting: Setting, name: str) -> Callable[[], None]:
     return setting.step(name)
 
 
-def _fitting(small: tuple[int, int], large: tuple[int, int], capacity: int | None) -> int | None:
-    return None if capacity is None else largest_batch(small, large, capacity)
+def _fitting(
+    model: nn.Module, name: str, workload: Workload, architecture: str, moments: int,
+    capacity: int | None,
+) -> int | None:  # fmt: skip
+    """From peaks of batches so large that activations make them (in a small one gradients do). The
+    peak grows a little faster than the batch, for logits are of every pair: the batch found first
+    is counted too, and between the two the chord lies above the peak.
+    """
+    if capacity is None:
+        return None
+
+    def peak(batch: int) -> tuple[int, int]:
+        setting = Setting(model, replace(workload, batch=batch), architecture)
+        return batch, count(_fresh(setting, name), setting.held).peak + moments
+
+    small, large = peak(LARGE), peak(2 * LARGE)
+    first = largest_batch(small, large, capacity)
+    if not 2 * LARGE < first <= COUNTED:
+        return first
+    return min(first, largest_batch(large, peak(first), capacity))
 
 
 # ---------------------------------------------------------------- what can be run here
@@ -210,10 +221,10 @@ def _too_much(one: Profile, wish: Wish, device: str, rate: float | None) -> str:
 
 
 def runs_of(repeats: int) -> int:
-    """Steps that one architecture takes: one to begin, half a batch, then four steps and as much as
-    one in parts for the bytes and for each repeat.
+    """Steps that one architecture takes: one to begin, then four steps, one in parts and one before
+    the optimiser for the bytes and for each repeat.
     """
-    return 2 + 5 * (1 + repeats)
+    return 1 + 6 * (1 + repeats)
 
 
 def _rate(device: str) -> float:
@@ -239,12 +250,10 @@ def _seconds(run: Callable[[], Any], device: str) -> float:
 # ---------------------------------------------------------------- measured
 
 
-def _measured(
-    one: Profile, wish: Wish, device: str, capacity: int | None, progress: Progress
-) -> tuple[Profile, str]:
+def _measured(one: Profile, wish: Wish, device: str, progress: Progress) -> tuple[Profile, str]:
     """The profile with times and bytes; or as it was, and why the machine gave up."""
     try:
-        return _run(one, wish, device, capacity, progress), ""
+        return _run(one, wish, device, progress), ""
     except Exception as error:
         if not out_of_memory(error):
             raise
@@ -252,9 +261,7 @@ def _measured(
     return one, f"ran out of memory on {device}"
 
 
-def _run(
-    one: Profile, wish: Wish, device: str, capacity: int | None, progress: Progress
-) -> Profile:
+def _run(one: Profile, wish: Wish, device: str, progress: Progress) -> Profile:
     setting = Setting(of_step.build(one.architecture, device), wish.workload, one.architecture)
     turns = {**{name: setting.step(name) for name in of_step.STEPS}, **setting.parts(),
              of_step.OPTIMISER: setting.optimizer.step,
@@ -281,8 +288,7 @@ def _run(
         name: replace(line, seconds=tuple(seconds[name]), bytes=peaks[name])
         for name, line in one.lines.items()
     }
-    fits = _measured_fits(one, setting, peaks, capacity)
-    return replace(one, lines=lines, fits=fits)
+    return replace(one, lines=lines)
 
 
 def _peak(run: Callable[[], Any], setting: Setting, device: str) -> tuple[int, int]:
@@ -295,21 +301,6 @@ def _peak(run: Callable[[], Any], setting: Setting, device: str) -> tuple[int, i
     run()
     peak = torch.cuda.max_memory_allocated()
     return peak, peak - before
-
-
-def _measured_fits(
-    one: Profile, setting: Setting, peaks: Mapping[str, int | None], capacity: int | None
-) -> dict[str, Fit]:
-    """By the peaks of the batch and of half of it."""
-    batch = setting.workload.batch
-    half = Setting(setting.model, replace(setting.workload, batch=batch // 2), one.architecture)
-    half.take_optimizer(setting)
-    fits = {}
-    for name, fit in one.fits.items():
-        peak, _ = _peak(_fresh(half, name), half, setting.device)
-        whole = (batch, peaks[name] or 0)
-        fits[name] = replace(fit, measured=_fitting((batch // 2, peak), whole, capacity))
-    return fits
 
 
 # ---------------------------------------------------------------- times that were not measured

@@ -6,6 +6,7 @@ so in its heading.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from fsc_bench.study import parts as of_step
@@ -17,7 +18,7 @@ CSV_HEADER = [
     "measured_seconds_high", "measured_bytes", "worked_out_flops", "worked_out_bytes",
     "worked_out_seconds", "worked_out_because",
 ]  # fmt: skip
-SUM = "sum of the parts"
+SUM, BY_FLOPS = "sum of the parts", "by FLOPs, worked out"
 
 
 def title(one: Profile) -> str:
@@ -64,7 +65,10 @@ def _cells(line: Line, step: Line) -> list[str]:
 
 
 def _number(value: float | None, unit: float, decimals: int) -> str:
-    return "-" if value is None else f"{value / unit:,.{decimals}f}"
+    if value is None:
+        return "-"
+    shown = value / unit
+    return f"{shown:,.{decimals}f}" if shown == 0 or shown >= 10**-decimals else f"{shown:.2g}"
 
 
 # ---------------------------------------------------------------- over architectures
@@ -72,9 +76,8 @@ def _number(value: float | None, unit: float, decimals: int) -> str:
 
 def summary_header(found: Found) -> list[str]:
     names = [*SHARES, PLAIN_RATIO]
-    shown = [cell for name in names for cell in (name, "by FLOPs, worked out")]
-    fits = [cell for name in found.profiles[0].fits
-            for cell in (f"largest batch, {name}", "worked out")]  # fmt: skip
+    shown = [cell for name in names for cell in (name, BY_FLOPS)]
+    fits = [f"largest batch, {name}, worked out" for name in found.profiles[0].fits]
     return ["architecture", *shown, *fits]
 
 
@@ -85,8 +88,7 @@ def summary(found: Found) -> list[list[str]]:
         row = [one.architecture]
         for name, ratio in one.ratios.items():
             row += [_ratio(name, ratio.measured), _told(name, ratio.worked_out)]
-        for fit in one.fits.values():
-            row += [_number(fit.measured, 1, 0), _number(fit.worked_out, 1, 0)]
+        row += [_number(fit, 1, 0) for fit in one.fits.values()]
         table.append(row)
     return table
 
@@ -94,9 +96,8 @@ def summary(found: Found) -> list[list[str]]:
 def _ratio(name: str, measured: Sequence[float]) -> str:
     if not measured:
         return "-"
-    middle = sorted(measured)[len(measured) // 2]
     low, high = _told(name, min(measured)), _told(name, max(measured))
-    return f"{_told(name, middle)} [{low} to {high}]"
+    return f"{_told(name, median(measured))} [{low} to {high}]"
 
 
 def _told(name: str, ratio: float | None) -> str:
@@ -113,7 +114,7 @@ def upright(found: Found) -> tuple[list[str], list[list[str]]]:
     names = [row[0] for row in table]
     labels: list[str] = []
     for name in header[1:]:
-        labels.append(f"{labels[-1]}, {name}" if "worked out" in name else name)
+        labels.append(f"{labels[-1]}, {name}" if name == BY_FLOPS else name)
     return ["", *names], [
         [label, *(row[place] for row in table)] for place, label in enumerate(labels, 1)
     ]
@@ -147,7 +148,7 @@ def _document(one: Profile) -> dict[str, Any]:
         "worked_out_because": one.left,
         "lines": lines,
         "ratios": {name: asdict(ratio) for name, ratio in one.ratios.items()},
-        "largest_batch": {name: asdict(fit) for name, fit in one.fits.items()},
+        "largest_batch_worked_out": dict(one.fits),
     }
 
 
