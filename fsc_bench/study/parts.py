@@ -83,6 +83,11 @@ def build(architecture: str, device: str) -> nn.Module:
     that cannot be built here, or that the local loss cannot train.
     """
     check_architecture(architecture)
+    if (open_clip.get_model_config(architecture) or {}).get("text_cfg", {}).get("hf_model_name"):
+        raise UsageError(
+            f"architecture {architecture!r} has no local loss to profile: its text tower, one of "
+            "transformers, gives no words in the space of its images. Leave it out."
+        )
     torch.manual_seed(0)
     try:
         # What it warns of are random weights, which are meant.
@@ -214,6 +219,7 @@ class Setting:
         """Each part of FSC-CLIP's step that is not the optimiser, forward and backward; and the
         local loss as one would first write it.
         """
+        _ = self.encoded  # no part of any
         found: dict[str, Callable[[], None]] = {IMAGE: self._image, TEXT: self._text}
         for name, settings in LOSSES.items():
             config = TrainConfig(negatives="rules", device="cpu", **settings)

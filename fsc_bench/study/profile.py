@@ -268,7 +268,6 @@ def _run(one: Profile, wish: Wish, device: str, progress: Progress) -> Profile:
              of_step.NEGATIVES: of_step.making(wish.workload)}  # fmt: skip
     done, total = 0, (1 + wish.repeats) * len(turns)
     turns["FSC-CLIP"]()  # the optimiser's moments are made by the first step
-    _ = setting.encoded
     peaks: dict[str, int | None] = {of_step.OPTIMISER: None, of_step.NEGATIVES: None}
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for repeat in range(1 + wish.repeats):
