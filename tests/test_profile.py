@@ -260,6 +260,7 @@ def test_what_cannot_run_is_worked_out_and_written(tmp_path, capsys):
         (["-a", "ViT-B-23"], "Did you mean 'ViT-B-32'?"),
         (["-a", TINY, "-a", TINY], "named twice"),
         (["-a", TINY, "--batch", "1"], "--batch 1: it must be at least 2"),
+        (["-a", TINY, "--batch", "9999999"], "--batch 9999999: it must be at most 65,536"),
         (["-a", TINY, "--negatives", "0"], "--negatives 0: it must be at least 1"),
         (["-a", TINY, "--repeats", "0"], "--repeats 0: it must be at least 1"),
         (["-a", TINY, "--words", "76"], "has room for 75 words"),

@@ -344,10 +344,16 @@ def _with_ratios(one: Profile) -> Profile:
 
 def check(wish: Wish) -> None:
     """Raises UsageError, one line, for a workload that is none."""
-    least = {"--batch": (wish.workload.batch, 2), "--negatives": (wish.workload.negatives, 1),
-             "--words": (wish.workload.words, 1), "--repeats": (wish.repeats, 1)}  # fmt: skip
-    for option, (value, low) in least.items():
-        if value < low:
-            raise UsageError(f"{option} {value}: it must be at least {low}.")
+    work = wish.workload
+    allowed = {
+        "--batch": (work.batch, 2, 65_536),
+        "--negatives": (work.negatives, 1, 100),
+        "--words": (work.words, 1, 10_000),
+        "--repeats": (wish.repeats, 1, 1000),
+    }
+    for option, (value, low, high) in allowed.items():
+        if not low <= value <= high:
+            bound = f"at least {low}" if value < low else f"at most {high:,}"
+            raise UsageError(f"{option} {value}: it must be {bound}.")
     if len(set(wish.architectures)) < len(wish.architectures):
         raise UsageError("an architecture is named twice.")
