@@ -22,6 +22,7 @@ from fsc_bench.cli import (
     explain,
     export,
     negatives,
+    profile,
     readers,
     report,
     rescore,
@@ -162,6 +163,7 @@ for commands in (
     semantics,
     explain,
     ablate,
+    profile,
     negatives,
     cache,
 ):

@@ -146,6 +146,27 @@ def _spots(alt: Any, panel: Sequence[Spot], x: str, y: str, told: Mapping[str, s
     return alt.layer(*layers)
 
 
+def shares(data: Sequence[Mapping[str, Any]], title: str) -> Any:
+    """The chart of what wholes consist of, a bar each, in percent; pale where it is worked out.
+
+    data: of each part of each bar {"bar", "part", "place" (in the bar), "share", "how"}.
+    """
+    alt = _altair()
+    bars, names = (list(dict.fromkeys(row[key] for row in data)) for key in ("bar", "part"))
+    chart = alt.Chart(alt.Data(values=[dict(row) for row in data]))
+    marks = chart.mark_bar().encode(
+        x=alt.X("share:Q", title="percent", stack="zero"),
+        y=alt.Y("bar:N", title=None, sort=bars).axis(labelLimit=0),
+        color=alt.Color("part:N", title=None, sort=names).scale(scheme="tableau10"),
+        opacity=alt.Opacity("how:N", title=None).scale(
+            domain=["measured", "worked out"], range=[1.0, 0.45]
+        ),
+        order="place:Q",
+        tooltip=["bar:N", "part:N", "share:Q"],
+    )
+    return _dressed(alt, marks.properties(width=WIDTH, title=for_terminal(title)))
+
+
 def progress(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str], title: str
 ) -> Any:

@@ -9,6 +9,7 @@ A hard negative that `negative_mask` marks absent has, by default, no part in an
 (`missing="mask"`); `missing="zero"` keeps it with logit 0, as the reference code does.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Literal, ParamSpec, TypeVar, get_args
@@ -89,10 +90,19 @@ def in_full_precision(function: Callable[Arguments, Answer]) -> Callable[Argumen
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
         tensor = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-        with torch.autocast(tensor.device.type, enabled=False):
+        with autocast(tensor.device.type, None):
             return function(*args, **kwargs)
 
     return call
+
+
+def autocast(kind: str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    """Autocast to `dtype` on a kind of device, off for None. Tensors of shapes alone (meta) have
+    none, and are what they are.
+    """
+    if kind == "meta":
+        return contextlib.nullcontext()
+    return torch.autocast(kind, dtype=dtype, enabled=dtype is not None)
 
 
 def upcast(*tensors: Tensor) -> list[Tensor]:
@@ -377,7 +387,7 @@ class _AlignedCosine(torch.autograd.Function):
         (image_tokens, text_tokens, attention, cosine, inverse_attended, inverse_word) = (
             ctx.saved_tensors
         )
-        with torch.autocast(image_tokens.device.type, enabled=False):
+        with autocast(image_tokens.device.type, None):
             patches, words = upcast(image_tokens, text_tokens)
             attended = attention @ patches
             both = (gradient * inverse_attended * inverse_word)[..., None]

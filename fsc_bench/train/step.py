@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fsc_bench.train.batches import Batches, Part, Pixels
 from fsc_bench.train.config import TrainConfig
-from fsc_bench.train.losses import mean_row_count
+from fsc_bench.train.losses import autocast, mean_row_count
 from fsc_bench.train.objective import (
     Features,
     feature_terms,
@@ -199,7 +199,7 @@ class Worker:
         ends = [block.end.to(self.device, non_blocking=True) for block in part.texts]
         dtype = DTYPES.get(self.config.precision)
         kind = torch.device(self.device).type
-        with torch.autocast(kind, dtype=dtype, enabled=dtype is not None):
+        with autocast(kind, dtype):
             return encode(images, ids, ends, tokens)
 
     def _positive_mask(self, batch: list[Part]) -> Tensor | None:

@@ -5,9 +5,9 @@
 
 All variants train on the same images and texts (COCO captions of FOLDER and the hard negatives that
 `rules`, the default, makes of each: swap, replace, shuffle), in turns, in one process, with random
-weights. The plain one, frozen here, is the step as one would first write it: 77 tokens a text, the
-local loss in a loop over hard negatives, AdamW tensor by tensor, memory as glibc has it. Loss and
-gradients are compared before anything is timed. `--cpu-time` with one thread counts what the
+weights. The plain one, frozen here and in study/parts.py, is the step as one would first write it:
+77 tokens a text, the local loss in a loop over hard negatives, AdamW tensor by tensor, memory as
+glibc has it. Loss and gradients are compared before anything is timed. `--cpu-time` with one thread counts what the
 process itself computes, where others use the machine. Exit code 1 where a target is missed:
 
     2.5 times the speed of the plain step, and half of the bytes that autograd saves
@@ -31,6 +31,14 @@ import torch
 import torch.nn.functional as F
 from bench_local_loss import SavedBytes
 
+from fsc_bench.study.parts import (
+    BETA,
+    GAMMA,
+    GLOBAL,
+    LOCAL,
+    plain_calibrated,
+    plain_local_score,
+)
 from fsc_bench.system.settings import keep_memory
 from fsc_bench.train.batches import Part, Pixels, text_blocks
 from fsc_bench.train.config import TrainConfig
@@ -40,33 +48,11 @@ from fsc_bench.train.schedule import decay_groups
 from fsc_bench.train.step import Worker
 from fsc_bench.train.towers import Towers
 
-GAMMA, BETA, GLOBAL, LOCAL, KINDS = 2.0, 0.02, 0.5, 0.2, 3
+KINDS = 3
 TARGETS = {"speed": 2.5, "bytes": 0.5, "lora": 1.3, "local": 0.05}
 
 
 # --- The plain step, frozen -----------------------------------------------------------------------
-
-
-def plain_calibrated(logits, negative_mask):
-    present = torch.cat([torch.ones_like(negative_mask[:, :1]), negative_mask], dim=1)
-    log_p = logits.masked_fill(~present, -torch.inf).log_softmax(-1).masked_fill(~present, 0.0)
-    target = BETA * present.to(logits) / present.sum(-1, keepdim=True)
-    first = torch.zeros_like(target)
-    first[:, 0] = 1
-    target = target + first * (1 - BETA)
-    loss = -(target * (1 - log_p.exp()) ** GAMMA * log_p).sum(-1)
-    return loss[negative_mask.any(-1)].mean()
-
-
-def plain_local_score(patches, words, mask, scale):
-    similarity = torch.einsum("btd,bpd->btp", words, patches).detach()
-    low = similarity.min(-1, keepdim=True).values
-    high = similarity.max(-1, keepdim=True).values
-    attention = (similarity - low) / (high - low)
-    attention = attention / attention.sum(-1, keepdim=True)
-    attended = F.normalize(torch.einsum("btp,bpd->btd", attention, patches), dim=-1)
-    cosine = (attended * F.normalize(words, dim=-1)).sum(-1)
-    return (scale * cosine).masked_fill(~mask, -torch.inf).logsumexp(-1)
 
 
 def plain_loss(model, images, ids, image_index, text_index, negative_mask):
