@@ -103,7 +103,7 @@ def save_weights(
 
 
 def save_folder(place: Path, model: Folder) -> None:
-    """A whole model, as its family loads it; its config.json last, by which it is known as whole."""
+    """A whole model, as its family loads it; its config.json, by which it is known, comes last."""
     write_tensors(place / "model.safetensors", model.weights, {"fsc_bench": __version__})
     for name in sorted(model.files, key=lambda name: name == "config.json"):
         content = model.files[name]

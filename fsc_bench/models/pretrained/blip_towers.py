@@ -84,11 +84,8 @@ class BlipTowers(nn.Module):
 
     def __init__(self, blip: Any, pad: int):
         super().__init__()
-        self.visual, self.text, self.itm_head = (
-            ImageTower(blip),
-            TextTower(blip, pad),
-            blip.itm_head,
-        )
+        self.visual, self.text = ImageTower(blip), TextTower(blip, pad)
+        self.itm_head = blip.itm_head
         device = blip.itm_head.weight.device
         self.logit_scale = nn.Parameter(torch.tensor(_scale(blip.config), device=device))
 
@@ -99,11 +96,12 @@ class BlipTowers(nn.Module):
         return self.text(ids)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        for tower in (self.visual.vision_model, self.text.text_encoder):
-            if enable:
-                tower.gradient_checkpointing_enable({"use_reentrant": False})
-            else:
-                tower.gradient_checkpointing_disable()
+        """Of the image tower, where the memory goes; transformers has none of the text tower."""
+        tower, what = self.visual.vision_model, "enable" if enable else "disable"
+        # transformers has two names for it; version 6 keeps one.
+        kinds = (f"{kind}_checkpointing_{what}" for kind in ("activation", "gradient"))
+        switch = getattr(tower, next(name for name in kinds if hasattr(tower, name)))
+        switch({"use_reentrant": False}) if enable else switch()
 
     def key_biases(self) -> Iterator[tuple[nn.Parameter | None, int, int]]:
         """(a bias, which part of it is the keys', of how many)."""

@@ -54,12 +54,14 @@ class Trainable(Protocol):
         """The folder that loads as the model with these weights, by the names of `model`."""
 
 
-def trainable_of(adapter: Any, name: str) -> Trainable:
-    """Raises UsageError, one line, for a model that cannot be trained."""
+def trainable_of(adapter: Any, name: str, wanted: str = "trained") -> Trainable:
+    """Raises UsageError, one line, for a model that cannot be trained, or be what else is `wanted`
+    of its towers.
+    """
     make = getattr(adapter, "trainable", None)
-    if make is None:
+    if not callable(make):
         raise UsageError(
-            f"model {name!r} cannot be trained: its family offers no towers to train. Those of "
-            "open_clip: and demo: do, and BLIP's (blip: or hf:)."
+            f"model {name!r} cannot be {wanted}: it offers no towers for that. Models of open_clip "
+            "do (open_clip:, demo:, run:, ...), and BLIP's (blip: or hf:)."
         )
     return make()
