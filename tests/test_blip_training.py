@@ -13,7 +13,7 @@ import tiny_blip
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_trainable_families import losses, plain_calibrated, plain_local
+from test_trainable_families import in_double, losses, plain_calibrated, plain_local
 from test_walk import forget_the_last_step
 from torch.nn import functional as F
 
@@ -25,7 +25,7 @@ from fsc_bench.train.build import build
 from fsc_bench.train.checkpoint import read_checkpoint
 from fsc_bench.train.config import Recipe, read_recipe
 from fsc_bench.train.loop import train
-from fsc_bench.train.objective import Features, feature_terms, local_term, weighted
+from fsc_bench.train.objective import weighted
 from fsc_bench.train.prepare import prepare
 
 # Swapped and replaced captions; two have one hard negative, one has none.
@@ -37,10 +37,7 @@ PAIRS = [
     ("a dog , a cat and 3 toy", ["a cat , a dog and 3 toy", "a dog , a cat and 4 toy"]),
     ("no cat on a car", ["no car on a cat", "a cat on a car"]),
     ("a square of red", ["a red of square"]),
-    (
-        "the number 7 on a blue square",
-        ["the blue number on a 7 square", "the number 8 on a square"],
-    ),
+    ("the number 7 on a blue square", ["the blue number on a 7 square", "a number on a square"]),
 ]
 SETTINGS = {
     "negatives": "data", "negative_kinds": ("swap", "replace"), "batch_size": 8, "max_steps": 2,
@@ -133,18 +130,14 @@ def plain_loss(blip, tokenizer, images: torch.Tensor, captions: list[str]) -> di
 def test_a_steps_losses_are_those_of_a_plain_transcription(start, data, trained):
     ready = build(prepare(recipe(f"blip:{start}", data), Path("nowhere"), say=lambda line: None))
     (part,), config = ready.batches[0], ready.config
-    images = ready.batches.pixels.normalise(part.images).double()
-    towers, rows = ready.prepared.towers.double(), torch.tensor(7.0)
+    terms = in_double(ready)
     with torch.no_grad():
-        encoded = towers(images, [b.ids for b in part.texts], [b.end for b in part.texts])
-        terms, _ = feature_terms(config, Features.of(part, encoded), part.negative_mask,
-                                 encoded.logit_scale, rows)  # fmt: skip
-        terms["local_hn"] = local_term(config, part, encoded, rows, encoded.logit_scale)
+        images = ready.batches.pixels.normalise(part.images).double()
         tokenizer = load_model(f"blip:{start}").words.tokenizer
         captions = [PAIRS[index][0] for index in ready.batches.batch_indices(0)]
         expected = plain_loss(library(start).double(), tokenizer, images, captions)
 
-    assert float(encoded.logit_scale) == pytest.approx(1 / 0.07, rel=1e-4)
+    assert float(ready.model.logit_scale.detach().exp()) == pytest.approx(1 / 0.07, rel=1e-4)
     assert {name: float(term) for name, term in terms.items()} == pytest.approx(expected, abs=1e-6)
     whole = sum(expected[name] * weight for name, weight in config.weights.items())
     assert float(weighted(config, terms)) == pytest.approx(whole, abs=1e-6)
@@ -194,9 +187,9 @@ def test_what_was_trained_is_what_hf_and_blip_and_run_load(start, data, trained)
     ready.state.restore_weights(saved["trainable"])
     texts = ["a red dog", "the blue cat on a table , a car"]
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    trainable = ready.prepared.adapter
+    ids = ready.prepared.adapter.tokenizer(texts)
     expected = [F.normalize(ready.model.encode_image(images), dim=-1),
-                F.normalize(ready.model.encode_text(trainable.tokenizer(texts)), dim=-1)]  # fmt: skip
+                F.normalize(ready.model.encode_text(ids), dim=-1)]  # fmt: skip
 
     contrast = load_model(f"hf:{trained / 'blip'}", "cpu")
     matcher = load_model(f"blip:{trained / 'blip'}", "cpu")
@@ -254,7 +247,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_and_the_same_average(
     forget_the_last_step(tmp_path / "finished", whole)
     for name in ("blip", "blip-ema"):
         shutil.rmtree(whole / name)
-    with pytest.raises(UsageError, match="has no blip. It is not finished"):
+    with pytest.raises(UsageError, match=r"has no blip\. It is not finished"):
         check_named(f"run:{whole}")
     train(recipe(f"blip:{start}", data), whole, resume=True, say=lambda line: None)
 
@@ -317,7 +310,7 @@ def test_a_strangers_run_may_name_no_other_folder_and_no_other_family(trained, t
     facts = json.loads((trained / "config.json").read_text())
     for said in ("py:blip", "blip:../elsewhere", "blip:/etc", 7, ["blip:blip"]):
         (tmp_path / "config.json").write_text(json.dumps({**facts, "saved": said}))
-        with pytest.raises(UsageError, match="'saved' is .* is no FAMILY:FOLDER"):
+        with pytest.raises(UsageError, match=r"'saved' is .* is no FAMILY:FOLDER"):
             check_named(f"run:{tmp_path}")
     with pytest.raises(UsageError, match="holds the whole model, which needs no skeleton"):
         check_named(f"run:{trained}?skeleton=demo:clip")
