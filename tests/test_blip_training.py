@@ -4,6 +4,7 @@ text by text, what a run leaves and how it is loaded, what stays as it was, and 
 
 import json
 import math
+import pickle
 import shutil
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def test_activation_checkpointing_and_parts_change_nothing(start, data, trained,
 
 def test_texts_are_cut_where_only_padding_is_lost_and_long_ones_at_the_context(start):
     adapter = load_model(f"blip:{start}").trainable()
-    ids = adapter.tokenizer(["a dog", "red " * 40, "a cat on the table"])
+    handed = pickle.loads(pickle.dumps(adapter.tokenizer))  # to processes that read batches
+    ids = handed(["a dog", "red " * 40, "a cat on the table"])
 
     assert ids.shape == (3, 24)  # the context of the tiny model
     assert ids[0].tolist() == [2, *adapter.tokenizer(["a dog"])[0, 1:3].tolist(), 3, *[0] * 20]

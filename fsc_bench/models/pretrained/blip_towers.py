@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision import transforms
 
 from fsc_bench.errors import UsageError
@@ -47,7 +46,7 @@ class ImageTower(nn.Module):
     def with_tokens(self, images: Tensor) -> Both:
         """Features [B, D] and patches [B, P, D]."""
         seen = self.vision_proj(self._states(images))
-        return seen[:, 0], seen[:, 1:]
+        return seen[:, 0], seen[:, 1:].contiguous()
 
     def _states(self, images: Tensor) -> Tensor:
         return self.vision_model(pixel_values=images).last_hidden_state
@@ -120,11 +119,16 @@ class Tokenizer:
     """Token ids [n, context] of texts, filled up; those that are too long are cut."""
 
     def __init__(self, words: Any):
-        self.words, self.pad = words, words.tokenizer.pad_token_id
+        # Not `words` itself, whose lock cannot be handed to the processes that read batches.
+        self.inner, self.context = words.tokenizer, words.context
+        self.pad = self.inner.pad_token_id
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        ids = self.words(list(texts))["input_ids"]
-        return F.pad(ids, (0, self.words.context - ids.shape[1]), value=self.pad)
+        found = self.inner(
+            list(texts), padding="max_length", truncation=True, max_length=self.context,
+            return_tensors="pt",
+        )  # fmt: skip
+        return found["input_ids"]
 
 
 class BlipTrainable:
