@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from fsc_bench.errors import UsageError
 from fsc_bench.models import check_named, load_model
-from fsc_bench.models.run import spec_of
-from fsc_bench.study.ablate import is_written
+from fsc_bench.models.run import is_written, spec_of
+from fsc_bench.study.explain import Explainer
+from fsc_bench.study.similarity import measure, probe_pairs
 from fsc_bench.train.build import build
 from fsc_bench.train.checkpoint import read_checkpoint
 from fsc_bench.train.config import Recipe, read_recipe
@@ -271,6 +272,27 @@ def test_a_run_from_hf_is_scored_by_its_contrast(start, data, trained, tmp_path)
 
     assert type(model).__name__ == "HuggingFace"
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@torch.no_grad()
+def test_explain_and_semantics_read_what_was_trained(start, data, trained):
+    picture = Image.open(Path(data.partition(":")[2]).parent / "0.png")
+    explainer = Explainer(f"run:{trained}", "cpu")
+    ((reading,),) = explainer.read([picture], [["a red dog on the table"]])
+    blip, scale = library(trained / "blip"), explainer.towers.model.logit_scale.exp()
+    pixels = explainer.adapter.preprocess(picture)[None]
+    ids = explainer.adapter.tokenizer.inner("a red dog on the table", return_tensors="pt")
+    patches = blip.vision_proj(blip.vision_model(pixel_values=pixels).last_hidden_state)[0, 1:]
+    words = blip.text_proj(blip.text_encoder(input_ids=ids["input_ids"]).last_hidden_state)[0]
+
+    assert [word.text for word in reading.words] == ["a", "red", "dog", "on", "the", "table"]
+    assert reading.words[0].map.shape == (4, 4)
+    assert reading.local_score == pytest.approx(float(plain_local(patches, words, scale)), abs=1e-4)
+    probe = probe_pairs(data, "data", "none", 8, 0)
+    found = measure([f"run:{trained}"], f"hf:{start}", probe, device="cpu")
+    base, after = found[f"hf:{start}"], found[f"run:{trained}"]
+    assert base["base_image"] == pytest.approx(np.ones(8), abs=1e-6)
+    assert after["base_image"].max() < 0.999
 
 
 # --- what cannot be -----------------------------------------------------------------------------

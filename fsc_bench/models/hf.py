@@ -85,9 +85,9 @@ class HuggingFace(Towers):
         if make is None or name not in self.kind.trained or self.source is None:
             trained = sorted({one for kind in KINDS.values() for one in kind.trained})
             raise UsageError(
-                f"model {getattr(self.source, 'spec', name)!r} cannot be trained: it is a {name}, "
-                f"and of transformers' dual encoders those that train are {', '.join(trained)}. "
-                "Models of open_clip do too: open_clip:..."
+                f"model {getattr(self.source, 'spec', name)!r}: it is a {name}, and of "
+                "transformers' dual encoders those whose patches and words can be trained and "
+                f"looked at are {', '.join(trained)}; of open_clip's all: open_clip:..."
             )
         return make(self.model, self.source, self.preprocess, self.words, self.identity, "hf:blip")
 

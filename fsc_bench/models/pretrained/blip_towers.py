@@ -141,6 +141,7 @@ class BlipTrainable:
         self.tokenizer = Tokenizer(words)
         self.model = BlipTowers(blip, self.tokenizer.pad)
         self.source, self.identity, self.saved, self.extras = source, identity, saved, Extras()
+        self.extras.tokenize = words.tokenize
 
     def folder(self, weights: Mapping[str, Tensor]) -> Folder:
         """What `hf:` and `blip:` load: transformers' own names, the start's processor and words."""

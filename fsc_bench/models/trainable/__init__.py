@@ -54,14 +54,18 @@ class Trainable(Protocol):
         """The folder that loads as the model with these weights, by the names of `model`."""
 
 
+def offers_towers(adapter: Any) -> bool:
+    """Whether a model of this family can be trained, though perhaps not this one."""
+    return callable(getattr(adapter, "trainable", None))
+
+
 def trainable_of(adapter: Any, name: str, wanted: str = "trained") -> Trainable:
     """Raises UsageError, one line, for a model that cannot be trained, or be what else is `wanted`
     of its towers.
     """
-    make = getattr(adapter, "trainable", None)
-    if not callable(make):
+    if not offers_towers(adapter):
         raise UsageError(
             f"model {name!r} cannot be {wanted}: it offers no towers for that. Models of open_clip "
             "do (open_clip:, demo:, run:, ...), and BLIP's (blip: or hf:)."
         )
-    return make()
+    return adapter.trainable()
