@@ -307,7 +307,7 @@ def test_semantics_writes_a_table_and_how_to_repeat_it(data, probed, tmp_path, c
     [
         (
             ["control:chance", "--data", "DATA"],
-            "'control:chance' cannot be probed: it is no open_clip",
+            "'control:chance' cannot be probed: it offers no towers",
         ),
         (["open_clip:ViT-B-32/random"], "--data KIND:PATH: name image-text pairs"),
         (["demo:clip", "--base", "demo:clip"], "a model is named twice"),

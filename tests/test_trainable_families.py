@@ -19,10 +19,11 @@ from torch.nn import functional as F
 import fsc_bench
 from fsc_bench.models import load_model
 from fsc_bench.train import dense
-from fsc_bench.train.build import build
+from fsc_bench.train.build import Run, build
 from fsc_bench.train.config import Recipe, TrainConfig, read_recipe
 from fsc_bench.train.layout import TextLayout
 from fsc_bench.train.loop import train
+from fsc_bench.train.objective import Features, feature_terms, local_term, weighted
 from fsc_bench.train.prepare import prepare
 from fsc_bench.train.related_losses import sigmoid_loss
 from fsc_bench.train.schedule import learning_rate
@@ -214,7 +215,7 @@ def plain_local(patches: torch.Tensor, words: torch.Tensor, scale: torch.Tensor)
 def plain_loss(model: torch.nn.Module, part, pixels) -> torch.Tensor:
     """SigLIP's loss by open_clip, and the global and local losses text by text."""
     (block,), rows = part.texts, len(part.images)
-    images = pixels.normalise(part.images)
+    images = pixels.normalise(part.images).to(model.logit_scale.dtype)
     image = F.normalize(model.encode_image(images), dim=-1)
     trunk = model.visual.trunk
     seen = trunk.forward_features(images)
@@ -243,6 +244,32 @@ def plain_loss(model: torch.nn.Module, part, pixels) -> torch.Tensor:
             found.append(plain_local(patches[row], words[n][real], scale))
         terms.append(0.2 * plain_calibrated(found))
     return SigLipLoss()(image, captions, scale, bias) + torch.stack(terms).sum() / kept
+
+
+@torch.no_grad()
+def in_double(ready: Run) -> dict[str, torch.Tensor]:
+    """The losses of a run's first batch by the trainer's own towers and objective, in float64."""
+    (part,), config, towers = ready.batches[0], ready.config, ready.prepared.towers.double()
+    rows = part.negative_mask.any(1).sum().double()
+    images = ready.batches.pixels.normalise(part.images).double()
+    encoded = towers(images, [b.ids for b in part.texts], [b.end for b in part.texts])
+    terms, _ = feature_terms(
+        config, Features.of(part, encoded), part.negative_mask, encoded.logit_scale, rows,
+        logit_bias=encoded.logit_bias,
+    )  # fmt: skip
+    terms["local_hn"] = local_term(config, part, encoded, rows, encoded.logit_scale)
+    return terms
+
+
+def test_a_siglips_loss_is_a_plain_transcription_to_the_sixth_decimal():
+    chosen = recipe("map", negative_columns=False)
+    ready = build(prepare(chosen, Path("nowhere"), say=lambda line: None))
+    found = weighted(chosen.config, in_double(ready))
+    with torch.no_grad():
+        expected = plain_loss(ready.model, ready.batches[0][0], ready.batches.pixels)
+
+    assert expected.dtype is torch.float64 and float(expected) > 1
+    assert float(found) == pytest.approx(float(expected), abs=1e-6)
 
 
 def both_ways(folder: Path, steps: int) -> tuple[list[float], list[float]]:

@@ -24,6 +24,7 @@ from fsc_bench.model import DEPTH, Extras, Identity
 from fsc_bench.models import pick_device
 from fsc_bench.models.first_stage import first_stage, options_of
 from fsc_bench.models.open_clip import DTYPES, activation_of, state_digest
+from fsc_bench.models.pretrained.blip_towers import BlipTrainable, notes_of
 from fsc_bench.models.pretrained.building import build_model, build_pixels, build_words
 from fsc_bench.models.pretrained.files import (
     Wanted,
@@ -38,6 +39,7 @@ from fsc_bench.models.shortcuts.towers import unit
 from fsc_bench.system.spec import Spec
 
 EXAMPLES = ("blip:Salesforce/blip-itm-base-coco",)
+SAVES = True  # a training run leaves a whole folder of it: models/trainable
 
 WITH_HEADS = Wanted(
     "pair scorer",
@@ -77,7 +79,8 @@ def load(spec: Spec, device: str, precision: str) -> "Matcher":
     kind = Blip2 if source.kind.many else Blip
     matcher = kind(model, pixels, words, identity, device)
     try_out(pixels, matcher.try_pairs, source.kind, model.config, str(spec))
-    matcher.extras.notes = (*source.notes, *notes)
+    matcher.source = source
+    matcher.extras.notes = (*source.notes, *notes, *notes_of(source.config, str(spec)))
     matcher.depth = depth or DEPTH
     if named:
         matcher.first = first_stage(spec, named, device, precision)
@@ -92,6 +95,7 @@ class Matcher(ABC):
 
     first: Any = None
     depth = DEPTH
+    source: Any = None  # the repository that it was loaded from
 
     def __init__(self, model: Any, pixels: Pixels, words: Words, identity: Identity, device: str):
         self.model, self.words = model.eval().requires_grad_(False), words
@@ -134,6 +138,11 @@ class Blip(Matcher):
         super().__init__(*arguments)
         self.model.to(self.device, self.dtype)
         self.first = Contrastive(self)
+
+    def trainable(self) -> BlipTrainable:
+        """Its contrastive towers; the matching head is carried along."""
+        parts = (self.model, self.source, self.preprocess, self.words, self.identity)
+        return BlipTrainable(*parts, "blip:blip")
 
     def logits(self, images: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         seen = torch.ones(images.shape[:2], dtype=torch.long, device=images.device)

@@ -39,12 +39,16 @@ EXAMPLES = (
     "hf:./FOLDER",
 )
 
+SAVES = True  # a training run leaves a whole folder of it: models/trainable
+
 # Facts of a config that decide no vector.
 ASIDE = ("architectures", "_name_or_path", "dtype", "torch_dtype", "transformers_version")
 
 
 class Towers:
     """A model of transformers, its two towers one by one."""
+
+    source: Any = None  # the repository that it was loaded from
 
     def __init__(self, model: Any, kind: Kind, pixels: Pixels, words: Words, identity: Identity):
         self.model, self.kind, self.words = model.eval(), kind, words
@@ -74,6 +78,18 @@ class HuggingFace(Towers):
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [n, d]."""
         return self._texts(texts)
+
+    def trainable(self) -> Any:
+        """Its towers, of a kind that has any to train. Raises UsageError, one line."""
+        name, make = type(self.model).__name__, self.kind.trainable
+        if make is None or name not in self.kind.trained or self.source is None:
+            trained = sorted({one for kind in KINDS.values() for one in kind.trained})
+            raise UsageError(
+                f"model {getattr(self.source, 'spec', name)!r}: it is a {name}, and of "
+                "transformers' dual encoders those whose patches and words can be trained and "
+                f"looked at are {', '.join(trained)}; of open_clip's all: open_clip:..."
+            )
+        return make(self.model, self.source, self.preprocess, self.words, self.identity, "hf:blip")
 
 
 class BestOfMany(Towers):
@@ -113,6 +129,7 @@ def load(spec: Spec, device: str, precision: str) -> Towers:
     weights = state_digest(model)  # before the cast: one checkpoint, one hash
     model = _cast(model.requires_grad_(False), source.kind, precision).to(device)
     made = _made(model, source.kind, processor, tokenizer, weights, precision, source.spec)
+    made.source = source
     made.extras.notes = (*source.notes, *notes)
     if isinstance(made, BestOfMany):
         named, depth = options_of(spec)

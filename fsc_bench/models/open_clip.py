@@ -90,6 +90,12 @@ class OpenClip:
         self.dtype = DTYPES[identity.precision]
         self.extras = OpenClipExtras(self, notes)
 
+    saved = ""  # a run of it leaves weights alone: models/trainable
+
+    def trainable(self) -> "OpenClip":
+        """Itself: its towers are what the trainer knows best."""
+        return self
+
     # no_grad, not inference_mode: on CPU, bf16 under inference_mode takes a six times slower path.
     @torch.no_grad()
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ The architecture is built without its first weights where that is possible: noth
 run's own config names it, which may be a stranger's: see `trusted`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,15 +27,19 @@ from fsc_bench.models.open_clip import (
     describe_preprocess,
     state_digest,
 )
+from fsc_bench.system.escape import shortened
 from fsc_bench.system.facts import check_name, read_json, typed
 from fsc_bench.system.spec import Spec
 
 EXAMPLES = ("run:trained/fsc-clip", "run:trained/fsc-clip?weights=ema")
 
 OPTIONS = ("weights", "skeleton")
+SAVED = re.compile(r"(\w+):([\w-]+)")  # a family, and a folder of the run
 
 
-def load(spec: Spec, device: str, precision: str) -> OpenClip:
+def load(spec: Spec, device: str, precision: str) -> Any:
+    if whole := whole_model(spec):
+        return load_model(whole, device, precision)
     file, skeleton, preprocess = _parts(spec)
     adapter = load_model(skeleton, pick_device(device), "fp32")
     if not isinstance(adapter, OpenClip):
@@ -49,22 +54,75 @@ def load(spec: Spec, device: str, precision: str) -> OpenClip:
 
 def check(spec: Spec) -> None:
     """Raises UsageError for what is wrong with a name or its folder; no weights are read."""
+    if whole := whole_model(spec):
+        return check_named(whole)
     _, skeleton, _ = _parts(spec)
     check_named(skeleton)
+
+
+def whole_model(spec: Spec) -> str:
+    """The name of the whole folder that a run of a family with such folders left (`hf:`, `blip:`);
+    "" for a run that left weights alone. Nothing but the family is chosen by the run's config.
+    """
+    folder, options = Path(spec.place).expanduser(), spec.options(*OPTIONS, nested="skeleton")
+    family, name = saved(folder)
+    if not family:
+        return ""
+    if "skeleton" in options:
+        raise UsageError(
+            f"model '{spec}': {folder} holds the whole model, which needs no skeleton. Leave it "
+            "out."
+        )
+    which = _which(spec, options)
+    place = folder / (name if which == "model" else f"{name}-{which}")
+    if not (place / "config.json").is_file():
+        raise _unwritten(spec, folder, place.name, which)
+    return f"{family}:{place.absolute()}"
+
+
+def saved(folder: Path) -> tuple[str, str]:
+    """The family of the whole models that a run leaves, and the folder of it that holds one; both
+    empty where it leaves weights alone. Raises UsageError for a config that says neither.
+    """
+    said = read_facts(folder).get("saved") or ""
+    if not said:
+        return "", ""
+    found = SAVED.fullmatch(said) if isinstance(said, str) else None
+    if not found or not stated(found[1], "SAVES"):
+        raise UsageError(
+            f"{folder / 'config.json'}: 'saved' is {shortened(said)}, which is no FAMILY:FOLDER "
+            "that a run leaves. It is not the config of a training run."
+        )
+    return found[1], found[2]
+
+
+def is_written(folder: Path) -> bool:
+    """Whether a run directory holds the model that a finished run leaves."""
+    family, name = saved(folder)
+    last = folder / name / "config.json" if family else folder / "model.safetensors"
+    return last.is_file()
+
+
+def _which(spec: Spec, options: Mapping[str, str]) -> str:
+    which = options.get("weights", "model")
+    if which not in ("model", "ema"):
+        raise UsageError(f"model '{spec}': weights={which!r}: choose model or ema.")
+    return which
+
+
+def _unwritten(spec: Spec, folder: Path, name: str, which: str) -> UsageError:
+    unfinished = which == "model" and (folder / "checkpoints").is_dir()
+    hint = " It is not finished: go on with `fsc-bench train ... --resume`." * unfinished
+    return UsageError(f"model '{spec}': {folder} has no {name}.{hint}")
 
 
 def _parts(spec: Spec) -> tuple[Path, str, Callable[..., Any] | None]:
     """(file with the weights, the model that they are put into, the image transform if named)."""
     folder, options = Path(spec.place).expanduser(), spec.options(*OPTIONS, nested="skeleton")
-    which = options.get("weights", "model")
-    if which not in ("model", "ema"):
-        raise UsageError(f"model '{spec}': weights={which!r}: choose model or ema.")
-    facts = read_facts(folder)
+    which, facts = _which(spec, options), read_facts(folder)
     file = folder / f"{which}.safetensors"
     if not file.is_file():
-        unfinished = which == "model" and (folder / "checkpoints").is_dir()
-        hint = " It is not finished: go on with `fsc-bench train ... --resume`." * unfinished
-        raise UsageError(f"model '{spec}': {folder} has no {file.name}.{hint}")
+        raise _unwritten(spec, folder, file.name, which)
     preprocess = transform(facts["preprocess"], folder) if facts.get("preprocess") else None
     skeleton = options.get("skeleton") or trusted(facts["skeleton"], folder)
     return file, skeleton, preprocess
@@ -76,6 +134,8 @@ def spec_of(folder: Path) -> str:
     Raises UsageError where there is no run.
     """
     skeleton = read_facts(folder)["skeleton"]
+    if saved(folder)[0]:
+        return f"run:{folder}"
     return f"run:{folder}" if needs_only_a_name(skeleton) else f"run:{folder}?skeleton={skeleton}"
 
 

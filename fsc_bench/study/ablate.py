@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fsc_bench.errors import FscBenchError, RunError, UsageError
-from fsc_bench.models.run import spec_of
+from fsc_bench.models.run import is_written, spec_of
 from fsc_bench.results import Busy, Run, read_runs
 from fsc_bench.run.claims import Claims
 from fsc_bench.run.job import Options, Reporter
@@ -151,7 +151,7 @@ def is_trained(trial: Trial, job: Job) -> bool:
     Raises UsageError where the folder holds one of other contents.
     """
     out = trial.folder
-    if begun(trial) != "done" or not (out / "model.safetensors").is_file():
+    if begun(trial) != "done" or not is_written(out):
         return False
     facts = {**_material(trial, job), "settings": trial.recipe.config.settings()}
     check_same_run(out, read_json(out / "config.json", dict[str, Any]), facts)

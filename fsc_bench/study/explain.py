@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from fsc_bench.errors import UsageError
 from fsc_bench.model import is_pair_scorer, stacked
 from fsc_bench.models import load_model
-from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import read_facts
+from fsc_bench.models.trainable import offers_towers, trainable_of
 from fsc_bench.study.geometry import Frame, Grid, frame_of, grid_of
 from fsc_bench.system.escape import shortened
 from fsc_bench.system.spec import Spec
@@ -71,23 +71,25 @@ class Explainer:
     """A model whose words and patches can be looked at. Raises UsageError for one that has none."""
 
     def __init__(self, name: str, device: str = "auto", alignment: str | None = None):
-        adapter = load_model(name, device, "fp32")
-        if is_pair_scorer(adapter):
+        loaded = load_model(name, device, "fp32")
+        if is_pair_scorer(loaded) and not offers_towers(loaded):
             raise UsageError(
                 f"model {name!r} scores a picture and a text together: it has no vectors of "
                 "patches and words to align. Explained are models that the local loss can train."
             )
-        if not isinstance(adapter, OpenClip):
+        if not offers_towers(loaded):
             raise UsageError(
                 f"model {name!r} gives one vector of a picture and one of a text, no tokens: the "
-                "local loss reads open_clip's towers. Of an open_clip model write open_clip:..., "
-                "run:FOLDER or wise:..."
+                "local loss reads open_clip's towers and BLIP's. Of an open_clip model write "
+                "open_clip:..., run:FOLDER or wise:..."
             )
+        adapter = trainable_of(loaded, name, "explained")
         try:
             towers = Towers(adapter.model, tokens=True)
         except UsageError as error:
             raise UsageError(f"model {name!r} cannot be explained: {error}") from None
         self.name, self.adapter, self.towers = name, adapter, towers.eval()
+        self.device = loaded.device
         self.alignment = alignment or own_alignment(name)
         one_of("alignment", self.alignment, Alignment)
         towers.probe(adapter.tokenizer)
@@ -146,7 +148,7 @@ class Explainer:
         self, pixels: Tensor, texts: list[str], rows: list[int], places: list[int]
     ) -> "Packed":
         """The loss's tensors, of the texts packed as the loss packs a caption and its negatives."""
-        device = self.adapter.device
+        device = self.device
         ids = self.adapter.tokenizer(texts)
         blocks = text_blocks(ids, rows, places, int(self.towers.trims), self.layout)
         encoded = self.towers(

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fsc_bench.errors import UsageError
 from fsc_bench.models import load_model
-from fsc_bench.models.open_clip import OpenClip
 from fsc_bench.models.run import read_facts
+from fsc_bench.models.trainable import trainable_of
 from fsc_bench.score.clusters import mark
 from fsc_bench.score.contrast import Contrast, contrast, paired
 from fsc_bench.score.statistics import Means, cells, draws
@@ -71,7 +70,7 @@ def measure(
     progress: Callable[[str, int, int], Any] = lambda what, done, total: None,
 ) -> dict[str, Readings]:
     """Every model's readings of the same pairs, the base's own first. Raises UsageError for a model
-    that is no open_clip one.
+    that offers no towers.
     """
     first, found = None, {}
     names = [base, *models] if base else list(models)
@@ -86,14 +85,13 @@ def measure(
 
 
 def _embedded(name: str, data: ProbeData, seed: int, device: str) -> tuple[Embedded, Any]:
-    adapter = load_model(name, device, "fp32")
-    if not isinstance(adapter, OpenClip):
-        raise UsageError(f"model {name!r} cannot be probed: it is no open_clip model.")
+    loaded = load_model(name, device, "fp32")
+    adapter = trainable_of(loaded, name, "probed")
     towers = Towers(adapter.model, tokens=not dense.lacks(adapter.model))
     towers.probe(adapter.tokenizer)
     pixels = pixels_of(adapter.preprocess, 1.0)
     probe = make_probe(data, towers, adapter.tokenizer, pixels, seed)
-    return embed(towers, probe, pixels, adapter.device, "minmax"), probe
+    return embed(towers, probe, pixels, loaded.device, "minmax"), probe
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ def examine(model: nn.Module, name: str, config: TrainConfig, processes: int) ->
             'every pair trains. Set contrast = "softmax", or take a model that has one, such as '
             "open_clip:ViT-B-16-SigLIP/webli."
         )
+    if parts.says_itself(model):
+        _check_own_towers(name, config)
     if config.local_hn_weight and (why := dense.lacks(model)):
         raise UsageError(
             f"local_hn_weight = {config.local_hn_weight}: the local loss needs dense tokens, and "
@@ -104,6 +106,19 @@ def _check_sigmoid(name: str, config: TrainConfig) -> None:
             "contrastive_weight, negative_columns, global_hn_weight, local_hn_weight and "
             'rank_weight go with such a model; contrast = "softmax" asks for CLIP\'s objective.'
         )
+
+
+def _check_own_towers(name: str, config: TrainConfig) -> None:
+    """What is built for open_clip's layers alone."""
+    for wrong, setting, instead in (
+        (config.tune == "lora", 'tune = "lora"', 'tune = "full"'),
+        (config.compile, "compile = true", "compile = false"),
+    ):
+        if wrong:
+            raise UsageError(
+                f"{setting}: it knows the layers of open_clip's models, and model {name!r} is none "
+                f"of them. Set {instead}."
+            )
 
 
 def _check_batch_norms(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import Resize
 
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.system.distributed import launched_here
@@ -93,11 +94,17 @@ class Pixels:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_scale: float = 1.0
+    squash: bool = False  # without a random crop, the whole picture in another shape
 
     def __call__(self, image: Image.Image, rng: np.random.Generator | None) -> np.ndarray:
-        """uint8 [3, size, size]: RandomResizedCrop, bicubic; without `rng` a centre crop."""
+        """uint8 [3, size, size]: RandomResizedCrop, bicubic; without `rng` a centre crop, or all of
+        the picture squashed.
+        """
         width, height = image.size
-        if rng is None or self.crop_scale == 1.0:
+        whole = rng is None or self.crop_scale == 1.0
+        if whole and self.squash:
+            image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        elif whole:
             # torchvision's Resize and CenterCrop: the long side cut to an integer, edges rounded.
             short = min(width, height)
             resized = [int(self.size * side / short) for side in (width, height)]
@@ -125,7 +132,8 @@ def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 def pixels_of(preprocess: Any, crop_scale: float) -> Pixels:
     """Reads the size and the normalisation off a model's torchvision transform."""
     size = mean = std = None
-    for step in getattr(preprocess, "transforms", ()):
+    steps = getattr(preprocess, "transforms", ())
+    for step in steps:
         if hasattr(step, "mean") and hasattr(step, "std"):
             mean, std = (tuple(float(v) for v in values) for values in (step.mean, step.std))
         elif hasattr(step, "size"):
@@ -135,7 +143,10 @@ def pixels_of(preprocess: Any, crop_scale: float) -> Pixels:
                 raise UsageError(f"this model sees {tuple(wanted)} images: only squares train.")
     if size is None or mean is None:
         raise UsageError("this model's preprocessing has no Resize and Normalize to train with.")
-    return Pixels(int(size), mean, std, crop_scale)
+    # A Resize to both sides takes all of a picture; a crop behind it, or another step, does not.
+    squash = any(isinstance(s, Resize) and not isinstance(s.size, int) for s in steps)
+    squash = squash and not any("Crop" in type(step).__name__ for step in steps)
+    return Pixels(int(size), mean, std, crop_scale, squash)
 
 
 def crop_box(

@@ -173,6 +173,7 @@ def run_facts(prepared: Prepared, steps: int) -> dict[str, Any]:
         ],
         "settings": config.settings(),
         "skeleton": skeleton(config.model, identity),
+        **({"saved": prepared.adapter.saved} if prepared.adapter.saved else {}),
         "base": asdict(identity),
         "preprocess": getattr(prepared.adapter.model.visual, "preprocess_cfg", {}),
         "data": {

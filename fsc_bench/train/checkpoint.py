@@ -3,7 +3,8 @@
     out/config.json                architecture, preprocessing, data, settings, versions
     out/metrics.jsonl              one line a logged step
     out/checkpoints/step-N.pt      trainable weights, optimiser, scaler, teacher, step
-    out/model.safetensors          the model as `-m run:out` loads it (LoRA merged)
+    out/model.safetensors          the model as `-m run:out` loads it (LoRA merged); in its place,
+                                   of a family with folders of its own, a folder: out/blip/
     out/lora.safetensors           the factors alone
     out/ema.safetensors            the moving average, where there is one
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from fsc_bench import __version__
 from fsc_bench.errors import UsageError
 from fsc_bench.models.checkpoints.reading import read_content
+from fsc_bench.models.trainable import Folder
 from fsc_bench.system.facts import read_json as read_any
 from fsc_bench.system.facts import typed
 from fsc_bench.system.files import (
@@ -98,6 +100,14 @@ def save_weights(
         if state:
             merged = merge_reference_lora(state, config.lora_alpha)
             write_tensors(out / f"{name}.safetensors", merged, facts)
+
+
+def save_folder(place: Path, model: Folder) -> None:
+    """A whole model, as its family loads it; its config.json, by which it is known, comes last."""
+    write_tensors(place / "model.safetensors", model.weights, {"fsc_bench": __version__})
+    for name in sorted(model.files, key=lambda name: name == "config.json"):
+        content = model.files[name]
+        write_atomically(place / name, lambda partial, b=content: partial.write_bytes(b), RESUME)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:

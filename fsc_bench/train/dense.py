@@ -40,12 +40,16 @@ class ImageRule:
 
 def image_rule(visual: nn.Module) -> ImageRule | None:
     """The rule for this image tower; None where none is known."""
+    if _says_itself(visual):
+        return ImageRule(visual.tokens_are, _says_itself, type(visual).with_tokens)
     return next((rule for rule in IMAGE_RULES if rule.knows(visual)), None)
 
 
 def knows_text(model: nn.Module) -> bool:
     """Whether `encode_text` knows the model's text tower."""
     text = parts.text_home(model)
+    if hasattr(text, "with_tokens"):
+        return True
     if parts.is_clip(model):
         return parts.text_pool(model) == "argmax"
     return isinstance(text, TextTransformer) and text.pool_type != "none"
@@ -70,6 +74,11 @@ def lacks(model: nn.Module) -> str:
 
 
 # --- Images -------------------------------------------------------------------------------------
+
+
+def _says_itself(visual: nn.Module) -> bool:
+    """Towers of other families than open_clip's: models/trainable."""
+    return hasattr(visual, "with_tokens")
 
 
 def _plain_vit(visual: nn.Module) -> bool:
@@ -170,8 +179,12 @@ IMAGE_RULES = (
 # --- Texts --------------------------------------------------------------------------------------
 
 
-def encode_text(text: TextTransformer, ids: Tensor) -> Both:
-    """Features [N, D] and tokens [N, T, D] of whole texts, for any pooling of open_clip's tower."""
+def encode_text(text: nn.Module, ids: Tensor) -> Both:
+    """Features [N, D] and tokens [N, T, D] of whole texts, for any pooling of open_clip's tower and
+    for towers that say themselves.
+    """
+    if hasattr(text, "with_tokens"):
+        return text.with_tokens(ids)
     words, mask = text._embeds(ids)
     words = text.transformer(words, attn_mask=mask)
     words = text.ln_final(words)

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fsc_bench.errors import DataError, RunError
 from fsc_bench.models.run import read_facts, spec_of, suite_known
@@ -34,6 +34,7 @@ from fsc_bench.train.checkpoint import (
     read_json,
     save_best,
     save_checkpoint,
+    save_folder,
     save_weights,
 )
 from fsc_bench.train.config import Recipe, TrainConfig
@@ -321,7 +322,7 @@ def leave_behind(run: Run, position: Position) -> None:
     weights = sharding.whole(run.model.state_dict(), keep=leader)
     average = sharding.whole(teacher.towers.model.state_dict(), keep=leader) if teacher else {}
     if leader:
-        save_weights(out, weights, average, run.config)
+        write_model(run, weights, average)
         trained = best.step if run.config.patience else position.done
         facts = read_json(out / "config.json")
         facts |= {"finished": now(), "trained_steps": trained}
@@ -332,3 +333,15 @@ def leave_behind(run: Run, position: Position) -> None:
         where = f" -t {suite}" if suite else ""
         run.say(f"Written: {out}. Score it with `fsc-bench run{where} -m {spec_of(out)}`.")
     run.processes.wait()
+
+
+def write_model(run: Run, weights: Mapping[str, Tensor], average: Mapping[str, Tensor]) -> None:
+    """The last weights and their moving average, as the model's family loads them."""
+    adapter = run.prepared.adapter
+    if not adapter.saved:
+        save_weights(run.out, weights, average, run.config)
+        return
+    name = adapter.saved.partition(":")[2]
+    for place, state in ((name, weights), (f"{name}-ema", average)):
+        if state:
+            save_folder(run.out / place, adapter.folder(state))

@@ -13,9 +13,8 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 
-from fsc_bench.errors import UsageError
 from fsc_bench.models import check_named, load_model, pick_device
-from fsc_bench.models.open_clip import OpenClip
+from fsc_bench.models.trainable import Trainable, trainable_of
 from fsc_bench.system.distributed import launched, open_group
 from fsc_bench.train.anatomy import examine, told
 from fsc_bench.train.batches import (
@@ -88,7 +87,7 @@ class Prepared:
     processes: Processes
     say: Say
     data: Data
-    adapter: OpenClip
+    adapter: Trainable
     pixels: Pixels
     towers: Towers
 
@@ -137,15 +136,14 @@ def join_processes(wanted: str) -> Processes:
 
 def ready_model(
     config: TrainConfig, processes: Processes, say: Say
-) -> tuple[OpenClip, Pixels, Towers]:
+) -> tuple[Trainable, Pixels, Towers]:
     """The model in float32, ready to train, with what it does to pixels, as the losses need it.
 
     How it will train is said; UsageError says why it cannot.
     """
     torch.manual_seed(config.seed)
-    adapter = load_model(config.model, processes.device, "fp32")
-    if not isinstance(adapter, OpenClip):
-        raise UsageError(f"model {config.model!r} cannot be trained: it is no open_clip model.")
+    loaded = load_model(config.model, processes.device, "fp32")
+    adapter = trainable_of(loaded, config.model)
     for note in adapter.extras.notes:
         say(note)
     pixels = pixels_of(adapter.preprocess, config.crop_scale)

@@ -40,7 +40,8 @@ def freeze_unreached(
     line = f"Left as it is, for no loss that is switched on reaches it: {places}."
     if parts.writes_texts(towers.model):
         line += " CoCa's captioning loss is left out: the contrast alone trains."
-    return [line]
+    said = parts.left_alone(towers.model)
+    return [line, said] if said else [line]
 
 
 def reached(

@@ -67,6 +67,8 @@ def hold_key_biases(model: nn.Module) -> None:
 
 def _key_biases(model: nn.Module) -> Iterator[tuple[nn.Parameter | None, int, int]]:
     """(a bias, which part of it is the keys', of how many)."""
+    if hasattr(model, "key_biases"):
+        yield from model.key_biases()
     for module in model.modules():
         if isinstance(module, AttentionPool2d):
             yield module.k_proj.bias, 0, 1

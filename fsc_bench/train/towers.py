@@ -1,4 +1,4 @@
-"""Towers: an open_clip model as training needs it, with features and dense tokens in one forward.
+"""Towers: a model as training needs it, with features and dense tokens in one forward.
 
 It computes what `encode_image` and `encode_text` compute, on texts cut to the longest of a block.
 """
@@ -35,7 +35,8 @@ class Encoded:
 
 
 class Towers(nn.Module):
-    """Both towers of an open_clip CLIP, CustomTextCLIP or CoCa.
+    """Both towers of an open_clip CLIP, CustomTextCLIP or CoCa, or of another family's model whose
+    towers say themselves what is to be known of them (models/trainable).
 
     `trims` tells whether texts may be cut after their end token, `layout` where their words lie:
     both are probed, not assumed.
@@ -105,11 +106,11 @@ class Towers(nn.Module):
     def probe(self, tokenizer: Callable[[list[str]], Tensor]) -> None:
         """Sets `layout`, and `trims`: whether texts mean the same, cut or whole."""
         self.layout = TextLayout.of(self.model, tokenizer)
-        if not self.open_text:
+        if not self.open_text and not getattr(self.text, "masks_padding", False):
             return
         device = self.model.logit_scale.device
-        ids = tokenizer(PROBES).to(device)
-        end = ids.argmax(dim=1)
+        ids = tokenizer(PROBES)
+        end, ids = self.layout.end(ids).to(device), ids.to(device)
         whole, context = _unit(self.model.encode_text(ids)), ids.shape[1]
         ids = ids[:, : int(end.max()) + 1]
         cut, _ = self.encode_text(ids, end, tokens=False)

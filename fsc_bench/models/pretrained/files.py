@@ -92,6 +92,11 @@ class Repository:
         named = self.config.get("architectures") or [next(iter(self.kind.classes))]
         return named[0]
 
+    def beside(self) -> dict[str, bytes]:
+        """The files of the image processor and the tokenizer, by name."""
+        there = [name for name in (*PIXELS, *WORDS, *BESIDE) if (self.folder / name).is_file()]
+        return {name: (self.folder / name).read_bytes() for name in there}
+
 
 def is_local(spec: Spec) -> bool:
     return spec.place.startswith((".", "/", "~")) or Path(spec.place).is_dir()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fsc_bench.models.pretrained.blip_towers import BlipTrainable
+
 Features = Callable[[Any, Mapping[str, Tensor]], Tensor]
 
 
@@ -44,6 +46,7 @@ class Kind:
     packed: images are patches, a mask and a grid, not a picture of one shape. any_size: its image
     tower has no positions and takes pictures of any size.
     images, texts: (model, inputs) -> vectors [n, d], or [n, k, d] of an image, of any length.
+    trainable: makes what the trainer takes (models/trainable) of the classes `trained`.
     """
 
     classes: Mapping[str, str]
@@ -58,6 +61,8 @@ class Kind:
     single: tuple[str, ...] = ()  # parts that stay in float32, as transformers keeps them
     offset: bool = False  # the first positions belong to the filling, as in RoBERTa
     many: bool = False  # an image has several vectors; the best of them counts
+    trainable: Callable[..., Any] | None = None
+    trained: tuple[str, ...] = ()
 
 
 def _blip_images(model: Any, given: Mapping[str, Tensor]) -> Tensor:
@@ -109,7 +114,11 @@ KINDS = {
         texts=lambda model, given: _first_token(model.get_text_features(**given)),
     ),
     "blip": Kind(
-        {"BlipForImageTextRetrieval": "", "BlipModel": ""}, images=_blip_images, texts=_blip_texts
+        {"BlipForImageTextRetrieval": "", "BlipModel": ""},
+        images=_blip_images,
+        texts=_blip_texts,
+        trainable=BlipTrainable,
+        trained=("BlipForImageTextRetrieval",),
     ),
     "blip-2": Kind(
         {"Blip2ForImageTextRetrieval": ""},

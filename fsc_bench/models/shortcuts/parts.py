@@ -43,6 +43,16 @@ def lacks(model: nn.Module) -> str:
     return next((part for part in needed if not hasattr(model, part)), "")
 
 
+def says_itself(model: nn.Module) -> bool:
+    """Whether its towers say themselves what their tokens are (models/trainable)."""
+    return hasattr(visual(model), "with_tokens") and hasattr(text_home(model), "with_tokens")
+
+
+def left_alone(model: nn.Module) -> str:
+    """What becomes of its parts that no loss reaches, in words; "" where it does not say."""
+    return getattr(model, "left_alone", "")
+
+
 def writes_texts(model: nn.Module) -> bool:
     """Whether it also has a decoder of texts, as CoCa has."""
     return hasattr(model, "text_decoder")
