@@ -8,7 +8,8 @@ All variants train on the same images and texts (COCO captions of FOLDER and the
 weights. The plain one, frozen here and in study/parts.py, is the step as one would first write it:
 77 tokens a text, the local loss in a loop over hard negatives, AdamW tensor by tensor, memory as
 glibc has it. Loss and gradients are compared before anything is timed. `--cpu-time` with one thread
-counts what the process itself computes, where others use the machine. Exit code 1 where a target is missed:
+counts what the process itself computes, where others use the machine. Exit code 1 where a target is
+missed:
 
     2.5 times the speed of the plain step, and half of the bytes that autograd saves
     1.3 times the speed with LoRA as without
