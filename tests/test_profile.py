@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 import typer
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from fsc_bench.cli import profile as cli
 from fsc_bench.cli.main import OneLineErrors
@@ -36,6 +37,14 @@ cli.add_commands(app)
 app.command("other")(lambda: None)  # a lone command would be the program itself
 
 TINY = "ViT-S-32-alt"  # 224 pixels, 49 patches; both towers 384 or 256 wide
+OF_CPU = {  # what torch's own registry leaves out: the kernel of a CPU's attention
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value)
+    ),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda *four_shapes, **__: sdpa_backward_flop_count(*four_shapes[:4])
+    ),
+}
 WORK = Workload(batch=2, negatives=3, words=5)
 
 
@@ -68,6 +77,23 @@ def test_a_product_is_two_operations_for_each_multiplication():
     assert found.flops == 2 * 3 * 5 * 7 == 210
     assert found.given == 4 * (15 + 35) == 200
     assert found.peak == 200 + 4 * 21 and found.added == 84
+
+
+def test_attention_of_a_cpu_is_counted_as_torch_counts_that_of_a_card():
+    """Two products forward and five backward of 7 by 7 words in 8 numbers, of 2 x 3 heads; with no
+    numbers in the tensors as with them, and the same by torch's counter over single products."""
+    product, heads = 2 * 7 * 7 * 8, 2 * 3
+    for device in ("cpu", "meta"):
+        one = torch.ones(2, 3, 7, 8, device=device, requires_grad=True)
+
+        def work(one=one):
+            torch.nn.functional.scaled_dot_product_attention(one, one, one).sum().backward()
+
+        assert count(work).flops == (2 + 5) * heads * product == 32_928, device
+    one = torch.ones(2, 3, 7, 8)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as torchs:
+        torch.nn.functional.scaled_dot_product_attention(one, one, one)
+    assert torchs.get_total_flops() == 2 * heads * product
 
 
 def test_bytes_are_of_the_moment_that_holds_the_most():
@@ -118,7 +144,7 @@ def test_a_run_on_numbers_takes_what_shapes_say(counts):
     real = Setting(build(TINY, "cpu"), WORK, TINY)
     for name, work in real.parts().items():
         real.model.zero_grad(set_to_none=True)
-        with FlopCounterMode(display=False) as torchs:
+        with FlopCounterMode(display=False, custom_mapping=OF_CPU) as torchs:
             work()
         assert torchs.get_total_flops() == counts[name].flops, name
         real.model.zero_grad(set_to_none=True)

@@ -3,7 +3,8 @@
 The same counting serves a real run and one on tensors that have shapes and no numbers (torch's
 device `meta`): what this machine cannot run is worked out that way, from the step's own code. FLOPs
 are torch's own (torch.utils.flop_counter): two for each multiplication with its addition in a
-matrix product, a convolution or an attention; what goes element by element is not counted.
+matrix product, a convolution or an attention; what goes element by element is not counted. torch
+has no formula for the one kernel in which a CPU does attention: it gets the formula of CUDA's.
 """
 
 import weakref
@@ -19,6 +20,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+_OF_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_OF_CPU_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+FORMULAS: dict[Any, Callable[..., int]] = {
+    _OF_CPU: flop_registry[torch.ops.aten._scaled_dot_product_flash_attention],
+    _OF_CPU_BACKWARD: flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_backward],
+    **flop_registry,
+}
 MOMENTS = 8  # bytes that AdamW keeps of a parameter in float32: two moments
 
 
@@ -75,7 +83,7 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        formula = flop_registry.get(function._overloadpacket)
+        formula = FORMULAS.get(function._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **kwargs, out_val=result)
         for value in (result,) if isinstance(result, Tensor) else tree_leaves(result):
@@ -98,8 +106,7 @@ def fused_attention() -> Iterator[None]:
     ) -> Tensor:  # fmt: skip
         if not query.is_meta:
             return own(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **more)
-        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        return kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+        return _OF_CPU(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
     functional.scaled_dot_product_attention = fused
     try:
