@@ -284,27 +284,77 @@ def test_eval_ends_in_a_table_of_the_first_model_and_the_trained_one(
             assert float(shown) == pytest.approx(found[name][row[0]][row[1]]["value"], abs=0.05)
 
 
-def test_a_task_without_data_is_one_line_and_the_rest_is_scored(
-    tmp_path, capsys, demo_data, monkeypatch
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--resume"]], ids=str)
+def test_a_task_without_data_is_told_before_the_first_step(
+    more, tmp_path, capsys, demo_data, monkeypatch
 ):
     monkeypatch.setenv("FSC_BENCH_DATA", str(demo_data))
-    out = tmp_path / "run"
-    assert command(*FEW_STEPS, "-o", str(out), "--eval", "sugarcrepe,demo_colours") == 0
-    said = capsys.readouterr()
+    out = ["-o", str(tmp_path / "run")]
+    assert command(*FEW_STEPS, *out, *more, "--eval", "sugarcrepe,cifar10") == 3
+    said = capsys.readouterr().err.splitlines()
 
-    why = [line for line in said.err.splitlines() if "sugarcrepe" in line]
-    assert len(why) == 2 and "`fsc-bench data get sugarcrepe`" in why[0]
-    assert why[1] == "Not scored, for the reasons above: sugarcrepe."
-    assert "sugarcrepe" in said.out and "demo_colours" in said.out  # a hole is shown as a hole
-    # Nothing at all: how to go on is one line; the trained model is there.
-    assert command(*FEW_STEPS, "-o", str(out), "--resume", "--eval", "cifar10,mnist") == 3
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last == (
-        f"No task could be scored, for the reasons above; run:{out} is trained. Fetch the data "
-        "with `fsc-bench data get cifar10 mnist`, then `fsc-bench run -m demo:pretrained "
-        f"-m run:{out} -t cifar10,mnist`."
+    assert [line.split(": ")[1] for line in said] == ["sugarcrepe", "cifar10", "--eval"]
+    assert "`fsc-bench data get sugarcrepe`" in said[0]
+    assert said[2] == (
+        "fsc-bench: --eval: no step was trained, as sugarcrepe, cifar10 cannot be scored, for the "
+        "reasons above. Leave out what you do not need, or fetch it with `fsc-bench data get "
+        "sugarcrepe cifar10`."
     )
-    assert load_model(f"run:{out}").identity
+    assert not list(tmp_path.iterdir())
+
+
+OWN_SUITE = 'title = "Mine"\ntasks = ["demo_colours", "demo_digits"]\n'
+OWN_TASK = """
+title = "Mine"
+suite = "own"
+group = "compositionality"
+kind = "matching"
+version = 1
+headline = ["text"]
+chance = 50.0
+[subsets]
+all = 2
+[data]
+reader = "records"
+"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "code", "says"),
+    [
+        ("mine.toml,fsc_plsu", 2, "Did you mean 'fsc_plus'?"),
+        ("demo,wrong.toml", 2, "'demo_colour' is no task of the suite"),
+        ("demo,nowhere.toml", 2, "nowhere.toml"),
+        ("mine.toml,winoground", 2, "a task of the suite 'demo', winoground is none"),
+        ("own.toml", 3, "own cannot be scored"),
+        ("fsc+", 3, "bivlc, cola, colorswap, half_truths, hard_positives, mmvp_vlm, negbench"),
+    ],
+    ids=str,
+)
+def test_of_several_suites_one_that_is_wrong_is_refused_before_the_first_step(
+    wanted, code, says, tmp_path, capsys, demo_data, monkeypatch
+):
+    monkeypatch.setenv("FSC_BENCH_DATA", str(demo_data))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text(OWN_SUITE)
+    (tmp_path / "own.toml").write_text(OWN_TASK)
+    (tmp_path / "wrong.toml").write_text(f'{OWN_SUITE}[averages]\nA = {{ of = ["demo_colour"] }}\n')
+    assert command(*FEW_STEPS, "-o", "run", "--eval", wanted) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+
+    assert says in last and last.startswith("fsc-bench: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_suite_of_ones_own_is_trained_for_and_scored(tmp_path, capsys, demo_data, monkeypatch):
+    monkeypatch.setenv("FSC_BENCH_DATA", str(demo_data))
+    (tmp_path / "mine.toml").write_text(OWN_SUITE)
+    out = tmp_path / "run"
+    assert command(*FEW_STEPS, "-o", str(out), "--eval", str(tmp_path / "mine.toml")) == 0
+
+    assert all(set(tasks) == {"demo_colours", "demo_digits"}
+               for tasks in scores(tmp_path / "run-scores").values())  # fmt: skip
+    assert "finished" in json.loads((out / "config.json").read_text())
 
 
 def test_fast_is_a_short_list_or_the_demo_suite_for_what_came_of_the_demo(tmp_path):

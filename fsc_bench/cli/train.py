@@ -57,7 +57,8 @@ def train(
         typer.Option(
             "--eval",
             help="Then score this and the first model on these tasks, with commas or repeated; "
-            "`fast` is a short list of cheap ones, or the one suite that the model knows.",
+            "`fast` is a short list of cheap ones, or the one suite that the model knows. Their "
+            "data are checked before the first step.",
         ),
     ] = None,
     budget: BudgetOption = None,
@@ -76,6 +77,7 @@ def train(
     wanted = split_words(eval_tasks)
     tasks = tasks_for(chosen.config.model, wanted) if wanted else []
     links = read_links(data_folder(None))
+    check_scorable(tasks)
     if dry_run and is_first():
         _show_settings(chosen)
     from fsc_bench.train.loop import train as run_training
@@ -117,6 +119,38 @@ def tasks_for(model: str, wanted: list[str]) -> list[Any]:
         fast = suite_known(model) or "fast"
         wanted = [fast if word == "fast" else word for word in wanted]
     return select(wanted)
+
+
+def check_scorable(tasks: list[Any]) -> None:
+    """Reads and checks the data of `--eval` before the first step, as scoring does after the last;
+    those that are drawn here are not drawn yet. Says of each task why it cannot be scored, and
+    raises DataError then; UsageError for tasks that are not scored by one command.
+    """
+    from fsc_bench.data.images import Images
+    from fsc_bench.data.prepare import prepare
+    from fsc_bench.errors import DataError, FscBenchError
+    from fsc_bench.suite import place_of
+    from fsc_bench.system.distributed import is_first
+    from fsc_bench.task import data_folder
+
+    folder, failed = data_folder(None) / place_of(tasks), []
+    images = Images(folder)
+    for task in tasks:
+        if task.drawn:
+            continue
+        try:
+            prepare(task, folder, partial=task.data.decays, images=images)
+        except FscBenchError as error:
+            failed.append(task)
+            if is_first():
+                _say(f"fsc-bench: {error}")
+    if failed:
+        names = ", ".join(task.name for task in failed)
+        words = " ".join(task.word for task in failed)
+        raise DataError(
+            f"--eval: no step was trained, as {names} cannot be scored, for the reasons above. "
+            f"Leave out what you do not need, or fetch it with `fsc-bench data get {words}`."
+        )
 
 
 def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
@@ -186,10 +220,11 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
     from fsc_bench.cli.scores import results_table
     from fsc_bench.cli.show import Terminal
     from fsc_bench.run import suite as runner
+    from fsc_bench.suite import place_of
     from fsc_bench.system.distributed import is_first
-    from fsc_bench.task import data_folder, is_apart
+    from fsc_bench.task import data_folder
 
-    folder = data_folder(data) / next((task.suite for task in tasks if is_apart(task)), "")
+    folder = data_folder(data) / place_of(tasks)
     if any(task.drawn for task in tasks):
         from fsc_bench.demo.build import build
 
