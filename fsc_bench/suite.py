@@ -4,6 +4,8 @@ Shipped ones lie in tasks/suites; one of one's own is named by its file (`-t min
 says nothing of how anything is computed.
 
     title = "Mine"                        # the file's name is the suite's
+    reading = ["Order asks for ..."]      # how to read its numbers, a sentence or two each; without
+                                          # it: which tasks each average is of
     tasks = ["winoground", "./own.toml"]  # tasks, globs, suites, files beside this one; without
                                           # it: the tasks that name the suite as theirs
     [groups]
@@ -69,6 +71,7 @@ class Suite:
     published: bool = False
     apart: str = ""
     also: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
 
 
 class AverageTable(Facts, frozen=True):
@@ -89,6 +92,7 @@ class SuiteFile(Facts, frozen=True):
     published: bool = False
     apart: str = ""
     also: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
 
 
 @cache
@@ -178,6 +182,8 @@ def _members(path: Path, word: str, within: tuple[Path, ...]) -> Sequence[Task]:
 
 def _suite(path: Path, file: SuiteFile, tasks: tuple[Task, ...]) -> Suite:
     check_name(file.title, f"{path}: 'title'")
+    for text in file.reading:
+        check_name(text, f"{path}: 'reading'")
     known = {task.name: task for task in tasks}
     for group, names in file.groups.items():
         _check_known(f"{path}: [groups] {group}", names, known)
@@ -197,6 +203,7 @@ def _suite(path: Path, file: SuiteFile, tasks: tuple[Task, ...]) -> Suite:
         file.published,
         file.apart,
         file.also,
+        file.reading,
     )
 
 

@@ -11,11 +11,13 @@ from made_runs import choices, write_run
 import fsc_bench
 from fsc_bench.cli.main import app
 from fsc_bench.errors import UsageError
-from fsc_bench.report.leaderboard import averages, members, present
+from fsc_bench.report.leaderboard import Row, averages, members, present, reading
+from fsc_bench.report.site import Board, site
 from fsc_bench.report.suites import TaskFacts
+from fsc_bench.report.tables import write as write_tables
 from fsc_bench.results import Cell
-from fsc_bench.suite import default, read_suite, suite_of
-from fsc_bench.task import own_task, select
+from fsc_bench.suite import default, read_suite, shipped, suite_of
+from fsc_bench.task import catalogue, own_task, select
 
 MINE = """
 title = "Word order"
@@ -82,6 +84,43 @@ def test_a_task_stands_in_a_suite_of_a_suite_once(tmp_path):
     write(tmp_path, 'title = "Inner"\ntasks = ["aro"]\n', "inner")
     outer = write(tmp_path, 'title = "Outer"\ntasks = ["inner.toml", "valse"]\n', "outer")
     assert [task.name for task in read_suite(outer).tasks] == ["aro", "valse"]
+
+
+# ---------------------------------------------------------------- how to read a suite's numbers
+
+
+def test_how_to_read_a_suite_stands_in_its_file_or_follows_from_its_averages(tmp_path):
+    suite = read_suite(write(tmp_path))
+    facts = [TaskFacts.of(task, suite) for task in suite.tasks]
+    assert reading(facts) == [
+        "Order is the mean of 2 columns: winoground, aro.",
+        "Found is the score of flickr30k t2i_r1.",
+    ]
+    told = MINE.replace("[groups]", 'reading = ["Order asks for order."]\n[groups]', 1)
+    suite = read_suite(write(tmp_path, told, "told"))
+    assert reading([TaskFacts.of(task, suite) for task in suite.tasks]) == ["Order asks for order."]
+    twice = MINE.replace("[groups]", 'reading = ["a\\nb"]\n[groups]', 1)
+    with pytest.raises(UsageError, match=r"'reading' is 'a.*one line of printable"):
+        read_suite(write(tmp_path, twice, "twice"))
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_a_shipped_suites_own_words_name_its_averages_and_no_others(name):
+    facts = [TaskFacts.of(task) for task in catalogue().values() if task.suite == name]
+    words = set(re.findall(r"[\w+]+", " ".join(shipped()[name].reading)))
+    every = {average for suite in shipped().values() for average in suite.averages}
+    assert words, name
+    if not shipped()[name].apart:
+        beside = {"Comp"} if name == "fsc_plus" else set()  # which says that it is another's
+        assert words & every == {*present(facts)} | beside
+
+
+def test_no_report_names_an_average_of_a_shipped_suite():
+    names = {average for suite in shipped().values() for average in suite.averages} - {"Group"}
+    files = [*(PACKAGE / "report").glob("*.py")]
+    found = {(file.name, word) for file in files for word in words_of(file) & names}
+    page = set(re.findall(r"\w+", (PACKAGE / "report" / "page.html.j2").read_text()))
+    assert not found and not page & names and len(files) > 10
 
 
 # ---------------------------------------------------------------- suites are no words of the code
@@ -152,6 +191,16 @@ def ran(capsys, *words) -> tuple[int, str, str]:
     return end.value.code or 0, found.out, found.err
 
 
+def test_the_words_of_fsc_plus_stand_on_its_page_and_its_markdown(tmp_path):
+    facts = [TaskFacts.of(task) for task in select(["fsc+"])]
+    row = Row("mine", "measured", {"cola": Cell(25.0)})
+    write_tables(tmp_path, "fsc_plus", [row], facts)
+    text, page = (tmp_path / "fsc-plus.md").read_text(), site([Board("fsc_plus", facts, [row])])
+    for line in shipped()["fsc_plus"].reading:
+        assert f"\n- {line}\n" in text and f"<li>{line}</li>" in page
+    assert "Comp is the mean" not in text + page
+
+
 def test_the_page_has_the_suite_that_is_asked_for_and_no_other(runs, capsys):
     page = runs / "page.html"
     words = ("leaderboard", runs / "runs", "-o", runs / "out", "--html", page)
@@ -161,6 +210,13 @@ def test_the_page_has_the_suite_that_is_asked_for_and_no_other(runs, capsys):
     assert suite["title"] == "pair" and list(suite["groups"]["averages"]) == ["Both"]
     both = {row["model"]: row["cells"][0][0] for row in suite["rows"] if row["kind"] == "measured"}
     assert both == {"mine:a": 45.0, "mine:b": 70.0}  # (70 + 20) / 2, (90 + 50) / 2
+    own = "Both is the mean of 2 columns: one, two."
+    assert f"\n- {own}\n" in (runs / "out/pair.md").read_text()
+    assert f"<li>{own}</li>" in page.read_text() and "FSC-CLIP" not in page.read_text()
+    assert ran(capsys, *words)[0] == 0  # the suite that the tasks' own files name
+    own = "Comp is the mean of 3 columns: one, three, two."
+    assert f"\n- {own}\n" in (runs / "out/private.md").read_text()
+    assert f"<li>{own}</li>" in page.read_text()
     code, _, err = ran(capsys, *words, "-t", runs / "one.toml")
     assert (code, len(err.splitlines())) == (2, 1) and "one.toml: no suite's file" in err
 

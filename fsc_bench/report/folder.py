@@ -28,13 +28,14 @@ from fsc_bench.report.leaderboard import (
     members,
     present,
     published_rows,
+    reading,
 )
 from fsc_bench.report.pictures import svg, tradeoff
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.ranking import measured_rows
 from fsc_bench.report.seen import Seen, mean_of_others, named
 from fsc_bench.report.suites import TaskFacts
-from fsc_bench.report.tables import table, to_csv, to_markdown
+from fsc_bench.report.tables import bullets, table, to_csv, to_markdown
 from fsc_bench.results import Cell, Run, slug
 from fsc_bench.suite import Suite, default, suite_of
 from fsc_bench.system.escape import for_markdown
@@ -46,24 +47,20 @@ MADE = "<!-- Made by `fsc-bench leaderboard --folder`; edits are lost. -->"
 PICTURE = "tradeoff.svg"
 
 HOW = """\
-## How to read it
-
-- **Comp** is the mean of 11 compositionality benchmarks, **ZS** of 21 zero-shot classification
-  tasks, **I2T** and **T2I** of recall@1 on three retrieval benchmarks. Percent. A row that lacks
-  one of an average's tasks has no average, and a row that lacks an average has no rank.
+- Percent. A row that lacks one of an average's tasks has no average, and a row that lacks an
+  average has no rank.
 - *Measured* rows were run with this software: they carry 95% intervals over source images, ties
   within error share a rank, `*` marks a result that lacks samples. A result of another version of
   a task is left out and named.
 - *Published* rows are quoted from their source, as printed there, averages included; another
   software computed them. They are compared within one source only, and have no rank.
 - A source's mean over other benchmarks than ours stands in its CSV under a name of its own
-  (`Comp/of 12`), in no table. So do subsets (`sugarcrepe/add_obj`) and benchmarks that we lack.
+  (`AVERAGE/of 12`), in no table. So do subsets (`sugarcrepe/add_obj`) and benchmarks that we lack.
 - To add a source, add its CSV to `published/` and run
   `fsc-bench leaderboard --folder leaderboards`: `model` and `source` first, then columns named as
   in the tables, `benchmark/part` for any other number, and `table`, `base`, `train_data` (`none`
   for an untouched base), `method`, `lora` and `notes` in words. Percent, as printed there; averages
   are the source's own.
-- Comp alone says little: a model that gains there by losing ZS or I2T is a worse general model.
 """
 
 
@@ -138,6 +135,7 @@ def texts(
                 *_beginning((folder / PICTURE).is_file(), list(others), tasks),
                 *_leading(rows, quoted, tasks),
                 *(_seen(rows, quoted, tasks, seen) if seen else []),
+                *("## How to read it", "", *bullets(reading(tasks))[:-1]),
                 HOW,
             ]
         ),
@@ -177,8 +175,9 @@ def _other(
     if not rows and not held:
         return ""
     if held:
-        return _page(_title(suite), rows, held, tasks)
-    return f"{MADE}\n{to_markdown(_title(suite), [*rows, *_declared(tasks)], [], tasks)}"
+        return _page(_title(suite), rows, held, tasks, reading(tasks))
+    text = to_markdown(_title(suite), [*rows, *_declared(tasks)], [], tasks, reading(tasks))
+    return f"{MADE}\n{text}"
 
 
 def _title(suite: Suite) -> str:
@@ -218,10 +217,14 @@ def _sources(rows: Sequence[Quoted]) -> str:
 
 
 def _page(
-    title: str, rows: Sequence[Row], quoted: Sequence[Quoted], tasks: Sequence[TaskFacts]
+    title: str,
+    rows: Sequence[Row],
+    quoted: Sequence[Quoted],
+    tasks: Sequence[TaskFacts],
+    words: Sequence[str] = (),
 ) -> str:
-    """A group's page, or a suite's: measured first, then one table a source."""
-    text = to_markdown(title, [*rows, *_declared(tasks)], [], tasks).rstrip("\n")
+    """A group's page, or a suite's with its words: measured first, then one table a source."""
+    text = to_markdown(title, [*rows, *_declared(tasks)], [], tasks, words).rstrip("\n")
     lines = [MADE, text, "", "## Published numbers", ""]
     lines += ["Quoted as their sources state them, one table a source; not measured here."]
     names = [*present(tasks), *columns(tasks)]

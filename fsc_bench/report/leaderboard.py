@@ -18,8 +18,10 @@ from fsc_bench.report.blind import blind_cells
 from fsc_bench.report.published import Quoted, read_published
 from fsc_bench.report.suites import TaskFacts, same_task
 from fsc_bench.results import Cell, Result, Run
-from fsc_bench.suite import shipped
+from fsc_bench.suite import shipped, suite_of
 from fsc_bench.task import catalogue
+
+NAMED = 6  # columns of an average; more of them are counted
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,23 @@ def present(tasks: Sequence[TaskFacts]) -> list[str]:
 def declared(tasks: Sequence[TaskFacts]) -> list[str]:
     """The averages that a suite's file names, in its order, those of no task too."""
     return list(dict.fromkeys(name for task in tasks for name in task.averages))
+
+
+def reading(tasks: Sequence[TaskFacts]) -> list[str]:
+    """How to read the averages of a suite, a line each: in the words of its file, or else which
+    columns each is of.
+    """
+    suite = tasks[0].table or suite_of(tasks[0].suite)
+    if suite.reading:
+        return list(suite.reading)
+    return [f"{name} is {_made_of(members(name, tasks))}." for name in present(tasks)]
+
+
+def _made_of(columns: Sequence[str]) -> str:
+    if len(columns) == 1:
+        return f"the score of {columns[0]}"
+    told = f": {', '.join(columns)}" if len(columns) <= NAMED else ""
+    return f"the mean of {len(columns)} columns{told}"
 
 
 def averages(

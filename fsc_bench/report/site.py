@@ -18,7 +18,7 @@ from typing import Any
 from fsc_bench import __version__
 from fsc_bench.blind import Blind
 from fsc_bench.errors import UsageError
-from fsc_bench.report.leaderboard import Row, blind_row, chance_row, columns, present
+from fsc_bench.report.leaderboard import Row, blind_row, chance_row, columns, present, reading
 from fsc_bench.report.suites import TaskFacts
 from fsc_bench.results import Cell, Result, Run
 from fsc_bench.suite import suite_of
@@ -77,6 +77,7 @@ def site(boards: Sequence[Board]) -> str:
             "number": number,
             "title": suite["title"],
             "verdict": for_terminal(verdict(board)),
+            "reading": [for_terminal(text) for text in reading(board.tasks)],
             "averages": present(board.tasks),
             "picture": Markup(board.picture),
             "points": None if board.picture else _points(_kinds(board), present(board.tasks)),

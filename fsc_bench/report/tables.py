@@ -20,6 +20,7 @@ from fsc_bench.report.leaderboard import (
     declared,
     present,
     published_rows,
+    reading,
 )
 from fsc_bench.report.ranking import SeedGroup, seed_groups
 from fsc_bench.report.suites import TaskFacts
@@ -49,7 +50,7 @@ def write(
         title += f" ({why})"
     texts = {
         out / f"{slug(suite)}.csv": to_csv([*measured, *published], tasks),
-        out / f"{slug(suite)}.md": to_markdown(title, measured, published, tasks),
+        out / f"{slug(suite)}.md": to_markdown(title, measured, published, tasks, reading(tasks)),
     }
     for path, text in texts.items():
         if check:
@@ -94,9 +95,15 @@ def to_csv(rows: Sequence[Row], tasks: Sequence[TaskFacts]) -> str:
 
 
 def to_markdown(
-    title: str, measured: Sequence[Row], published: Sequence[Row], tasks: Sequence[TaskFacts]
+    title: str,
+    measured: Sequence[Row],
+    published: Sequence[Row],
+    tasks: Sequence[TaskFacts],
+    words: Sequence[str] = (),
 ) -> str:
-    """The page: averages with intervals, one table a group, then the published numbers."""
+    """The page: averages with intervals, one table a group, then the published numbers. words: how
+    to read the averages, a line each.
+    """
     averages = present(tasks)
     lines = [f"# {for_markdown(title)}", ""]
     lines += [
@@ -106,6 +113,7 @@ def to_markdown(
         "`†`: ties between different answers, or copies of the right one, make a difference; the "
         "number by the strict rule stands below.",
         "",
+        *bullets(words),
         *table(["Rank", "Model", *averages], measured, averages, intervals=True, rank=True),
     ]
     for group in dict.fromkeys(task.group for task in tasks):
@@ -128,6 +136,11 @@ def to_markdown(
     for heading, notes in _notes(measured).items():
         lines += ["", f"## {heading}", "", *notes] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def bullets(words: Sequence[str]) -> list[str]:
+    """The lines of a Markdown list and the empty one below it; none of no words."""
+    return [*(f"- {for_markdown(text)}" for text in words), ""] if words else []
 
 
 def _intervals(rows: Sequence[Row]) -> str:
