@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 from dataclasses import replace
 from functools import cache
 from graphlib import TopologicalSorter
@@ -14,13 +15,20 @@ import pyarrow.parquet as pq
 import pytest
 from known import World
 from PIL import Image
+from test_blind import agree
 
+from fsc_bench.cli.main import app
 from fsc_bench.data.images import write_link
 from fsc_bench.data.raw import Raw
 from fsc_bench.data.readers import load_reader
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.records import ImageRef, Record
-from fsc_bench.task import Task, catalogue
+from fsc_bench.report.leaderboard import Row, columns
+from fsc_bench.report.suites import TaskFacts
+from fsc_bench.report.tables import write
+from fsc_bench.results import Cell
+from fsc_bench.score.blind import blind_facts
+from fsc_bench.task import Task, catalogue, select
 
 SIX = ("bivlc", "colorswap", "mmvp_vlm", "vismin", "half_truths", "negbench")
 TASKS = {name: catalogue()[name] for name in SIX}
@@ -57,9 +65,48 @@ def test_counts_and_chance_are_the_papers(name, n, chance):
 
 
 def test_a_ruler_wins_half_truths_and_its_file_says_so():
-    assert "A ruler wins it" in TASKS["half_truths"].blind.source
+    assert "A ruler wins it by construction" in TASKS["half_truths"].blind.source
     miniature = catalogue()["demo_half_truths"]
     assert miniature.blind.ruler["headline"] == miniature.blind.best == 100
+
+
+NOT_AT_HAND = {"colorswap", "mmvp_vlm", "vismin", "half_truths", "negbench"}
+
+
+def test_blind_is_a_hole_where_the_texts_were_not_at_hand(tmp_path, capsys):
+    tasks = select(["fsc+"])
+    assert {task.name for task in tasks if task.blind.best is None} == NOT_AT_HAND
+    for name in NOT_AT_HAND:
+        blind = TASKS[name].blind
+        assert blind.source.startswith("nothing: ") and "not at hand" in blind.source
+        assert blind.ruler == blind.bigram == blind.free == {}
+    facts = [TaskFacts.of(task) for task in tasks]
+    cells = {name: Cell(50.0) for name in columns(facts)}
+    write(tmp_path, "fsc_plus", [Row("mine", "measured", cells)], facts)
+
+    page = (tmp_path / "fsc-plus.md").read_text()
+    averages, table = ([cell.strip() for cell in line.split("|")[1:-1]]
+                       for line in page.splitlines() if "| blind |" in line)  # fmt: skip
+    assert averages == ["", "blind", "24.0", "-", "-"]  # ITT, TOT, Group
+    known = {name for name, cell in zip(["", *columns(facts)], table, strict=True) if cell != "-"}
+    assert known == {
+        "",
+        "bivlc group",
+        "cola",
+        "hard_positives",
+        "sugarcrepe_pp text",
+        "visla text",
+    }
+    with (tmp_path / "fsc-plus.csv").open() as file:
+        (row,) = [one for one in csv.DictReader(file) if one["model"] == "blind"]
+    assert row["colorswap"] == row["half_truths"] == row["Group"] == ""
+    assert "colorswap headroom" not in row and row["cola"] == "0.0000"
+    with pytest.raises(SystemExit):
+        app(["tasks"])
+    listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    for name in NOT_AT_HAND:
+        assert re.search(r" - +(open|gated|manual) ", listed[name]), listed[name]
+    assert re.search(r" 0\.0 +open ", listed["cola"])
 
 
 # ---------------------------------------------------------------- a real model's outcomes
@@ -125,6 +172,8 @@ def test_a_real_models_choices_give_bivlcs_published_scores(real_data, tmp_path)
             assert found.value(metric, subset) == pytest.approx(numbers[metric], abs=6e-5), subset
     assert found.value("group", "swap_obj") == pytest.approx(800 / 81)
     assert found.result["ties"] == found.result["nan"] == found.result["audits"]["free"] == 0
+    facts = blind_facts(TASKS["bivlc"], records(TASKS["bivlc"], tmp_path / "hub"), classify=False)
+    agree(TASKS["bivlc"].blind, facts)
 
 
 # ---------------------------------------------------------------- columns: what a subset is

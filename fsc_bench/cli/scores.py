@@ -54,7 +54,7 @@ def results_table(
         group = task.group
         shown = [_with_half(cells[model].get(name)) for model in models]
         row = [task.name, metric, *shown, f"{task.chance[metric]:.1f}"]
-        rows.append([*row, *([str(blind.get(name, ""))] if blind else [])])
+        rows.append([*row, *([str(blind.get(name, "-"))] if blind else [])])
     rows.append([])
     means = {
         model: averages(cells[model], suite, _by_column(suite, (draws or {}).get(model, {})))
@@ -139,7 +139,7 @@ def _one_model(
         row += [str(cell), cell.interval] if cell else ["-", ""]
         row += [f"{task.chance[metric]:.1f}"]
         if blind:
-            row += [str(blind.get(name, "")), _won(cell, blind.get(name))]
+            row += [str(blind.get(name, "-")), str(headroom_cell(cell, blind.get(name)))]
         row += [f"{result.n:,}", f"{result.ties:,}"] if result else ["", ""]
         if reference:
             quoted = reference_of[task.name].get(metric)
@@ -218,10 +218,6 @@ def _cells(results: Mapping[str, Result], tasks: Sequence[Task]) -> dict[str, Ce
         if cell:
             found[name] = cell
     return found
-
-
-def _won(cell: Cell | None, blind: Cell | None) -> str:
-    return "" if blind is None else str(headroom_cell(cell, blind))
 
 
 def _with_half(cell: Cell | None) -> str:

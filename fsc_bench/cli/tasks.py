@@ -171,7 +171,7 @@ def _show_task(task: Any, json: bool) -> None:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    return "-" if value is None else f"{value:.1f}"
 
 
 # ---------------------------------------------------------------- blind
