@@ -122,6 +122,23 @@ def test_what_is_pinned_has_a_version_wherever_it_is_listed(tmp_path):
         assert all(place.version for place in offer.places if place.pinned), offer.name
 
 
+def test_four_of_fsc_plus_are_resolved_at_the_first_fetch_and_said_to_be(tmp_path):
+    loose = ("colorswap", "half_truths", "mmvp_vlm", "vismin")
+    words = ["data", "sources", "fsc+", "--data", str(tmp_path)]
+    listed = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    hub = {row["name"]: place for row in listed for place in row["places"]
+           if row["kind"] == "task" and place["source"].startswith("hf:")}  # fmt: skip
+    assert {name: (place["pinned"], place["version"]) for name, place in hub.items()} == {
+        "bivlc": (True, "0c504074819f3fa83d5d3f37018f8b43c05bda82"),
+        **dict.fromkeys(loose, (False, "")),
+    }
+    table = CliRunner().invoke(app, words).stdout.splitlines()
+    said = {
+        line.split()[0] for line in table if re.search(r" hf:\S+ +resolved +at first fetch", line)
+    }
+    assert said == set(loose)
+
+
 def test_status_ends_with_how_much_is_there_and_how_to_go_on(tmp_path):
     def shown(*words):
         done = CliRunner().invoke(app, ["data", "status", *words, "--data", str(tmp_path)])
