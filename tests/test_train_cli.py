@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from safetensors.torch import load_file
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from fsc_bench.cli import negatives
 from fsc_bench.cli.main import OneLineErrors
 from fsc_bench.cli.train import _draw_curve, _score, add_commands, tasks_for
+from fsc_bench.data.images import write_link
 from fsc_bench.errors import DataError, UsageError
 from fsc_bench.models import fsc_clip, load_model, wise
 from fsc_bench.results import Cell
@@ -355,6 +358,32 @@ def test_a_suite_of_ones_own_is_trained_for_and_scored(tmp_path, capsys, demo_da
     assert all(set(tasks) == {"demo_colours", "demo_digits"}
                for tasks in scores(tmp_path / "run-scores").values())  # fmt: skip
     assert "finished" in json.loads((out / "config.json").read_text())
+
+
+def test_what_only_scoring_finds_leaves_the_trained_model_and_says_how_to_go_on(
+    tmp_path, capsys, monkeypatch
+):
+    """A file that is there but no picture: it is opened when it is encoded, not before."""
+    monkeypatch.setenv("FSC_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(OWN_TASK)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/0.png").write_text("no picture")
+    picture = [{"source": ".", "path": "0.png"}]
+    rows = [
+        {"id": str(n), "images": picture, "texts": [f"a {n}", "b"], "subset": "all"} for n in (0, 1)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "raw/items.parquet")
+    write_link(tmp_path / "data", "own", tmp_path / "raw")
+
+    assert command(*FEW_STEPS, "-o", "run", "--eval", "own.toml") == 3
+    said = capsys.readouterr()
+    assert said.out == "" and "raw/0.png: not a readable image" in said.err
+    assert said.err.splitlines()[-1] == (
+        "No task could be scored, for the reasons above; run:run is trained. When that is mended: "
+        "`fsc-bench run -m demo:pretrained -m run:run -t own.toml`."
+    )
+    assert load_model("run:run").identity
 
 
 def test_fast_is_a_short_list_or_the_demo_suite_for_what_came_of_the_demo(tmp_path):

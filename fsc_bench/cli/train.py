@@ -165,14 +165,13 @@ def _compare(base: str, trained: str, tasks: list[Any], out: Path) -> None:
     failed = list(dict.fromkeys(name for _, name, _ in summary.failures))
     if not failed or not is_first():
         return
-    if summary.results:
+    if any(summary.results.values()):
         _say(f"Not scored, for the reasons above: {', '.join(failed)}.")
         return
-    names = " ".join(failed)
+    words = ",".join(task.word for task in tasks)
     _say(
-        f"No task could be scored, for the reasons above; {trained} is trained. Fetch the data "
-        f"with `fsc-bench data get {names}`, then `fsc-bench run -m {base} -m {trained} "
-        f"-t {','.join(failed)}`."
+        f"No task could be scored, for the reasons above; {trained} is trained. When that is "
+        f"mended: `fsc-bench run -m {base} -m {trained} -t {words}`."
     )
     raise typer.Exit(summary.exit_code)
 
@@ -236,7 +235,7 @@ def _score(models: list[str], tasks: list, out: Path, data: Path | None, **optio
         )
     finally:
         terminal.close()
-    if summary.results and is_first():
+    if any(summary.results.values()) and is_first():
         results_table(summary.results, tasks, "")
     return summary
 
