@@ -149,6 +149,20 @@ def test_a_mistake_is_one_line_before_anything_is_trained(arguments, words, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_tasks_without_data_are_told_before_hours_of_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FSC_BENCH_DATA", str(tmp_path / "data"))
+    out = tmp_path / "out"
+    given = ["--model", "open_clip:ViT-B-32/random", "--preset", "table2"]
+    given += ["-t", "sugarcrepe,cola", "-o", str(out)]
+    assert command("fsc-clip", *given) == 3
+    said = capsys.readouterr().err
+
+    assert "sugarcrepe: no raw data at" in said and "cola: no raw data at" in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("fsc-bench: --tasks: no step was trained, as sugarcrepe, cola cannot")
+    assert not any(out.rglob("*.safetensors")) and not any(out.rglob("config.json"))
+
+
 # ---------------------------------------------------------------- verdicts
 
 TASKS = ("demo_whatsup", "demo_shapes", "demo_flickr30k")  # one of Comp, ZS, and I2T and T2I

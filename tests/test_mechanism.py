@@ -300,6 +300,9 @@ def test_semantics_writes_a_table_and_how_to_repeat_it(data, probed, tmp_path, c
     text = (tmp_path / "semantics.md").read_text()
     assert f"--base {MODEL} --data {data[1]} --negatives data" in text
     assert text.count("\n|") == 2 + len(found["lines"])
+    # A name as long as a path stands below the table, not at the head of two columns.
+    assert "| cosine of a | pairs | m0 | m1 | less m0 |" in text
+    assert f"- m0 = {MODEL}\n- m1 = {spec_of(probed)}\n" in text
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,7 @@ def _carry_out(
 ) -> int:
     """Works with so many processes and writes the page. Returns the exit code."""
     from fsc_bench.cli.show import Terminal
+    from fsc_bench.cli.train import check_scorable
     from fsc_bench.data.images import read_links
     from fsc_bench.run.suite import check_options, check_writable
     from fsc_bench.study.ablate import carry_out
@@ -220,6 +221,8 @@ def _carry_out(
     options = _options(sweep, tasks)
     check_options(tasks, options)
     check_writable(sweep.out)
+    if not processes.helper:
+        check_scorable(tasks, "--tasks")
     terminal = Terminal()
     try:
         if any(map(is_apart, tasks)):

@@ -120,6 +120,8 @@ def _write(found: "dict[str, Readings]", how: dict[str, Any], out: Path, json: b
         print_json(document)
     else:
         print_table(study.header(found), [study.cells_of(line) for line in lines], how["data"])
+        for line in study.legend(found):
+            tell(line)
     tell(f"Written: {out / 'semantics.md'}, {out / 'semantics.json'}")
 
 

@@ -77,7 +77,7 @@ def train(
     wanted = split_words(eval_tasks)
     tasks = tasks_for(chosen.config.model, wanted) if wanted else []
     links = read_links(data_folder(None))
-    check_scorable(tasks)
+    check_scorable(tasks, "--eval")
     if dry_run and is_first():
         _show_settings(chosen)
     from fsc_bench.train.loop import train as run_training
@@ -121,8 +121,8 @@ def tasks_for(model: str, wanted: list[str]) -> list[Any]:
     return select(wanted)
 
 
-def check_scorable(tasks: list[Any]) -> None:
-    """Reads and checks the data of `--eval` before the first step, as scoring does after the last;
+def check_scorable(tasks: list[Any], option: str) -> None:
+    """Reads and checks the data of tasks before the first step, as scoring does after the last;
     those that are drawn here are not drawn yet. Says of each task why it cannot be scored, and
     raises DataError then; UsageError for tasks that are not scored by one command.
     """
@@ -148,7 +148,7 @@ def check_scorable(tasks: list[Any]) -> None:
         names = ", ".join(task.name for task in failed)
         words = " ".join(task.word for task in failed)
         raise DataError(
-            f"--eval: no step was trained, as {names} cannot be scored, for the reasons above. "
+            f"{option}: no step was trained, as {names} cannot be scored, for the reasons above. "
             f"Leave out what you do not need, or fetch it with `fsc-bench data get {words}`."
         )
 

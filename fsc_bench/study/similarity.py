@@ -175,8 +175,25 @@ def told(name: str) -> str:
     return WORDS.get(name, name.replace("cos_negative_", "caption with negatives: "))
 
 
+LONGEST = 24  # letters of a name at the head of a column
+
+
+def labels(found: Mapping[str, Readings]) -> dict[str, str]:
+    """What a model is called at the head of a column: its name, or `m1`, `m2`, ... where one is as
+    long as a path.
+    """
+    if all(len(name) <= LONGEST for name in found):
+        return {name: name for name in found}
+    return {name: f"m{number}" for number, name in enumerate(found)}
+
+
+def legend(found: Mapping[str, Readings]) -> list[str]:
+    """Which is which, where `labels` are not the names."""
+    return [f"{label} = {name}" for name, label in labels(found).items() if label != name]
+
+
 def header(found: Mapping[str, Readings]) -> list[str]:
-    first, *others = found
+    first, *others = labels(found).values()
     columns = ["cosine of a", "pairs", first]
     for name in others:
         columns += [name, f"less {first}"]
@@ -246,6 +263,8 @@ def markdown(found: Mapping[str, Readings], lines: Sequence[Line], how: dict[str
             "|---|" + "---:|" * (len(header(found)) - 1),
             *(row(cells_of(line)) for line in lines),
             "",
+            *(f"- {one}" for one in legend(found)),
+            *([""] if legend(found) else []),
             f"Repeat with `{how['command']}`.",
             "",
         ]
