@@ -1,8 +1,10 @@
 """Pretraining teaches facts that are true, repeats itself, and made the weights that ship."""
 
 import json
+import math
 from dataclasses import asdict
 
+import pytest
 import torch
 
 from fsc_bench.demo import finetune, world
@@ -10,6 +12,7 @@ from fsc_bench.demo import model as demo_model
 from fsc_bench.demo.pretrain import (
     FACTS,
     FactHead,
+    LookHead,
     PretrainConfig,
     facts_of_scene,
     facts_of_text,
@@ -72,6 +75,25 @@ def test_swapped_colours_are_other_facts_in_the_same_words():
     swapped = facts_of_text("a blue star and a red ring")
 
     assert not set(true["colour"]) & set(swapped["colour"])
+
+
+def test_a_pairs_cells_are_asked_where_they_are_as_seen_from_each_other():
+    """The star is left, the ring right. A head that says "left, 3 to 1" and "no, 3 to 1" of the
+    other three wherever it looks is wrong of the ring twice."""
+    head = LookHead(4, 8)
+    with torch.no_grad():
+        head.roles.weight.zero_()
+        head.roles.bias.copy_(math.log(3) * torch.tensor([1.0, -1.0, -1.0, -1.0]))
+    third = Thing("square", "green", "solid", "small", 24, 40)
+    crowd = Scene((*SCENE.things, third), "grass", 2)
+
+    losses = head(torch.zeros(2, 8), torch.zeros(2, 36, 4), [SCENE, crowd])
+
+    right, wrong = -math.log(3 / 4), -math.log(1 / 4)
+    assert float(losses["roles"].detach()) == pytest.approx(
+        4 * (6 * right + 2 * wrong) / 8, abs=1e-6
+    )
+    assert "roles" not in head(torch.zeros(1, 8), torch.zeros(1, 36, 4), [crowd])
 
 
 def test_nothing_stated_nothing_lost():
