@@ -30,6 +30,16 @@ def pytest_configure(config):
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
+# Modules whose tests share a training of half a minute.
+LONG = ("test_walk.py", "test_ablate.py")
+
+
+def pytest_collection_modifyitems(items):
+    """They come first: what waits at the end of a process's queue is taken by another one, which
+    would have to train anew."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
     """The demo suite's raw files, drawn once for all test processes: to be copied, not used."""
