@@ -5,8 +5,8 @@ Four stages with fixed step counts, so that a seed names one model:
 1. look: the image tower alone names what stands in each cell of crowded scenes, and of pairs where
    it is as seen from the other thing; and of the whole its words and its facts (which colour is on
    which shape), through heads that are thrown away. Without the cells, shapes stay at chance for
-   minutes, and relations for good; without the facts, nothing in an embedding tells a red star and
-   a blue ring from a blue star and a red ring.
+   minutes, and relations stayed there to the end; without the facts, nothing in an embedding tells
+   a red star and a blue ring from a blue star and a red ring.
 2. read: the text tower alone. The facts that a sentence states are read from its embedding through
    the head that read the pictures', which is held still: both towers put one fact in one place.
    Contrast alone leaves sentences bags of words for far longer than there is time.
