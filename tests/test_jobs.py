@@ -95,7 +95,10 @@ def test_a_holder_on_another_machine_is_given_up_when_it_is_silent_and_not_soone
 
 
 @pytest.mark.parametrize("moved", [-HOUR, HOUR])
-def test_a_holder_on_another_machine_that_beats_is_left_whatever_its_times_say(tmp_path, moved):
+def test_a_holder_on_another_machine_that_beats_is_left_whatever_its_times_say(
+    tmp_path, moved, monkeypatch
+):
+    monkeypatch.setenv(lease.VARIABLE, "0.2")  # a busy disk may keep a beat back for a moment
     other = Lease(tmp_path)
     assert other.take(machine="another")
     watcher = Watcher()

@@ -62,7 +62,10 @@ def test_the_example_of_the_docstring_runs(capsys):
     assert sorted(space["names"]) == ["demo_colours", "demo_flickr30k", "demo_winoground"]
     table = space["after"].table.set_index(["task", "metric"])
     assert table.loc[(TASK, "accuracy"), "chance"] == 10.0
-    assert space["change"].table.set_index("metric").loc["group", "difference"] > 0
+    row = space["change"].table.set_index("metric").loc["accuracy"]
+    # Only one of the two has them right: what is fixed, less what is broken, of 200 pictures.
+    assert row["n"] == 200 and row["fixed"] < row["broken"]
+    assert row["difference"] == pytest.approx(100 * (row["fixed"] - row["broken"]) / 200)
 
 
 def test_an_open_clip_model_scores_as_its_adapter_does(bare, ways):
