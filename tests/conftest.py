@@ -24,7 +24,10 @@ TINY_CLIP = {
 
 
 def pytest_configure(config):
-    """Test processes share the processor: each of them, and what it starts, gets its part."""
+    """Test processes share the processor: each of them, and what it starts, gets its part. Nor do
+    they wait for the disk: what they write need not outlive a power cut, and after an installation
+    of gigabytes each wait takes seconds."""
+    os.fsync = os.fdatasync = lambda file: None
     if processes := config.getoption("numprocesses", None):
         threads = max(1, (os.cpu_count() or 1) // processes)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -31,10 +31,8 @@ HOUR = 3600.0
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Beats every 20 ms: a silent holder is given up after 0.12 s. A busy disk may take a minute to
-    make sure of a beat, which is not waited for here."""
+    """Beats every 20 ms: a silent holder is given up after 0.12 s."""
     monkeypatch.setenv(lease.VARIABLE, "0.02")
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def elsewhere(path: Path, **facts) -> None:
