@@ -347,3 +347,19 @@ def test_facts_that_make_no_column_are_refused(directory, change):
 
     with pytest.raises(UsageError, match=r"stairs\.json: facts"):
         directory.finished("stairs")
+
+
+@pytest.mark.parametrize(
+    ("count", "right"), [(1, True), (2**53, True), (2**53 + 1, False), (0, False), (True, False)]
+)
+def test_a_subset_has_a_count_that_a_float_can_hold(directory, count, right):
+    file = directory.task_file("stairs")
+    content = json.loads(file.read_text())
+    content["facts"]["subsets"] = {"part": count}
+    file.write_text(json.dumps(content))
+
+    if right:
+        directory.finished("stairs")
+        return
+    with pytest.raises(UsageError, match=r"stairs\.json: facts: 'subsets' has 'part'"):
+        directory.finished("stairs")
