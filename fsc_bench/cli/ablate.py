@@ -222,7 +222,7 @@ def _carry_out(
     check_options(tasks, options)
     check_writable(sweep.out)
     if not processes.helper:
-        check_scorable(tasks, "--tasks")
+        check_scorable(tasks, options, "--tasks")
     terminal = Terminal()
     try:
         if any(map(is_apart, tasks)):

@@ -17,6 +17,7 @@ from fsc_bench.system.remote import refuse_remote
 from fsc_bench.system.stopping import Left
 
 if TYPE_CHECKING:
+    from fsc_bench.run.job import Options
     from fsc_bench.train.config import Recipe
 
 
@@ -77,7 +78,11 @@ def train(
     wanted = split_words(eval_tasks)
     tasks = tasks_for(chosen.config.model, wanted) if wanted else []
     links = read_links(data_folder(None))
-    check_scorable(tasks, "--eval")
+    if tasks:
+        from fsc_bench.run.job import Options
+        from fsc_bench.suite import place_of
+
+        check_scorable(tasks, Options(data_folder(None) / place_of(tasks), out), "--eval")
     if dry_run and is_first():
         _show_settings(chosen)
     from fsc_bench.train.loop import train as run_training
@@ -121,31 +126,27 @@ def tasks_for(model: str, wanted: list[str]) -> list[Any]:
     return select(wanted)
 
 
-def check_scorable(tasks: list[Any], option: str) -> None:
+def check_scorable(tasks: list[Any], options: "Options", option: str) -> None:
     """Reads and checks the data of tasks before the first step, as scoring does after the last;
     those that are drawn here are not drawn yet. Says of each task why it cannot be scored, and
-    raises DataError then; UsageError for tasks that are not scored by one command.
+    raises DataError then.
     """
     from fsc_bench.data.images import Images
-    from fsc_bench.data.prepare import prepare
-    from fsc_bench.errors import DataError, FscBenchError
-    from fsc_bench.suite import place_of
+    from fsc_bench.errors import DataError
+    from fsc_bench.run.job import Silent, Summary
+    from fsc_bench.run.suite import prepare_all
     from fsc_bench.system.distributed import is_first
-    from fsc_bench.task import data_folder
 
-    folder, failed = data_folder(None) / place_of(tasks), []
-    images = Images(folder)
-    for task in tasks:
-        if task.drawn:
-            continue
-        try:
-            prepare(task, folder, partial=task.data.decays, images=images)
-        except FscBenchError as error:
-            failed.append(task)
-            if is_first():
-                _say(f"fsc-bench: {error}")
-    if failed:
-        names = ", ".join(task.name for task in failed)
+    summary = Summary()
+    at_hand = [task for task in tasks if not task.drawn]
+    prepare_all(at_hand, options, Images(options.data), summary, Silent())
+    errors = {name: error for _, name, error in summary.failures}
+    if is_first():
+        for error in errors.values():
+            _say(f"fsc-bench: {error}")
+    if errors:
+        failed = [task for task in tasks if task.name in errors]
+        names = ", ".join(errors)
         words = " ".join(task.word for task in failed)
         raise DataError(
             f"{option}: no step was trained, as {names} cannot be scored, for the reasons above. "

@@ -15,6 +15,7 @@ import numpy as np
 from fsc_bench.models import load_model
 from fsc_bench.models.run import read_facts
 from fsc_bench.models.trainable import trainable_of
+from fsc_bench.report.tables import bullets
 from fsc_bench.score.clusters import mark
 from fsc_bench.score.contrast import Contrast, contrast, paired
 from fsc_bench.score.statistics import Means, cells, draws
@@ -179,7 +180,7 @@ LONGEST = 24  # letters of a name at the head of a column
 
 
 def labels(found: Mapping[str, Readings]) -> dict[str, str]:
-    """What a model is called at the head of a column: its name, or `m1`, `m2`, ... where one is as
+    """What a model is called at the head of a column: its name, or `m0`, `m1`, ... where one is as
     long as a path.
     """
     if all(len(name) <= LONGEST for name in found):
@@ -263,8 +264,7 @@ def markdown(found: Mapping[str, Readings], lines: Sequence[Line], how: dict[str
             "|---|" + "---:|" * (len(header(found)) - 1),
             *(row(cells_of(line)) for line in lines),
             "",
-            *(f"- {one}" for one in legend(found)),
-            *([""] if legend(found) else []),
+            *bullets(legend(found)),
             f"Repeat with `{how['command']}`.",
             "",
         ]
